@@ -1,0 +1,251 @@
+"""Sound in: any recording to float32 samples.
+
+In: a path, bytes, an array with its rate or a dict. Out: `AudioClip` (the recording's own rate and channels, for the
+output video) or mono float32 at 16 kHz (for the audio front ends, METHOD 3).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from .constants import SAMPLE_RATE
+
+logger = logging.getLogger(__name__)
+
+MIN_SECONDS = 0.04  # one video frame at 25 fps; less cannot move a mouth
+SILENCE = 1e-5  # -100 dBFS: below the noise of any recording, above the dither of an empty one
+MAX_CHANNELS = 8  # of an array; a longer second axis is time
+
+# Only containers with sound of their own. Play lists and scripts (hls, concat, ...) are refused because they make the
+# decoder open other files and addresses.
+_CONTAINERS = "wav,w64,aiff,au,caf,flac,mp3,aac,mov,mp4,m4a,ogg,matroska,webm,avi,mpeg,mpegts,flv,asf,amr,ac3,eac3"
+_EXPECTED = "wav, flac, mp3, m4a, ogg or a video with sound"
+
+
+class AudioError(ValueError):
+    """The recording cannot be used; the message says which argument, what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class AudioClip:
+    """Sound as it was recorded.
+
+    Args:
+        samples: `[n, channels]` float32, nominally in [-1, 1], one or two channels.
+        sampling_rate: Hz.
+    """
+
+    samples: np.ndarray
+    sampling_rate: int
+
+    def __post_init__(self):
+        if self.samples.ndim != 2 or self.samples.shape[1] not in (1, 2):
+            raise AudioError(f"samples: expected an array [n, 1] or [n, 2], got the shape {self.samples.shape}.")
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return len(self.samples) / self.sampling_rate
+
+    def mono(self, sampling_rate: int = SAMPLE_RATE) -> np.ndarray:
+        """`[round(n * sampling_rate / self.sampling_rate)]` float32: the mean of the channels, resampled."""
+        mono = self.samples.mean(axis=1)
+        if np.abs(mono).max(initial=0.0) < SILENCE:  # two channels wired in opposite phase cancel each other
+            mono = self.samples[:, 0]
+        return resample(mono[:, None], self.sampling_rate, sampling_rate)[:, 0]
+
+
+def read_audio(audio: Any, sampling_rate: int | None = None, target_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Reads sound as mono float32 `[n]` at `target_rate` Hz. See [`load_audio`] for the arguments and errors."""
+    return load_audio(audio, sampling_rate).mono(target_rate)
+
+
+def load_audio(audio: Any, sampling_rate: int | None = None) -> AudioClip:
+    """Reads sound at its own rate and checks that it can drive a face.
+
+    Args:
+        audio: a path, the bytes of a file, an `AudioClip`, an array or tensor (`[n]`, `[n, channels]` or
+            `[channels, n]`, floats in [-1, 1] or 8, 16 or 32-bit integers at full scale), or a dict
+            `{"array" | "raw", "sampling_rate"}` or `{"bytes" | "path"}`.
+        sampling_rate: Hz, the rate of a bare array; a file carries its own, and then this is not looked at.
+
+    Raises:
+        AudioError: not decodable, no sound in it, shorter than 40 ms, silent, or not finite.
+        FileNotFoundError, PermissionError: the path cannot be read.
+    """
+    if isinstance(audio, AudioClip):
+        clip = audio
+    elif isinstance(audio, Mapping):
+        return load_audio(*_unpack_dict(audio))
+    elif isinstance(audio, str | os.PathLike):
+        clip = _decode_path(Path(audio))
+    elif isinstance(audio, bytes | bytearray | memoryview):
+        clip = decode(io.BytesIO(audio), f"{len(audio)} bytes")
+    elif isinstance(audio, np.ndarray) or hasattr(audio, "detach"):
+        clip = _from_array(audio, sampling_rate)
+    else:
+        raise AudioError(
+            "audio: expected a path, bytes, an array with its sampling_rate or a dict "
+            f'{{"array", "sampling_rate"}}, got {type(audio).__name__}.'
+        )
+    _check(clip)
+    return clip
+
+
+def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
+    """Band-limited resampling: `[n, channels]` float32 -> `[round(n * target / source), channels]`, in phase."""
+    if source_rate == target_rate:
+        return samples
+    num_out = round(len(samples) * target_rate / source_rate)
+    layout = "mono" if samples.shape[1] == 1 else "stereo"
+    resampler = av.AudioResampler(format="flt", layout=layout, rate=target_rate)
+    pieces = bytearray()
+    for start in range(0, len(samples), source_rate):
+        packed = np.ascontiguousarray(samples[start : start + source_rate], dtype=np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+        frame.sample_rate, frame.pts = source_rate, start
+        for out in resampler.resample(frame):
+            pieces += out.to_ndarray().tobytes()
+    for out in resampler.resample(None):
+        pieces += out.to_ndarray().tobytes()
+    result = np.frombuffer(pieces, dtype=np.float32).reshape(-1, samples.shape[1])[:num_out]
+    return np.pad(result, ((0, num_out - len(result)), (0, 0)))
+
+
+def decode(source: io.IOBase, name: str) -> AudioClip:
+    """Decodes the first audio stream of an open file without judging what is in it. `name` is for the messages."""
+    try:
+        container = av.open(source, mode="r", options={"format_whitelist": _CONTAINERS})
+    except (av.error.FFmpegError, ValueError, EOFError) as error:
+        raise AudioError(f"audio: expected {_EXPECTED}, but {name} is not a recording of these kinds.") from error
+    with container:
+        if not container.streams.audio:
+            raise AudioError(f"audio: expected a recording, but {name} has no audio stream.")
+        return _decode_stream(container, name)
+
+
+def _decode_stream(container: av.container.InputContainer, name: str) -> AudioClip:
+    stream = container.streams.audio[0]
+    rate, resampler, channels, broken, late = stream.rate, None, 0, 0, 0
+    pieces = bytearray()  # grows in place: an hour of sound is held once
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:  # a damaged packet costs its own few milliseconds, as in every player
+            broken += 1
+            continue
+        for frame in frames:
+            if resampler is None:
+                channels, rate = min(frame.layout.nb_channels, 2), frame.sample_rate
+                late = round((frame.time or 0.0) * rate) - round(_picture_start(container, frame.time or 0.0) * rate)
+                layout = "mono" if channels == 1 else "stereo"
+                resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)  # scales every bit depth
+            for out in resampler.resample(frame):
+                pieces += out.to_ndarray().tobytes()
+    for out in resampler.resample(None) if resampler else ():
+        pieces += out.to_ndarray().tobytes()
+    if broken and not pieces:
+        raise AudioError(f"audio: expected {_EXPECTED}, but no sound in {name} could be decoded.")
+    if broken:
+        logger.warning("audio: %d damaged packets of %s were left out.", broken, name)
+    samples = np.frombuffer(pieces, dtype=np.float32).reshape(-1, max(channels, 1))
+    if "mp4" in container.format.name and stream.duration:  # an mp4 knows where the padding of its last block begins
+        padding = len(samples) - round(float(stream.duration * stream.time_base) * rate)
+        samples = samples[: len(samples) - padding] if 0 < padding <= 4096 else samples  # else the header is wrong
+    if late:  # of a video: its sound begins after its picture, or before
+        samples = np.pad(samples, ((late, 0), (0, 0))) if late > 0 else samples[-late:]
+    return AudioClip(samples, rate)
+
+
+def _picture_start(container: av.container.InputContainer, default: float) -> float:
+    """Seconds at which the first video stream starts; `default` without one (cover art is none)."""
+    for video in container.streams.video:
+        if video.start_time is not None and not video.disposition & av.stream.Disposition.attached_pic:
+            return float(video.start_time * video.time_base)
+    return default
+
+
+def _decode_path(path: Path) -> AudioClip:
+    if path.is_dir():
+        raise AudioError(f"audio: expected a recording, but {path} is a folder.")
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise AudioError(f"audio: expected a recording, but {path} is empty (0 bytes).")
+            return decode(file, str(path))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"audio: expected a recording, but there is no file {path}.") from error
+    except PermissionError as error:
+        raise PermissionError(f"audio: expected a recording, but reading {path} is not permitted.") from error
+
+
+def _unpack_dict(audio: Mapping) -> tuple[Any, int | None]:
+    for key in ("array", "raw"):
+        if audio.get(key) is not None:
+            return audio[key], audio.get("sampling_rate")
+    for key in ("bytes", "path"):
+        if audio.get(key) is not None:
+            return audio[key], None
+    raise AudioError(f'audio: expected a dict with "array" and "sampling_rate", got the keys {sorted(audio)}.')
+
+
+def _from_array(audio: Any, sampling_rate: int | None) -> AudioClip:
+    if sampling_rate is None:
+        raise AudioError("audio: an array comes with its sampling_rate, got none; pass sampling_rate=... in Hz.")
+    if not 1000 <= sampling_rate <= 768_000 or sampling_rate != int(sampling_rate):
+        raise AudioError(f"sampling_rate: expected a whole number from 1000 to 768000 Hz, got {sampling_rate}.")
+    samples = _to_float(audio.detach().cpu().numpy() if hasattr(audio, "detach") else audio)
+    if samples.ndim == 1:
+        samples = samples[:, None]
+    elif samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
+        samples = samples.T
+    if samples.ndim != 2 or not 1 <= samples.shape[1] <= MAX_CHANNELS:
+        raise AudioError(
+            f"audio: expected an array [n], [n, channels] or [channels, n] with at most {MAX_CHANNELS} channels, "
+            f"got the shape {tuple(audio.shape)}."
+        )
+    if samples.shape[1] > 2:
+        samples = samples.mean(axis=1, keepdims=True)
+    return AudioClip(samples, int(sampling_rate))
+
+
+def _to_float(samples: np.ndarray) -> np.ndarray:
+    """Integers at full scale and floats to float32 in [-1, 1]."""
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128.0) / 128.0
+    if samples.dtype in (np.int8, np.int16, np.int32):
+        return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+    if samples.dtype.kind != "f":
+        raise AudioError(f"audio: expected floats or 8, 16 or 32-bit integers, got an array of {samples.dtype}.")
+    samples = samples.astype(np.float32)
+    peak = np.abs(samples).max(initial=0.0)
+    if np.isfinite(peak) and peak > 16:  # recordings overshoot 1 a little; 16 times is another unit
+        raise AudioError(f"audio: expected floats in [-1, 1], got a peak of {peak:g}; divide 16-bit values by 32768.")
+    return samples
+
+
+def _check(clip: AudioClip) -> None:
+    samples = clip.samples
+    if len(samples) == 0:
+        raise AudioError("audio: expected a recording, but it has no samples.")
+    if clip.duration < MIN_SECONDS:
+        raise AudioError(
+            f"audio: expected at least {MIN_SECONDS * 1000:.0f} ms of sound, got {clip.duration * 1000:.1f} ms."
+        )
+    peak = max(samples.max(), -samples.min())  # without a copy; NaN goes through both
+    if not np.isfinite(peak):
+        raise AudioError("audio: expected finite samples, got NaN or infinity; export the recording again.")
+    if peak < SILENCE:
+        raise AudioError("audio: expected speech, but the recording is silent; check the microphone or the track.")
+
+
+__all__ = ["AudioClip", "AudioError", "load_audio", "read_audio", "resample"]
