@@ -1,0 +1,246 @@
+"""3D Gaussians that ride on the triangles of the parametric head (METHOD 2, the GaussianAvatars rule).
+
+In: vertices of the posed head [T, V, 3]. Out: `PosedGaussians` in world space.
+For a triangle (v0, v1, v2): the frame R_f has the unit edge v1 - v0, the unit normal and their cross product as columns,
+the origin is the centroid and the size k_f is the mean of that edge's length and the triangle's height over it. Then
+mean = k_f · R_f · mu + centroid, rotation = q(R_f) * q, scale = k_f · s.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+from .configuration_emotag import EmoTaGGaussiansConfig
+from .outputs import PosedGaussians
+
+logger = logging.getLogger(__name__)
+
+SH_C0 = 0.28209479177387814  # the constant of degree-0 spherical harmonics
+_PER_GAUSSIAN = ("means", "quats", "log_scales", "opacity_logits", "colors")
+
+
+def triangle_frames(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Frame, origin and size of every triangle.
+
+    Args:
+        vertices: `[..., V, 3]` metres. faces: `[F, 3]` vertex indices.
+
+    Returns:
+        `rotations [..., F, 3, 3]`, `centroids [..., F, 3]`, `sizes [..., F, 1]` (METHOD 2).
+    """
+    v0, v1, v2 = vertices[..., faces, :].unbind(-2)
+    edge, side = v1 - v0, v2 - v0
+    x_axis = nn.functional.normalize(edge, dim=-1, eps=1e-12)
+    normal = nn.functional.normalize(torch.linalg.cross(edge, side), dim=-1, eps=1e-12)
+    z_axis = nn.functional.normalize(torch.linalg.cross(x_axis, normal), dim=-1, eps=1e-12)
+    height = (side * z_axis).sum(-1, keepdim=True).abs()
+    sizes = 0.5 * (edge.norm(dim=-1, keepdim=True) + height)
+    return torch.stack([x_axis, normal, z_axis], -1), (v0 + v1 + v2) / 3, sizes
+
+
+def rotation_to_quat(rotations: torch.Tensor) -> torch.Tensor:
+    """Rotation matrices `[..., 3, 3]` to unit quaternions `[..., 4]`, wxyz; stable and differentiable everywhere."""
+    m = rotations
+    trace = m.diagonal(dim1=-2, dim2=-1)
+    xx, yy, zz = trace.unbind(-1)
+    # Four ways to write the same quaternion; the one with the largest leading term divides by no small number.
+    squares = torch.stack([1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz], -1)
+    a, b, c = m[..., 2, 1], m[..., 0, 2], m[..., 1, 0]
+    d, e, f = m[..., 1, 2], m[..., 2, 0], m[..., 0, 1]
+    rows = torch.stack(
+        [
+            torch.stack([squares[..., 0], a - d, b - e, c - f], -1),
+            torch.stack([a - d, squares[..., 1], c + f, b + e], -1),
+            torch.stack([b - e, c + f, squares[..., 2], a + d], -1),
+            torch.stack([c - f, b + e, a + d, squares[..., 3]], -1),
+        ],
+        -2,
+    )
+    best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
+    quat = nn.functional.normalize(rows.gather(-2, best).squeeze(-2), dim=-1)
+    return torch.where(quat[..., :1] < 0, -quat, quat)
+
+
+def quat_multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Hamilton product of quaternions `[..., 4]`, wxyz."""
+    aw, ax, ay, az = a.unbind(-1)
+    bw, bx, by, bz = b.unbind(-1)
+    return torch.stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        -1,
+    )
+
+
+def small_rotation_to_quat(axis_angle: torch.Tensor) -> torch.Tensor:
+    """Axis-angle `[..., 3]` (radians) to quaternions `[..., 4]`, wxyz; finite gradients at zero."""
+    half = 0.5 * axis_angle
+    # sinc(0) = 1 keeps both value and gradient finite where the angle vanishes.
+    angle = (half.square().sum(-1, keepdim=True) + 1e-20).sqrt()
+    return torch.cat([angle.cos(), half * (angle.sin() / angle)], -1)
+
+
+class RiggedGaussians(nn.Module):
+    """Gaussians in the local frames of the head's triangles, with their binding.
+
+    Parameters: `means [N, 3]` (in triangle sizes), `quats [N, 4]` wxyz, `log_scales [N, 3]` (log of triangle sizes),
+    `opacity_logits [N]`, `colors [N, K, 3]` (spherical-harmonics coefficients, K = (sh_degree + 1)²).
+    Buffers, all in the checkpoint: `binding [N]` (triangle of each Gaussian) and `canonical [N, 3]` (its position on
+    the neutral head scaled to [-1, 1], where GRMN's tri-plane is read).
+    The last `num_mouth_gaussians` lie inside the mouth and take GRMN's mouth motion.
+    """
+
+    def __init__(self, config: EmoTaGGaussiansConfig):
+        super().__init__()
+        self.config = config
+        n, k = config.num_gaussians, (config.sh_degree + 1) ** 2
+        self.means = nn.Parameter(torch.zeros(n, 3))
+        self.quats = nn.Parameter(torch.tensor([1.0, 0, 0, 0]).repeat(n, 1))
+        self.log_scales = nn.Parameter(torch.full((n, 3), -1.0))
+        self.opacity_logits = nn.Parameter(torch.full((n,), 4.6))  # 0.99 [code]
+        self.colors = nn.Parameter(torch.zeros(n, k, 3))
+        self.register_buffer("binding", torch.zeros(n, dtype=torch.int64))
+        self.register_buffer("canonical", torch.zeros(n, 3))
+
+    def reset_(self) -> None:
+        """Writes the initial values, also after a checkpoint without them was loaded on the meta device."""
+        fresh = RiggedGaussians(self.config)
+        with torch.no_grad():
+            for name, value in fresh.state_dict().items():
+                getattr(self, name).copy_(value)
+
+    @property
+    def num_gaussians(self) -> int:
+        return self.means.shape[0]
+
+    def pose(
+        self, vertices: torch.Tensor, faces: torch.Tensor, mouth_offsets: torch.Tensor | None = None
+    ) -> PosedGaussians:
+        """Carries the Gaussians along with the posed head.
+
+        Args:
+            vertices: `[T, V, 3]` metres. faces: `[F, 3]`.
+            mouth_offsets: `[T, num_mouth, 9]` of the inner-mouth Gaussians in their local frames: mean (3), rotation
+                as axis-angle (3, rad), log-scale (3); None leaves them alone.
+
+        Returns:
+            `PosedGaussians` of T frames. Without gradients and on a CPU a Numba kernel computes the same numbers.
+        """
+        if vertices.ndim != 3 or vertices.shape[-1] != 3:
+            raise ValueError(f"vertices: expected a tensor of shape (T, V, 3), got {tuple(vertices.shape)}.")
+        vertices = vertices.float()
+        if mouth_offsets is not None:
+            expected = (vertices.shape[0], self.config.num_mouth_gaussians, 9)
+            if tuple(mouth_offsets.shape) != expected:
+                raise ValueError(
+                    f"mouth_offsets: expected a tensor of shape {expected}, got {tuple(mouth_offsets.shape)}."
+                )
+            mouth_offsets = mouth_offsets.float()
+        local = (self.means.float(), nn.functional.normalize(self.quats.float(), dim=-1), self.log_scales.float().exp())
+        needs_grad = torch.is_grad_enabled() and (vertices.requires_grad or local[0].requires_grad)
+        if vertices.device.type == "cpu" and not needs_grad:
+            from .gaussian_binding import pose_numba as pose_with
+        else:
+            pose_with = pose_torch
+        world = pose_with(vertices, faces, self.binding, *local, mouth_offsets)
+        degree, colors = self.config.sh_degree, self.colors.float()
+        if degree == 0:  # no view direction is needed: plain RGB spares the rasteriser the spherical harmonics
+            colors = (colors[:, 0] * SH_C0 + 0.5).clamp_min(0)
+        return PosedGaussians(*world, self.opacity_logits.float().sigmoid(), colors, degree)
+
+    def resize(self, index: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> torch.Tensor:
+        """Rebuilds the set from `index [M]`: a missing entry is pruned, a repeated one is cloned.
+
+        Parameters, binding, canonical positions, config and the optimiser's moments stay in step (the moments of a
+        clone start at zero, those of its original are kept). Inner-mouth Gaussians stay last.
+
+        Returns:
+            The order in which the Gaussians now lie, `[M]`: `index` with the inner-mouth ones moved to the end.
+        """
+        index = torch.as_tensor(index, dtype=torch.int64, device=self.means.device)
+        old, num_mouth = self.num_gaussians, self.config.num_mouth_gaussians
+        if index.ndim != 1 or index.numel() == 0:
+            raise ValueError(f"index: expected at least one Gaussian in a 1-D tensor, got shape {tuple(index.shape)}.")
+        if int(index.min()) < 0 or int(index.max()) >= old:
+            raise ValueError(f"index: expected values in 0..{old - 1}, got {int(index.min())}..{int(index.max())}.")
+        in_mouth = index >= old - num_mouth
+        index = torch.cat([index[~in_mouth], index[in_mouth]])
+        is_clone = _repeats(index)
+        for name in _PER_GAUSSIAN:
+            parameter = getattr(self, name)
+            fresh = nn.Parameter(parameter.detach()[index].clone(), requires_grad=parameter.requires_grad)
+            if optimizer is not None:
+                _swap_in_optimizer(optimizer, parameter, fresh, index, is_clone)
+            setattr(self, name, fresh)
+        self.binding = self.binding[index].clone()
+        self.canonical = self.canonical[index].clone()
+        self.config.num_gaussians = index.numel()
+        self.config.num_mouth_gaussians = int(in_mouth.sum())
+        return index
+
+    def extra_repr(self) -> str:
+        return f"num_gaussians={self.num_gaussians}, num_mouth_gaussians={self.config.num_mouth_gaussians}"
+
+
+def pose_torch(
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    binding: torch.Tensor,
+    means: torch.Tensor,
+    quats: torch.Tensor,
+    scales: torch.Tensor,
+    mouth_offsets: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The slow, obvious and differentiable twin of `gaussian_binding.pose_numba`.
+
+    Args:
+        vertices: `[T, V, 3]`. faces: `[F, 3]`. binding: `[N]`.
+        means, quats, scales: `[N, 3]`, `[N, 4]` (unit), `[N, 3]`, local.
+        mouth_offsets: `[T, num_mouth, 9]` for the last Gaussians, or None.
+
+    Returns:
+        World means `[T, N, 3]`, quats `[T, N, 4]` and scales `[T, N, 3]`.
+    """
+    means, quats, scales = (x.expand(vertices.shape[0], -1, -1) for x in (means, quats, scales))
+    if mouth_offsets is not None:
+        d_mean, d_rotation, d_scale = mouth_offsets.split(3, -1)
+        rest, mouth = zip(*(x.tensor_split([x.shape[1] - mouth_offsets.shape[1]], 1) for x in (means, quats, scales)))
+        mouth = (
+            mouth[0] + d_mean,
+            quat_multiply(small_rotation_to_quat(d_rotation), mouth[1]),
+            mouth[2] * d_scale.exp(),
+        )
+        means, quats, scales = (torch.cat(pair, 1) for pair in zip(rest, mouth))
+    rotations, centroids, sizes = (x[:, binding] for x in triangle_frames(vertices, faces))
+    world_means = sizes * (rotations @ means[..., None]).squeeze(-1) + centroids
+    return world_means, quat_multiply(rotation_to_quat(rotations), quats), sizes * scales
+
+
+def _repeats(index: torch.Tensor) -> torch.Tensor:
+    """True where a value occurred earlier in `index`."""
+    order = torch.sort(index, stable=True).indices
+    ordered = index[order]
+    repeated = torch.zeros_like(index, dtype=torch.bool)
+    repeated[order[1:]] = ordered[1:] == ordered[:-1]
+    return repeated
+
+
+def _swap_in_optimizer(optimizer, old: nn.Parameter, new: nn.Parameter, index, is_clone) -> None:
+    for group in optimizer.param_groups:
+        group["params"] = [new if p is old else p for p in group["params"]]
+    state = optimizer.state.pop(old, None)
+    if state is None:
+        return
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor) and value.shape == old.shape:
+            value = value[index].clone()
+            value[is_clone] = 0
+            state[key] = value
+    optimizer.state[new] = state
