@@ -1,0 +1,310 @@
+"""GatedResidualMotionNetwork: speech features, action units and identity in; face and mouth motion out (METHOD 3).
+
+Identity-Conditioned Encoder (Audio Net, Expr Net, ID Net with AdaIN on both streams) and Expert Motion Decoder (Base
+from the audio alone, Residual through the emotion logits z_e, Gate): motion = Base + g * Residual. The paper's figures
+are the reference, not its released code. One code path serves a whole recording and a stream of chunks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .audio_net import AudioNetState, build_audio_net
+from .configuration_emotag import EmoTaGMotionConfig
+from .constants import EMOTIONS, EXPRESSION_NAMES
+from .emotion_prototypes import emotion_to_logits, expression_prototypes
+from .outputs import GRMNOutput
+
+# Classes of the training-only viseme head.
+VISEMES = (
+    "sil", "pp", "ff", "th", "dd", "ll", "ss", "sh", "kk", "rr", "uu", "oo", "oh", "aa", "eh", "ee", "schwa",
+)  # fmt: skip
+# Directions that part the lips (and mouthClose, which belongs to the jaw), and those by which speech presses them shut.
+_LIP_OPENING = (
+    "mouthFunnel", "mouthLowerDown_L", "mouthLowerDown_R", "mouthUpperUp_L", "mouthUpperUp_R", "mouthClose",
+)  # fmt: skip
+_LIP_PRESS = ("mouthPress_L", "mouthPress_R")
+_PRESS_BEGINS, _PRESS_FULL = 0.2, 0.45  # coefficients between which the lips come together
+_MOUTH_OFFSETS = 9  # mean 3, rotation 3 (axis-angle), log-scale 3 per Gaussian
+
+
+def _mlp(inputs: int, hidden: int, outputs: int, *, zero: bool = False) -> nn.Sequential:
+    layers = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+    if zero:
+        nn.init.zeros_(layers[-1].weight)
+        nn.init.zeros_(layers[-1].bias)
+    return layers
+
+
+def adain(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
+    """`(1 + gamma) * norm(x) + beta` for x `[B, T, C]`, gamma and beta `[B, C]` (METHOD 3).
+
+    The norm runs over the channels of one time step. Over time, as AdaIN does for pictures, it would need the end of
+    the recording before its beginning.
+    """
+    return (1 + gamma[:, None]) * F.layer_norm(x, x.shape[-1:]) + beta[:, None]
+
+
+@dataclass
+class GRMNState:
+    """Carried between the chunks of one stream; made by `init_state`, updated in place by `step`."""
+
+    audio: AudioNetState
+    frames_out: int = 0
+
+
+class IdentityNet(nn.Module):
+    """ID Net: a 512-d face embedding -> (gamma, beta) for a and for e. Starts at zero: no identity is the prior."""
+
+    def __init__(self, config: EmoTaGMotionConfig):
+        super().__init__()
+        self.hidden_dim = config.hidden_dim
+        self.mlp = _mlp(config.identity_dim, config.hidden_dim, 4 * config.hidden_dim, zero=True)
+
+    def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.mlp(embedding).chunk(4, -1)
+
+
+class EmotionDecoder(nn.Module):
+    """EMO Decoder: z_e `[B, T, 7]` -> residual face `[B, T, 53]` and mouth code `[B, T, R]`.
+
+    Difference from the paper: it starts from FACS prototypes weighted by softmax(z_e), with the learned part at zero,
+    so that emotion already acts before the first training step.
+    """
+
+    def __init__(self, config: EmoTaGMotionConfig):
+        super().__init__()
+        self.face_dim = config.expression_dim + config.jaw_dim
+        table = torch.zeros(config.num_emotions, self.face_dim + config.mouth_code_dim)
+        if config.expression_dim == len(EXPRESSION_NAMES) and config.num_emotions == len(EMOTIONS):
+            table[:, : self.face_dim] = expression_prototypes(config.jaw_dim)
+        self.prototypes = nn.Parameter(table)
+        self.correction = _mlp(config.num_emotions, config.hidden_dim // 2, table.shape[1], zero=True)
+
+    def forward(self, emotion_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        weights = emotion_logits.softmax(-1)
+        residual = weights @ self.prototypes + self.correction(weights)
+        return residual[..., : self.face_dim], residual[..., self.face_dim :]
+
+
+class MouthTriplane(nn.Module):
+    """Tri-plane from which inner-mouth Gaussians read how they follow the mouth code, at their canonical position.
+
+    Difference from the paper: the planes hold a basis, fixed over time, and the mouth code combines it; reading planes
+    is then done once per avatar, not once per frame. Zero before training, so the mouth is silent until it learns.
+    """
+
+    def __init__(self, config: EmoTaGMotionConfig):
+        super().__init__()
+        self.code_dim = config.mouth_code_dim
+        size = config.triplane_resolution
+        self.planes = nn.Parameter(torch.randn(3, config.triplane_dim, size, size) * 0.1)
+        self.basis = nn.Linear(3 * config.triplane_dim, config.mouth_code_dim * _MOUTH_OFFSETS)
+        nn.init.zeros_(self.basis.weight)
+        nn.init.zeros_(self.basis.bias)
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        """Canonical positions `[Nm, 3]` in [-1, 1] -> basis `[Nm, R, 9]`."""
+        projected = torch.stack([positions[:, [0, 1]], positions[:, [1, 2]], positions[:, [0, 2]]])
+        read = F.grid_sample(self.planes, projected[:, None], align_corners=True, padding_mode="border")
+        features = read[:, :, 0].permute(2, 0, 1).flatten(1)
+        return self.basis(features).unflatten(-1, (self.code_dim, _MOUTH_OFFSETS))
+
+
+class GatedResidualMotionNetwork(nn.Module):
+    """GRMN (METHOD 3).
+
+    Args:
+        config: sizes, front end and look-ahead.
+
+    Example:
+
+    ```python
+    >>> network = GatedResidualMotionNetwork(EmoTaGMotionConfig()).eval()
+    >>> output = network(features)  # [1, Tf, 82] -> expression [1, T, 50], jaw_pose [1, T, 3], ...
+    ```
+    """
+
+    def __init__(self, config: EmoTaGMotionConfig):
+        super().__init__()
+        self.config = config
+        dim = config.hidden_dim
+        self.face_dim = config.expression_dim + config.jaw_dim
+        self.audio_net = build_audio_net(config)
+        self.expr_net = _mlp(config.num_action_units, dim, dim)
+        self.id_net = IdentityNet(config)
+        self.base_hidden = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU())
+        self.base_motion = nn.Linear(2 * dim, self.face_dim + config.mouth_code_dim)
+        self.viseme_head = nn.Linear(2 * dim, config.num_visemes)
+        self.emotion_encoder = _mlp(2 * dim, dim, config.num_emotions, zero=True)
+        self.emotion_decoder = EmotionDecoder(config)
+        self.gate = _mlp(2 * dim, dim // 2, 1, zero=True)
+        self.mouth_triplane = MouthTriplane(config)
+        self._start_at_rest()
+
+    def _start_at_rest(self) -> None:
+        """An untrained network gives a neutral face that hardly moves: small base, z_e neutral, gate nearly shut."""
+        with torch.no_grad():
+            self.base_motion.weight.mul_(0.1)
+            self.base_motion.bias.zero_()
+            if self.config.num_emotions == len(EMOTIONS):
+                self.emotion_encoder[-1].bias.copy_(emotion_to_logits("neutral").clamp(min=-4))
+            self.gate[-1].bias.fill_(-4.0)
+
+    # --- inference -------------------------------------------------------------------------------------------------
+
+    def init_state(self, batch_size: int = 1) -> GRMNState:
+        """A fresh stream (`frontend="log_mel"` only: speech encoders attend over whole recordings)."""
+        if self.config.frontend != "log_mel":
+            raise ValueError(
+                f"frontend: streaming needs 'log_mel', this model has {self.config.frontend!r}, whose speech encoder "
+                "hears the whole recording at once; call the network on all features instead."
+            )
+        return GRMNState(self.audio_net.init_state(batch_size))
+
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        action_units: torch.Tensor | None = None,
+        identity_embedding: torch.Tensor | None = None,
+        emotion_logits: torch.Tensor | None = None,
+        gate: torch.Tensor | float | None = None,
+        state: GRMNState | None = None,
+    ) -> GRMNOutput:
+        """Motion of a whole recording, or with `state` of the next chunk of a stream.
+
+        Args:
+            input_features: `[B, Tf, C]` of the front end; beyond a recording's end zeros, which mean silence.
+            action_units: `[B, T, 6]` or `[B, 6]` in 0..5 (`GRMN_ACTION_UNITS`); None is a neutral face.
+            identity_embedding: `[B, 512]`; None is the prior, unmodulated.
+            emotion_logits: `[B, T, 7]` or `[B, 7]`, replaces z_e.
+            gate: number, `[B, 1]` or `[B, T, 1]` in [0, 1], replaces g.
+            state: of `init_state`; then the frames are those now certain, and controls with a time axis span the whole
+                stream (their last value holds on).
+
+        Returns:
+            `GRMNOutput` of T = ceil(Tf * fps / 100) frames (50 for speech encoders).
+
+        Raises:
+            ValueError: a tensor of the wrong shape.
+        """
+        self._check_features(input_features)
+        if state is not None:
+            return self.step(input_features, state, False, action_units, identity_embedding, emotion_logits, gate)
+        audio = self.audio_net(input_features)
+        return self._decode(audio, 0, action_units, identity_embedding, emotion_logits, gate)
+
+    def step(
+        self,
+        features: torch.Tensor,
+        state: GRMNState,
+        flush: bool = False,
+        action_units: torch.Tensor | None = None,
+        identity_embedding: torch.Tensor | None = None,
+        emotion_logits: torch.Tensor | None = None,
+        gate: torch.Tensor | float | None = None,
+    ) -> GRMNOutput:
+        """The next chunk `[B, k, C]` of a stream (k may be 0); `flush=True` ends it. Arguments as in `forward`."""
+        self._check_features(features)
+        if state.audio.finished:
+            raise ValueError("state: this stream was flushed; call init_state() for the next recording.")
+        start = state.frames_out
+        audio = self.audio_net.step(features, state.audio, flush)
+        state.frames_out += audio.shape[1]
+        return self._decode(audio, start, action_units, identity_embedding, emotion_logits, gate)
+
+    def mouth_basis(self, positions: torch.Tensor) -> torch.Tensor:
+        """What inner-mouth Gaussians at `positions` `[Nm, 3]` in [-1, 1] make of the mouth code: `[Nm, R, 9]`."""
+        return self.mouth_triplane(positions)
+
+    def mouth_offsets(
+        self, mouth_code: torch.Tensor, positions: torch.Tensor | None = None, basis: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Offsets of the inner-mouth Gaussians: mouth code `[T, R]` -> `[T, Nm, 9]`.
+
+        The nine are mean 3 (in the canonical frame's units), rotation 3 (small axis-angle), log-scale 3. Pass `basis`
+        (from `mouth_basis`) instead of `positions` where an avatar is drawn many times.
+        """
+        if basis is None:
+            if positions is None:
+                raise ValueError("mouth_offsets: expected `positions` [Nm, 3] or `basis` [Nm, R, 9], got neither.")
+            basis = self.mouth_basis(positions)
+        return torch.einsum("tr,nrk->tnk", mouth_code, basis)
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _check_features(self, features: torch.Tensor) -> None:
+        if features.ndim != 3 or features.shape[-1] != self.config.audio_feature_dim:
+            raise ValueError(
+                f"input_features: expected [batch, frames, {self.config.audio_feature_dim}], "
+                f"got {list(features.shape)}."
+            )
+
+    def _control(self, name: str, value, dim: int, start: int, like: torch.Tensor) -> torch.Tensor:
+        """A control as `[B, T, dim]` for the T frames of `like`, frame `start` of the stream being the first."""
+        batch, count, _ = like.shape
+        value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+        if value.ndim == 0:
+            value = value.expand(1, dim)
+        if value.ndim not in (2, 3) or value.shape[-1] != dim or value.shape[0] not in (1, batch):
+            raise ValueError(f"{name}: expected [{batch}, {dim}] or [{batch}, frames, {dim}], got {list(value.shape)}.")
+        if value.ndim == 2:
+            return value[:, None].expand(batch, count, dim)
+        if value.shape[1] == 0:
+            raise ValueError(f"{name}: expected at least one frame, got {list(value.shape)}.")
+        frames = torch.arange(start, start + count, device=like.device).clamp(max=value.shape[1] - 1)
+        return value[:, frames].expand(batch, count, dim)
+
+    def _decode(self, audio, start, action_units, identity_embedding, emotion_logits, gate) -> GRMNOutput:
+        """Expert Motion Decoder on the audio feature `[B, T, hidden]`."""
+        config = self.config
+        if action_units is None:
+            action_units = 0.0
+        units = self._control("action_units", action_units, config.num_action_units, start, audio)
+        expression = self.expr_net(units / 5.0)
+        modulation = [audio.new_zeros(1, config.hidden_dim)] * 4
+        if identity_embedding is not None:
+            if identity_embedding.shape != (audio.shape[0], config.identity_dim):
+                raise ValueError(
+                    f"identity_embedding: expected [{audio.shape[0]}, {config.identity_dim}], "
+                    f"got {list(identity_embedding.shape)}."
+                )
+            modulation = self.id_net(identity_embedding.to(audio))
+        a = adain(audio, modulation[0], modulation[1])
+        e = adain(expression, modulation[2], modulation[3])
+
+        hidden = self.base_hidden(a)  # the audio feature only
+        base = self.base_motion(hidden)
+        both = torch.cat([a, e], -1)
+        z_e = self.emotion_encoder(both)
+        if emotion_logits is not None:
+            z_e = self._control("emotion_logits", emotion_logits, config.num_emotions, start, audio)
+        g = torch.sigmoid(self.gate(both)) if gate is None else self._control("gate", gate, 1, start, audio)
+        face, mouth = self.emotion_decoder(z_e)
+        motion = self._close_lips(base + g * torch.cat([face, mouth], -1), base)
+        return GRMNOutput(
+            expression=motion[..., : config.expression_dim],
+            jaw_pose=motion[..., config.expression_dim : self.face_dim],
+            mouth_code=motion[..., self.face_dim :],
+            gate=g,
+            emotion_logits=z_e,
+            viseme_logits=self.viseme_head(hidden),
+        )
+
+    def _close_lips(self, motion: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        """Takes everything that parts the lips out of `motion` where the Base presses them together (p, b, m).
+
+        Difference from the paper, which has no such coupling: a regression that is unsure of a p leaves the lips ajar,
+        and an emotion that drops the jaw would leave them open.
+        """
+        if self.config.expression_dim != len(EXPRESSION_NAMES):
+            return motion
+        press = base[..., [EXPRESSION_NAMES.index(n) for n in _LIP_PRESS]].mean(-1, keepdim=True)
+        apart = 1 - ((press - _PRESS_BEGINS) / (_PRESS_FULL - _PRESS_BEGINS)).clamp(0, 1)
+        mask = torch.zeros(motion.shape[-1], dtype=torch.bool, device=motion.device)
+        mask[[EXPRESSION_NAMES.index(n) for n in _LIP_OPENING] + [self.config.expression_dim]] = True
+        return torch.where(mask, motion * apart, motion)
