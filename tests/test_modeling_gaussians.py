@@ -72,7 +72,6 @@ def test_quat_multiply_composes_rotations():
 
 def test_numba_twin_gives_the_same_numbers(scene):
     """The fast path is the slow path, with and without mouth motion."""
-    from emotag_hf.gaussian_binding import pose_numba
 
     model, vertices, faces = scene
     offsets = torch.randn(2, 50, 9, generator=torch.Generator().manual_seed(3)) * 0.1

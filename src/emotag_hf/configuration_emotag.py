@@ -44,7 +44,9 @@ class _StrictNames:
 def _positive(config: PreTrainedConfig, *names: str) -> None:
     for name in names:
         if getattr(config, name) <= 0:
-            raise ValueError(f"{type(config).__name__}.{name}: expected a positive number, got {getattr(config, name)}.")
+            raise ValueError(
+                f"{type(config).__name__}.{name}: expected a positive number, got {getattr(config, name)}."
+            )
 
 
 @strict
@@ -167,7 +169,8 @@ class EmoTaGGaussiansConfig(_StrictNames, PreTrainedConfig):
             raise ValueError(f"sh_degree: expected 0, 1 or 2, got {self.sh_degree}.")
         if not 0 <= self.num_mouth_gaussians <= self.num_gaussians:
             raise ValueError(
-                f"num_mouth_gaussians: expected 0 to num_gaussians={self.num_gaussians}, got {self.num_mouth_gaussians}."
+                f"num_mouth_gaussians: expected 0 to {self.num_gaussians} (num_gaussians), "
+                f"got {self.num_mouth_gaussians}."
             )
 
 

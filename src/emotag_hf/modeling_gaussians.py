@@ -1,8 +1,8 @@
 """3D Gaussians that ride on the triangles of the parametric head (METHOD 2, the GaussianAvatars rule).
 
 In: vertices of the posed head [T, V, 3]. Out: `PosedGaussians` in world space.
-For a triangle (v0, v1, v2): the frame R_f has the unit edge v1 - v0, the unit normal and their cross product as columns,
-the origin is the centroid and the size k_f is the mean of that edge's length and the triangle's height over it. Then
+For a triangle (v0, v1, v2): the frame R_f has the unit edge v1 - v0, the unit normal and their cross product as
+columns, the origin is the centroid and the size k_f the mean of that edge's length and the triangle's height over it:
 mean = k_f · R_f · mu + centroid, rotation = q(R_f) * q, scale = k_f · s.
 """
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from .configuration_emotag import EmoTaGGaussiansConfig
 from .outputs import PosedGaussians
+from .tensor_cache import TensorCache
 
 logger = logging.getLogger(__name__)
 
@@ -108,13 +109,7 @@ class RiggedGaussians(nn.Module):
         self.colors = nn.Parameter(torch.zeros(n, k, 3))
         self.register_buffer("binding", torch.zeros(n, dtype=torch.int64))
         self.register_buffer("canonical", torch.zeros(n, 3))
-
-    def reset_(self) -> None:
-        """Writes the initial values, also after a checkpoint without them was loaded on the meta device."""
-        fresh = RiggedGaussians(self.config)
-        with torch.no_grad():
-            for name, value in fresh.state_dict().items():
-                getattr(self, name).copy_(value)
+        self._activated = TensorCache()
 
     @property
     def num_gaussians(self) -> int:
@@ -143,17 +138,22 @@ class RiggedGaussians(nn.Module):
                     f"mouth_offsets: expected a tensor of shape {expected}, got {tuple(mouth_offsets.shape)}."
                 )
             mouth_offsets = mouth_offsets.float()
-        local = (self.means.float(), nn.functional.normalize(self.quats.float(), dim=-1), self.log_scales.float().exp())
+        *local, opacities, colors = self._activated.get(list(self.parameters()), self._activate)
         needs_grad = torch.is_grad_enabled() and (vertices.requires_grad or local[0].requires_grad)
         if vertices.device.type == "cpu" and not needs_grad:
             from .gaussian_binding import pose_numba as pose_with
         else:
             pose_with = pose_torch
         world = pose_with(vertices, faces, self.binding, *local, mouth_offsets)
-        degree, colors = self.config.sh_degree, self.colors.float()
-        if degree == 0:  # no view direction is needed: plain RGB spares the rasteriser the spherical harmonics
+        return PosedGaussians(*world, opacities, colors, self.config.sh_degree)
+
+    def _activate(self) -> tuple[torch.Tensor, ...]:
+        """Means, unit quats, scales, opacities and colours out of the parameters, float32."""
+        colors = self.colors.float()
+        if self.config.sh_degree == 0:  # no view direction is needed: RGB spares the rasteriser the harmonics
             colors = (colors[:, 0] * SH_C0 + 0.5).clamp_min(0)
-        return PosedGaussians(*world, self.opacity_logits.float().sigmoid(), colors, degree)
+        quats = nn.functional.normalize(self.quats.float(), dim=-1)
+        return self.means.float(), quats, self.log_scales.float().exp(), self.opacity_logits.float().sigmoid(), colors
 
     def resize(self, index: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> torch.Tensor:
         """Rebuilds the set from `index [M]`: a missing entry is pruned, a repeated one is cloned.

@@ -1,0 +1,77 @@
+"""emotag_hf: emotion-aware 3D talking heads from speech, on any CPU (EmoTaG, arXiv 2603.21332).
+
+Importing registers the model with transformers' Auto classes and the task "talking-head"; everything else is imported
+when it is first used. No GPU, network or file is touched here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# Public name -> the module that has it, imported on first use.
+_LAZY = {
+    "AudioClip": "audio_io",
+    "Camera": "rendering",
+    "EmoTaGConfig": "configuration_emotag",
+    "EmoTaGGaussiansConfig": "configuration_emotag",
+    "EmoTaGHeadConfig": "configuration_emotag",
+    "EmoTaGModel": "modeling_emotag",
+    "EmoTaGMotionConfig": "configuration_emotag",
+    "EmoTaGPipeline": "pipeline_emotag",
+    "EmoTaGProcessor": "processing_emotag",
+    "FlameMotion": "outputs",
+    "GatedResidualMotionNetwork": "modeling_motion",
+    "ParametricHead": "modeling_head",
+    "RiggedGaussians": "modeling_gaussians",
+    "TalkingHeadOutput": "talking_head",
+    "TalkingHeadPipeline": "pipeline_talking_head",
+    "default_model_path": "hub_paths",
+    "rasterize": "rendering",
+    "read_provenance": "provenance",
+    "sample_path": "hub_paths",
+    "EMOTIONS": "constants",
+    "EXPRESSION_NAMES": "constants",
+}
+
+__all__ = sorted([*_LAZY, "__version__"])
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
+def _register() -> None:
+    from .registration import register
+
+    register()
+
+
+_register()
+
+if TYPE_CHECKING:
+    from .audio_io import AudioClip
+    from .configuration_emotag import EmoTaGConfig, EmoTaGGaussiansConfig, EmoTaGHeadConfig, EmoTaGMotionConfig
+    from .constants import EMOTIONS, EXPRESSION_NAMES
+    from .hub_paths import default_model_path, sample_path
+    from .modeling_emotag import EmoTaGModel
+    from .modeling_gaussians import RiggedGaussians
+    from .modeling_head import ParametricHead
+    from .modeling_motion import GatedResidualMotionNetwork
+    from .outputs import FlameMotion
+    from .pipeline_emotag import EmoTaGPipeline
+    from .pipeline_talking_head import TalkingHeadPipeline
+    from .processing_emotag import EmoTaGProcessor
+    from .provenance import read_provenance
+    from .rendering import Camera, rasterize
+    from .talking_head import TalkingHeadOutput

@@ -1,0 +1,28 @@
+"""Where the embedded models and assets lie. In: a name. Out: a path inside the installed package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .constants import DEFAULT_MODEL
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def asset_path(name: str) -> str:
+    """The path of an embedded asset; FileNotFoundError says what is embedded instead."""
+    path = ASSETS / name
+    if not path.exists():
+        there = ", ".join(sorted(p.name for p in ASSETS.iterdir())) if ASSETS.is_dir() else "nothing"
+        raise FileNotFoundError(f"{name!r} is not embedded in emotag_hf; there is {there}.")
+    return str(path)
+
+
+def default_model_path() -> str:
+    """The folder of the model that speaks when none is named."""
+    return asset_path(DEFAULT_MODEL)
+
+
+def sample_path() -> str:
+    """A few seconds of synthetic speech for the demo."""
+    return asset_path("sample.flac")

@@ -1,0 +1,231 @@
+"""EmoTaGModel: parametric head + motion network + rigged Gaussians (METHOD 2 and 3).
+
+In: features of the audio, controls, a camera. Out: motion, posed Gaussians, pictures, by the three methods that both
+pipelines call: `predict_motion` -> `pose` -> `render`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from .checkpoints import check_loading, check_weights_file
+from .compositing import composite, make_background
+from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
+from .constants import EMOTIONS
+from .modeling_gaussians import RiggedGaussians
+from .modeling_head import ParametricHead
+from .modeling_motion import GatedResidualMotionNetwork
+from .motion_controls import emotion_curve, generate_upper_face, resample_frames
+from .outputs import EmoTaGOutput, FlameMotion, PosedGaussians, RenderOutput
+from .rendering import Camera, rasterize
+from .tensor_cache import TensorCache
+
+DEFAULT_CAMERA = {"target": [0.0, -0.03, 0.0], "distance": 1.7, "focal": 4.0}
+
+
+class EmoTaGPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation shared by every EmoTaG model."""
+
+    config_class = EmoTaGConfig
+    base_model_prefix = "emotag"
+    main_input_name = "input_features"
+    _no_split_modules: list[str] = []
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        # `from_pretrained` builds on the meta device, and what a checkpoint does not hold comes back as garbage: the
+        # head, whose numbers may be licensed to the user alone. All else has to be in the checkpoint.
+        if isinstance(module, ParametricHead):
+            module.refill_()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """As in transformers, but strict: a corrupt file, a pickle, or a missing or unexpected key is a ValueError.
+
+        Args:
+            pretrained_model_name_or_path: a folder with `config.json` and `model.safetensors`, or `"user/name"`.
+        """
+        path = pretrained_model_name_or_path
+        if path is not None and os.path.isdir(path) and "state_dict" not in kwargs:
+            check_weights_file(path)
+        wants_info = kwargs.pop("output_loading_info", False)
+        kwargs["use_safetensors"] = True
+        kwargs["ignore_mismatched_sizes"] = True  # collected here and refused by `check_loading`, in one sentence
+        model, info = super().from_pretrained(path, *model_args, output_loading_info=True, **kwargs)
+        check_loading(path, info)
+        return (model, info) if wants_info else model
+
+
+class EmoTaGModel(EmoTaGPreTrainedModel):
+    """A person's talking head.
+
+    Example:
+
+    ```python
+    >>> from emotag_hf import EmoTaGModel
+    >>> model = EmoTaGModel.from_pretrained("emotag_hf/emotag-base-open")  # doctest: +SKIP
+    ```
+    """
+
+    def __init__(self, config: EmoTaGConfig):
+        super().__init__(config)
+        self.head = load_head(config.head_config)
+        self.motion = GatedResidualMotionNetwork(config.motion_config)
+        self.gaussians = RiggedGaussians(config.gaussians_config)
+        # The person: identity coefficients of the head, and the face embedding that AdaIN reads (METHOD 3).
+        self.register_buffer("shape", torch.zeros(config.head_config.num_shape))
+        self.register_buffer("identity_embedding", torch.zeros(config.motion_config.identity_dim))
+        self._basis_cache = TensorCache()
+        self.post_init()
+
+    def forward(self, input_features: torch.Tensor, **controls):
+        """The motion network alone on `input_features [B, L, F]`: `GRMNOutput` (METHOD 3); see `predict_motion`."""
+        return self.motion(input_features, identity_embedding=self._identity(input_features.shape[0]), **controls)
+
+    @torch.no_grad()
+    def predict_motion(
+        self,
+        input_features: torch.Tensor,
+        *,
+        num_frames: int,
+        fps: float,
+        loudness: np.ndarray | None = None,
+        emotion: str | None = None,
+        intensity: float = 1.0,
+        seed: int = 0,
+        head_motion: float = 1.0,
+    ) -> EmoTaGOutput:
+        """From speech to the motion of the whole head.
+
+        Args:
+            input_features: `[1, L, F]` from `EmoTaGProcessor`.
+            num_frames: T, frames at `fps`.
+            loudness: `[T']` in [0, 1] at the network's own rate (`config.motion_config.fps`); None for a calm speaker.
+            emotion: one of `EMOTIONS`, or None to let the network read the voice.
+            intensity: the gate g in [0, 1] for a given `emotion`.
+            seed: of the generated head motion, blinks and gaze.
+            head_motion: strength of generated head, gaze and brow motion; 0 is still.
+
+        Returns:
+            `EmoTaGOutput` of T frames at `fps`.
+        """
+        rate = self.config.motion_config.fps
+        num_native = max(1, round(np.ceil(num_frames * rate / fps)))
+        native_times = np.arange(num_native) / rate
+        loudness = np.zeros(num_native) if loudness is None else np.resize(loudness, num_native)
+        upper = generate_upper_face(native_times, loudness, seed, head_motion)
+        device, dtype = input_features.device, self.dtype
+        probs, gate = emotion_curve(emotion, intensity, num_native, rate)
+        controls = {"action_units": upper.action_units[None].to(device, dtype)}
+        if probs is not None:
+            controls["emotion_logits"] = probs.clamp_min(1e-4).log()[None].to(device, dtype)
+            controls["gate"] = gate[None].to(device, dtype)
+        out = self(input_features.to(dtype), **controls)
+        times = np.arange(num_frames) / fps
+        at_fps = lambda x: resample_frames(x[0].float().cpu(), rate, times)  # noqa: E731
+        if num_frames != num_native or fps != rate:
+            loudness = resample_frames(torch.as_tensor(loudness)[:, None], rate, times)[:, 0].numpy()
+            upper = generate_upper_face(times, loudness, seed, head_motion)
+        motion = FlameMotion(
+            expression=at_fps(out.expression) + upper.expression,
+            jaw_pose=at_fps(out.jaw_pose),
+            eyelids=upper.eyelids,
+            eyes_pose=upper.eyes_pose,
+            neck_pose=upper.neck_pose,
+            rotation=upper.rotation,
+            translation=upper.translation,
+            mouth_code=at_fps(out.mouth_code),
+            fps=fps,
+        )
+        return EmoTaGOutput(motion, at_fps(out.gate)[:, 0], at_fps(out.emotion_logits))
+
+    def pose(self, motion: FlameMotion) -> PosedGaussians:
+        """The Gaussians of T frames in world space; `motion` holds T frames."""
+        motion = motion.to(device=self.gaussians.means.device)
+        vertices = self.head(shape=self.shape.float()[None], **motion.head_inputs()).vertices
+        offsets = None
+        if motion.mouth_code is not None and self.config.gaussians_config.num_mouth_gaussians:
+            offsets = self.motion.mouth_offsets(motion.mouth_code.to(self.dtype), basis=self._mouth_basis())
+        return self.gaussians.pose(vertices, self.head.faces, offsets)
+
+    def camera(self, width: int = 512, height: int | None = None, *, yaw: float = 0.0, pitch: float = 0.0) -> Camera:
+        """The avatar's own framing at `width` x `height` pixels, orbited by `yaw` and `pitch` radians."""
+        framing = DEFAULT_CAMERA | (self.config.camera or {})
+        size = (width, height or width)
+        return Camera.portrait(
+            size,
+            target=framing["target"],
+            distance=framing["distance"],
+            focal=framing["focal"] * min(size),
+            yaw=yaw,
+            pitch=pitch,
+        )
+
+    def render(
+        self, posed: PosedGaussians, camera: Camera, background: torch.Tensor | None = None, backend: str | None = None
+    ) -> RenderOutput:
+        """Pictures of every frame in `posed`.
+
+        Args:
+            posed: T frames.
+            camera: one camera for all of them.
+            background: `[H, W, 3]` in [0, 1]; None for the avatar's own backdrop.
+            backend: of `rasterize`; None picks gsplat on CUDA and Numba on a CPU.
+
+        Returns:
+            `RenderOutput` with `images [T, H, W, 3]` and `alphas [T, H, W, 1]`.
+        """
+        device = posed.means.device
+        if background is None:
+            background = make_background(None, camera.width, camera.height, self.config.backdrop)
+        background = background.to(device)
+        images, alphas = [], []
+        for means, quats, scales in zip(posed.means, posed.quats, posed.scales):
+            color, alpha, _ = rasterize(
+                means, quats, scales, posed.opacities, posed.colors,
+                viewmats=camera.viewmat[None].to(device), Ks=camera.K[None].to(device),
+                width=camera.width, height=camera.height,
+                sh_degree=posed.sh_degree or None, backend=backend,
+            )  # fmt: skip
+            images.append(composite(color[0], alpha[0], background))
+            alphas.append(alpha[0])
+        return RenderOutput(torch.stack(images), torch.stack(alphas))
+
+    def _mouth_basis(self) -> torch.Tensor:
+        """The tri-plane read at the inner-mouth Gaussians, `[num_mouth, R, 9]`; kept until its inputs change."""
+        canonical = self.gaussians.canonical[-self.config.gaussians_config.num_mouth_gaussians :].to(self.dtype)
+        inputs = [canonical, *self.motion.mouth_triplane.parameters()]
+        return self._basis_cache.get(inputs, lambda: self.motion.mouth_basis(canonical))
+
+    def _identity(self, batch: int) -> torch.Tensor:
+        return self.identity_embedding.to(self.dtype)[None].expand(batch, -1)
+
+
+def load_head(config: EmoTaGHeadConfig) -> ParametricHead:
+    """The head that a config names.
+
+    Raises:
+        ValueError: the asset is another one than the Gaussians are bound to, or has fewer identity directions.
+    """
+    with torch.device("cpu"):  # `from_pretrained` builds under the meta device, where nothing can be read
+        head = ParametricHead.from_asset(None if config.asset == "open_head" else config.asset)
+    if config.sha256 not in (None, head.sha256):
+        raise ValueError(
+            f"head_config: this model is bound to head {config.asset!r} with sha256 {config.sha256[:12]}..., the one "
+            f"here has {head.sha256[:12]}...; install the emotag_hf version that saved it, or pass that head's path."
+        )
+    if head.num_shape != config.num_shape:
+        raise ValueError(f"head_config.num_shape: the head has {head.num_shape} directions, got {config.num_shape}.")
+    return head
+
+
+def emotion_probabilities(logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`[T, 7]` emotion logits as one curve in [0, 1] per emotion."""
+    return dict(zip(EMOTIONS, logits.softmax(-1).unbind(-1)))
+
+
+__all__ = ["EmoTaGModel", "EmoTaGPreTrainedModel"]

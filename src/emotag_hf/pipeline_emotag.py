@@ -1,0 +1,132 @@
+"""`EmoTaGPipeline`: the diffusers pipeline from audio to a talking head.
+
+In: a recording and controls. Out: `TalkingHeadOutput`. Its folder is flat: `config.json`, `model.safetensors`,
+`processor_config.json` and `model_index.json` side by side, so that AutoModel, AutoProcessor and
+`pipeline("talking-head", model=folder)` load the same folder.
+"""
+
+from __future__ import annotations
+
+import os
+
+from diffusers import DiffusionPipeline
+from huggingface_hub import snapshot_download
+
+from .checkpoints import check_weights_file
+from .hub_paths import default_model_path
+from .modeling_emotag import EmoTaGModel
+from .processing_emotag import EmoTaGProcessor
+from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
+
+
+class EmoTaGPipeline(DiffusionPipeline):
+    """Speech in, talking head out.
+
+    Args:
+        model: the person's `EmoTaGModel`.
+        processor: its `EmoTaGProcessor`.
+
+    Example:
+
+    ```python
+    >>> from emotag_hf import EmoTaGPipeline
+    >>> pipe = EmoTaGPipeline.from_pretrained()
+    >>> pipe("speech.wav", emotion="happy", intensity=0.7).save("out.mp4")  # doctest: +SKIP
+    ```
+    """
+
+    model_cpu_offload_seq = "model"
+
+    def __init__(self, model: EmoTaGModel, processor: EmoTaGProcessor):
+        super().__init__()
+        self.register_modules(model=model, processor=processor)
+
+    def __call__(
+        self,
+        audio,
+        *,
+        sampling_rate: int | None = None,
+        emotion: str | None = None,
+        intensity: float = 1.0,
+        seed: int = 0,
+        fps: float = 25,
+        size: int | tuple[int, int] = 512,
+        background=None,
+        output_type: str = "np",
+        head_motion: float = 1.0,
+    ) -> TalkingHeadOutput | list[TalkingHeadOutput]:
+        """Makes `audio` speak.
+
+        Args:
+            audio: path of a recording or video, bytes, array `[n]` or `[n, channels]`, or
+                `{"array", "sampling_rate"}`. A list of them is a batch and gives a list.
+            sampling_rate: Hz, needed for a bare array.
+            emotion: one of `EMOTIONS`, or None to let the network read the voice.
+            intensity: how strong that emotion is, 0 to 1 (the gate g).
+            seed: of generated head motion, blinks and gaze; the same seed gives the same frames to the bit.
+            fps: frames per second, 10 to 60.
+            size: pixels, a number or (width, height), even.
+            background: colour, picture or path; None for the avatar's own backdrop.
+            output_type: of the frames, `"np"`, `"pil"`, `"pt"`, or `"motion"` for no pictures at all.
+            head_motion: strength of generated head, gaze and brow motion, 0 to 1.
+
+        Returns:
+            `TalkingHeadOutput`: lazy `frames`, `audio`, `motion`, `.save(path)`.
+
+        Raises:
+            ValueError: naming the argument, what was expected and what came.
+        """
+        options = SpeakOptions(emotion, intensity, seed, fps, size, background, output_type, head_motion)
+        if isinstance(audio, (list, tuple)):
+            return [self._speak(one, sampling_rate, options) for one in audio]
+        return self._speak(audio, sampling_rate, options)
+
+    def _speak(self, audio, sampling_rate, options: SpeakOptions) -> TalkingHeadOutput:
+        clip, inputs = prepare_audio(self.processor, audio, sampling_rate)
+        predicted = predict(self.model, clip, inputs, options)
+        return finish(
+            self.model, clip, predicted, options, lambda frames, total: self.progress_bar(frames, total=total)
+        )
+
+    def progress_bar(self, iterable=None, total=None):
+        # diffusers takes either; a generator needs both to show how far it is
+        from tqdm.auto import tqdm
+
+        return tqdm(iterable, total=total, **getattr(self, "_progress_bar_config", {}))
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None = None, **kwargs
+    ) -> EmoTaGPipeline:
+        """Loads a flat folder or a Hub repository; the embedded model when nothing is named.
+
+        Args:
+            pretrained_model_name_or_path: folder, `"user/name"`, or None.
+            kwargs: `revision`, `token`, `cache_dir`, `local_files_only` for the Hub, `dtype` for the model.
+        """
+        path = (
+            default_model_path() if pretrained_model_name_or_path is None else os.fspath(pretrained_model_name_or_path)
+        )
+        dtype = kwargs.pop("dtype", None)
+        folder = cls.download(path, **kwargs)
+        check_weights_file(folder)
+        model = EmoTaGModel.from_pretrained(folder, **({} if dtype is None else {"dtype": dtype}))
+        return cls(model=model, processor=EmoTaGProcessor.from_pretrained(folder))
+
+    @classmethod
+    def download(cls, pretrained_model_name: str, **kwargs) -> str:
+        """The local folder of a repository; the stock loader refuses components from outside diffusers."""
+        if os.path.isdir(pretrained_model_name):
+            return pretrained_model_name
+        allowed = {k: v for k, v in kwargs.items() if k in ("revision", "token", "cache_dir", "local_files_only")}
+        return snapshot_download(pretrained_model_name, **allowed)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
+        """Writes the flat folder that every `from_pretrained` of this package reads."""
+        self.model.save_pretrained(save_directory)
+        self.processor.save_pretrained(save_directory)
+        self.save_config(save_directory)
+        if push_to_hub:
+            repo_id = kwargs.pop("repo_id", os.path.basename(os.path.abspath(save_directory)))
+            self.model.push_to_hub(repo_id, **kwargs)
+            self.processor.push_to_hub(repo_id, **kwargs)

@@ -1,0 +1,79 @@
+"""`pipeline("talking-head")`: the transformers pipeline from audio to a talking head.
+
+In: recordings. Out: `TalkingHeadOutput`. The work is in `talking_head.py`, shared with `EmoTaGPipeline`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import torch
+from transformers import Pipeline
+
+from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
+
+_OPTIONS = tuple(f.name for f in fields(SpeakOptions))
+
+
+class TalkingHeadPipeline(Pipeline):
+    """Speech in, talking head out.
+
+    Example:
+
+    ```python
+    >>> import emotag_hf
+    >>> from transformers import pipeline
+    >>> pipeline("talking-head")("speech.wav", emotion="happy").save("out.mp4")  # doctest: +SKIP
+    ```
+    """
+
+    _load_processor = True
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def __init__(self, *args, device=None, **kwargs):
+        if device is None:  # transformers would pick any accelerator; the rasteriser has CUDA and CPU
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        super().__init__(*args, device=device, **kwargs)
+
+    def __call__(self, audio, **kwargs) -> TalkingHeadOutput | list[TalkingHeadOutput]:
+        """Makes `audio` speak.
+
+        Args:
+            audio: path, bytes, array or `{"array", "sampling_rate"}`; a list of them is a batch and gives a list.
+            sampling_rate: Hz of a bare array.
+            kwargs: as in `EmoTaGPipeline.__call__`.
+        """
+        return super().__call__(audio, **kwargs)
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Writes the flat folder that every `from_pretrained` of this package reads.
+
+        The stock method also copies the pipeline's source files there and marks the config as remote code; the task is
+        registered by `import emotag_hf`, so neither is wanted.
+        """
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+    def _sanitize_parameters(self, sampling_rate=None, **kwargs):
+        unknown = sorted(set(kwargs) - set(_OPTIONS))
+        if unknown:
+            raise ValueError(
+                f"talking-head: unknown argument {', '.join(unknown)}; expected sampling_rate, {', '.join(_OPTIONS)}."
+            )
+        SpeakOptions(**kwargs)  # refuses bad values before any work
+        preprocess = {} if sampling_rate is None else {"sampling_rate": sampling_rate}
+        return preprocess, kwargs, kwargs
+
+    def preprocess(self, audio, sampling_rate=None):
+        clip, inputs = prepare_audio(self.processor, audio, sampling_rate)
+        return {"clip": clip, **inputs}
+
+    def _forward(self, model_inputs, **options):
+        clip = model_inputs["clip"]
+        return {"clip": clip, "predicted": predict(self.model, clip, model_inputs, SpeakOptions(**options))}
+
+    def postprocess(self, model_outputs, **options):
+        return finish(self.model, model_outputs["clip"], model_outputs["predicted"], SpeakOptions(**options))

@@ -1,0 +1,241 @@
+"""From a recording to a talking head: the steps that both pipelines share.
+
+In: a model, a processor, a recording and controls. Out: `TalkingHeadOutput`, whose frames are rendered when they are
+asked for, so that an hour of video never sits in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .audio_io import AudioClip, load_audio
+from .compositing import make_background, to_uint8
+from .motion_controls import check_emotion, check_unit_interval, loudness_from_samples
+from .outputs import FlameMotion
+
+OUTPUT_TYPES = ("np", "pil", "pt", "motion")
+_POSE_CHUNK = 8  # frames posed at once: enough to feed the matrix products, small enough to stay in the cache
+
+
+@dataclass
+class SpeakOptions:
+    """How to speak; see `EmoTaGPipeline.__call__`. Checked when made: every field names itself in its ValueError."""
+
+    emotion: str | None = None
+    intensity: float = 1.0
+    seed: int = 0
+    fps: float = 25
+    size: int | tuple[int, int] = 512
+    background: Any = None
+    output_type: str = "np"
+    head_motion: float = 1.0
+
+    def __post_init__(self):
+        if self.emotion is not None:
+            self.emotion = check_emotion(self.emotion)
+        self.intensity = check_unit_interval("intensity", self.intensity)
+        self.head_motion = check_unit_interval("head_motion", self.head_motion)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+            raise ValueError(f"seed: expected a whole number of 0 or more, got {self.seed!r}.")
+        if isinstance(self.fps, (bool, str)) or not isinstance(self.fps, (int, float)) or not 10 <= self.fps <= 60:
+            raise ValueError(f"fps: expected a number from 10 to 60, got {self.fps!r}.")
+        if self.output_type not in OUTPUT_TYPES:
+            raise ValueError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}; got {self.output_type!r}.")
+        self.width_height  # noqa: B018 - raises for a size that cannot be encoded
+
+    @property
+    def width_height(self) -> tuple[int, int]:
+        """Pixels, both even, as h264 with 4:2:0 colours wants them."""
+        size = self.size
+        pair = (size, size) if isinstance(size, (int, np.integer)) and not isinstance(size, bool) else size
+        ok = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
+        if not ok or any(isinstance(x, bool) or not isinstance(x, (int, np.integer)) for x in pair):
+            raise ValueError(f"size: expected pixels as a whole number or (width, height), got {size!r}.")
+        if any(x < 64 or x > 4096 or x % 2 for x in pair):
+            raise ValueError(
+                f"size: expected even numbers from 64 to 4096 pixels (h264 needs even sizes), got {size!r}."
+            )
+        return int(pair[0]), int(pair[1])
+
+
+@contextmanager
+def _one_torch_thread():
+    """Keeps torch's threads asleep: a frame's tensors are too small for them, and they take the rasteriser's cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class LazyFrames(Sequence):
+    """T frames, rendered when read: `len(frames)`, `frames[i]`, `frames[a:b]` and iteration.
+
+    An item is float32 `[H, W, 3]` in [0, 1] ("np"), a `PIL.Image` ("pil") or a tensor `[3, H, W]` ("pt").
+    Iterating renders each frame once and keeps none.
+    """
+
+    def __init__(self, model, motion: FlameMotion, camera, background: torch.Tensor, output_type: str):
+        self._model, self._motion, self._camera = model, motion, camera
+        self._background, self._output_type = background, output_type
+        self.seconds: dict[str, float] = {"pose": 0.0, "raster": 0.0}
+
+    def __len__(self) -> int:
+        return len(self._motion)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        index %= len(self)
+        return self._convert(next(self._render(index, index + 1)))
+
+    def __iter__(self) -> Iterator:
+        return (self._convert(image) for image in self._render(0, len(self)))
+
+    def iter_uint8(self) -> Iterator[np.ndarray]:
+        """Frames as uint8 `[H, W, 3]`, what a video encoder takes."""
+        for image in self._render(0, len(self)):
+            yield to_uint8(image)
+
+    @torch.no_grad()
+    def _render(self, start: int, stop: int) -> Iterator[torch.Tensor]:
+        # Chunks start at multiples of their size, so that a frame has the same bits however it is asked for.
+        for chunk in range(start - start % _POSE_CHUNK, stop, _POSE_CHUNK):
+            began = time.perf_counter()
+            with _one_torch_thread():
+                posed = self._model.pose(self._motion[chunk : chunk + _POSE_CHUNK])
+            self.seconds["pose"] += time.perf_counter() - began
+            for i in range(max(start, chunk), min(stop, chunk + _POSE_CHUNK)):
+                began = time.perf_counter()
+                one = type(posed)(*(x[i - chunk][None] for x in (posed.means, posed.quats, posed.scales)),
+                                  posed.opacities, posed.colors, posed.sh_degree)  # fmt: skip
+                with _one_torch_thread():
+                    image = self._model.render(one, self._camera, self._background).images[0]
+                self.seconds["raster"] += time.perf_counter() - began
+                yield image
+
+    def _convert(self, image: torch.Tensor):
+        if self._output_type == "pt":
+            return image.permute(2, 0, 1)
+        return Image.fromarray(to_uint8(image)) if self._output_type == "pil" else image.cpu().numpy()
+
+
+@dataclass
+class TalkingHeadOutput:
+    """A talking head that is rendered as it is read.
+
+    Args:
+        frames: `LazyFrames`; None with `output_type="motion"`.
+        audio: the recording, at its own rate.
+        motion: `FlameMotion` of T frames.
+        gate: `[T]`, how much emotion acts (g).
+        emotion_logits: `[T, 7]`, z_e in the order of `EMOTIONS`.
+        fps: frames per second.
+        metadata: what is written into the video to mark it as AI-generated.
+    """
+
+    frames: LazyFrames | None
+    audio: AudioClip
+    motion: FlameMotion
+    gate: torch.Tensor
+    emotion_logits: torch.Tensor
+    fps: float
+    metadata: dict[str, Any] = field(default_factory=dict)
+    progress: Any = None
+
+    def save(self, path: str | os.PathLike, *, audio: bool = True, progress=None, **video_options) -> str:
+        """Writes an mp4 (h264 + AAC, marked as AI-generated); returns its path.
+
+        Args:
+            path: where to; a file that exists is replaced once the new one is whole.
+            audio: whether the recording goes along.
+            progress: wraps the iterable of frames, such as `tqdm`.
+            video_options: for `VideoWriter` (`crf`, `preset`).
+
+        Raises:
+            ValueError: `output_type="motion"` has no frames to save.
+            VideoWriteError: the folder does not exist, the disk is full, ...; nothing half-written is left.
+        """
+        from .video_io import VideoWriter
+
+        if self.frames is None:
+            raise ValueError(
+                "save: this result holds motion only; ask for output_type 'np', 'pil' or 'pt' to get a video."
+            )
+        progress = progress or self.progress or (lambda frames, total: frames)
+        height, width = self.frames._background.shape[:2]
+        writer = VideoWriter(
+            path, width, height, self.fps, audio=self.audio if audio else None, metadata=self.metadata, **video_options
+        )
+        with writer:
+            for frame in progress(self.frames.iter_uint8(), total=len(self.frames)):
+                writer.write(frame)
+        return os.fspath(path)
+
+
+def prepare_audio(processor, audio, sampling_rate: int | None = None) -> tuple[AudioClip, dict[str, Any]]:
+    """Reads a recording and takes its features.
+
+    Args:
+        audio: path, bytes, array `[n]` or `[n, channels]`, or `{"array", "sampling_rate"}`.
+        sampling_rate: Hz, needed for a bare array.
+
+    Returns:
+        the `AudioClip` at its own rate, and `{"input_features" [1, L, F], "samples" [n] at 16 kHz}`.
+    """
+    clip = audio if isinstance(audio, AudioClip) else load_audio(audio, sampling_rate=sampling_rate)
+    rate = processor.feature_extractor.sampling_rate
+    samples = clip.mono(rate)
+    features = processor(audio=samples, sampling_rate=rate, return_tensors="pt")
+    return clip, {"input_features": features["input_features"], "samples": samples}
+
+
+def predict(model, clip: AudioClip, inputs: dict[str, Any], options: SpeakOptions):
+    """Runs the motion network and the generators: `EmoTaGOutput` for the whole recording."""
+    rate = model.config.motion_config.fps
+    num_frames = num_video_frames(clip, options.fps)
+    native_times = np.arange(int(np.ceil(num_frames * rate / options.fps))) / rate
+    return model.predict_motion(
+        inputs["input_features"].to(model.device),
+        num_frames=num_frames,
+        fps=options.fps,
+        loudness=loudness_from_samples(inputs["samples"], model.config.motion_config.sampling_rate, native_times),
+        emotion=options.emotion,
+        intensity=options.intensity,
+        seed=int(options.seed),
+        head_motion=options.head_motion,
+    )
+
+
+def num_video_frames(clip: AudioClip, fps: float) -> int:
+    """Frames that cover the recording: its length times `fps`, rounded up."""
+    return max(1, int(np.ceil(round(clip.duration * fps, 6))))
+
+
+def finish(model, clip: AudioClip, predicted, options: SpeakOptions, progress=None) -> TalkingHeadOutput:
+    """Sets up the pictures; none is rendered yet."""
+    from .provenance import make_provenance
+
+    frames = None
+    if options.output_type != "motion":
+        width, height = options.width_height
+        background = make_background(options.background, width, height, model.config.backdrop)
+        frames = LazyFrames(model, predicted.motion, model.camera(width, height), background, options.output_type)
+    metadata = make_provenance(
+        model=model.config.avatar_name, emotion=options.emotion, intensity=options.intensity, seed=int(options.seed)
+    )
+    return TalkingHeadOutput(
+        frames, clip, predicted.motion, predicted.gate, predicted.emotion_logits, options.fps, metadata, progress
+    )
