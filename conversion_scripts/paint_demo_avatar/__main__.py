@@ -107,7 +107,7 @@ def paint_mouth(canvas: Canvas) -> Strokes:
         # The lips' own shadow would make the first teeth black for every mouth; depth darkens them instead.
         field = LightField(opened, inner, at, normal, count=200)
         depth = np.exp(-np.clip(front - samples.position[:, 2], 0, None) / 0.024)[:, None]
-        color = albedo * depth * (0.75 * field.diffuse(wrap=(0.35, 0.3, 0.3)) + 0.07)
+        color = albedo * depth * (0.8 * field.diffuse(wrap=(0.35, 0.3, 0.3)) + 0.16)
         view = EYE - at
         color += 0.10 * depth * field.specular(view / np.linalg.norm(view, axis=-1, keepdims=True), 40)
         parts.append(discs(samples, local, to_srgb(color), size=0.7, mouth=True))
