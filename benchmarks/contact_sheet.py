@@ -4,7 +4,8 @@
     python benchmarks/contact_sheet.py --poses -o sheets/
 
 For every recording: an mp4, a sheet of frames and the opening of the jaw over time under the sound's loudness, and a
-check that the video is as long as the sound to a frame. `--poses` shows the avatar itself: expressions, blinks, turns.
+check that the video is as long as the sound to a frame. `--poses` shows the avatar itself: expressions, blinks, turns;
+`person.jpg` and `emotions.jpg` are the README's pictures.
 """
 
 from __future__ import annotations
@@ -127,6 +128,9 @@ def main() -> None:
     if args.poses:
         pictures = [render(pipe, pose(v), args.size) for v in POSES.values()]
         tile(pictures, list(POSES), 4).save(os.path.join(args.output, "poses.png"))
+        chosen = [POSES[name] for name in ("neutral", "open", "smile")]
+        row = [render(pipe, pose(v), 320) for v in chosen] + [render(pipe, pose({}), 320, yaw) for yaw in (-30, 30)]
+        Image.fromarray(np.concatenate(row, 1)).save(os.path.join(args.output, "person.jpg"), quality=88)
         pictures = [render(pipe, pose(v), args.size, yaw) for v in ({}, POSES["smile"]) for yaw in YAWS]
         tile(pictures, [f"yaw {y}" for y in YAWS] * 2, len(YAWS)).save(os.path.join(args.output, "turns.png"))
         pictures = []
@@ -136,6 +140,8 @@ def main() -> None:
             motion.expression[:], motion.jaw_pose[:] = face[:, :50].detach(), face[:, 50:].detach()
             pictures.append(render(pipe, motion, args.size))
         tile(pictures, list(EMOTIONS), 4).save(os.path.join(args.output, "emotions.png"))
+        small = [np.asarray(Image.fromarray(p).resize((228, 228), Image.Resampling.LANCZOS)) for p in pictures]
+        Image.fromarray(np.concatenate(small, 1)).save(os.path.join(args.output, "emotions.jpg"), quality=88)
     for path in args.audio:
         speak(pipe, path, args.output, args.every, emotion=args.emotion, size=args.size)
 

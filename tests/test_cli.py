@@ -22,6 +22,8 @@ CALLS: list = []
 class FakePipeline:
     """Remembers how it was called and makes a grey video of the right length."""
 
+    model = SimpleNamespace(warm_up=lambda: CALLS.append(("warm_up", None)))
+
     @classmethod
     def from_pretrained(cls, path=None):
         CALLS.append(("from_pretrained", path))

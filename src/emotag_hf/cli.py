@@ -88,6 +88,7 @@ def _speak(args: argparse.Namespace) -> None:
     pipe = EmoTaGPipeline.from_pretrained(args.model)
     hidden = True if args.quiet else None  # None: shown on a terminal, not in a log
     pipe.set_progress_bar_config(disable=hidden, unit="frame", desc=output.name)
+    pipe.model.warm_up()  # once per machine; not part of how fast a video is made
     began = time.perf_counter()
     pipe(clip, **options).save(output)
     if not args.quiet:

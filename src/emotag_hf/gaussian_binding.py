@@ -100,6 +100,9 @@ def _move_mouth(offsets, means, quats, scales, out_local, out_quats):  # pragma:
             out_local[g, 3 + k] = scales[g, k] * math.exp(offsets[g, 6 + k])
 
 
+BINDING_KERNELS = (_triangle_frames, _bind, _move_mouth)
+
+
 def pose_numba(vertices, faces, binding, means, quats, scales, mouth_offsets=None) -> tuple[torch.Tensor, ...]:
     """World means `[T, N, 3]`, quats `[T, N, 4]` and scales `[T, N, 3]`; arguments as in `pose_torch`."""
     as_array = lambda x: x.detach().contiguous().numpy()  # noqa: E731

@@ -195,6 +195,18 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             alphas.append(alpha[0])
         return RenderOutput(torch.stack(images), torch.stack(alphas))
 
+    def warm_up(self) -> None:
+        """Compiles what a frame needs on a CPU now, with one progress bar, instead of within the first frame.
+
+        Takes some seconds once per machine, and a moment to load in each process after that.
+        """
+        if self.device.type == "cpu":
+            from .compositing_kernels import over, quantise
+            from .gaussian_binding import BINDING_KERNELS
+            from .rendering.numba_backend import warm_up
+
+            warm_up(extra=[*BINDING_KERNELS, over, quantise])
+
     def _mouth_basis(self) -> torch.Tensor:
         """The tri-plane read at the inner-mouth Gaussians, `[num_mouth, R, 9]`; kept until its inputs change."""
         canonical = self.gaussians.canonical[-self.config.gaussians_config.num_mouth_gaussians :].to(self.dtype)

@@ -111,6 +111,7 @@ class LazyFrames(Sequence):
 
     @torch.no_grad()
     def _render(self, start: int, stop: int) -> Iterator[torch.Tensor]:
+        self._model.warm_up()
         # Chunks start at multiples of their size, so that a frame has the same bits however it is asked for.
         for chunk in range(start - start % _POSE_CHUNK, stop, _POSE_CHUNK):
             began = time.perf_counter()

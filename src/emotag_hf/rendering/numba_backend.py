@@ -7,6 +7,7 @@ one order, each Gaussian's gradient is summed in the order of its tiles, and sum
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -15,22 +16,29 @@ from torch.autograd.function import once_differentiable
 
 from . import numba_binning as binning
 from .numba_projection import CAMERA_SIZE, POSE_CHUNK, project_backward, project_forward
-from .numba_runtime import compile_kernels
+from .numba_runtime import Kernel, compile_kernels
 from .numba_threads import run_parts, split
 from .numba_tiles import CompositingKernels, Splats, TileLists, compositing_kernels, parts_for
 
 
-def warm_up(*, backward: bool = False) -> None:
-    """Compiles or loads the kernels now instead of in the first call; with `backward`, those for training too."""
-    _ready(compositing_kernels(), backward)
+def warm_up(*, backward: bool = False, extra: Sequence[Kernel] = ()) -> None:
+    """Compiles or loads the kernels now instead of in the first call, under one progress bar.
+
+    Args:
+        backward: those for training too.
+        extra: further kernels that the caller is about to need.
+    """
+    _ready(compositing_kernels(), False, extra)
+    if backward:
+        _ready(compositing_kernels(), True)
 
 
-def _ready(kernels: CompositingKernels, backward: bool) -> None:
+def _ready(kernels: CompositingKernels, backward: bool, extra: Sequence[Kernel] = ()) -> None:
     needed = [project_forward, binning.pack_rows, binning.depth_order, binning.scan_counts, binning.scatter_entries]
     needed += [kernels.list_entries, kernels.forward]
     if backward:
         needed = [kernels.backward, kernels.gather, project_backward]
-    compile_kernels(needed)
+    compile_kernels([*needed, *extra])
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
