@@ -85,7 +85,7 @@ def curves(out, size: tuple[int, int]) -> Image.Image:
     return sheet
 
 
-def speak(pipe, path: str, folder: str, every: int, **options) -> None:
+def speak(pipe, path: str, folder: str, every: int, **options) -> bool:
     out = pipe(path, **options)
     stem = os.path.splitext(os.path.basename(path))[0]
     video_path = out.save(os.path.join(folder, f"{stem}.mp4"))
@@ -110,6 +110,7 @@ def speak(pipe, path: str, folder: str, every: int, **options) -> None:
     lag = lag - 2 * n if lag > n else lag
     verdict = "ok" if count == expected and abs(lag) < 160 else "WRONG"
     print(f"{stem}: {out.audio.duration:.2f} s, {count} frames of {expected}, sound {lag / 16:+.1f} ms: {verdict}")
+    return verdict == "ok"
 
 
 def main() -> None:
@@ -142,8 +143,8 @@ def main() -> None:
         tile(pictures, list(EMOTIONS), 4).save(os.path.join(args.output, "emotions.png"))
         small = [np.asarray(Image.fromarray(p).resize((228, 228), Image.Resampling.LANCZOS)) for p in pictures]
         Image.fromarray(np.concatenate(small, 1)).save(os.path.join(args.output, "emotions.jpg"), quality=88)
-    for path in args.audio:
-        speak(pipe, path, args.output, args.every, emotion=args.emotion, size=args.size)
+    good = [speak(pipe, path, args.output, args.every, emotion=args.emotion, size=args.size) for path in args.audio]
+    raise SystemExit(not all(good))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "emotag_hf"
 
 # From the bottom up: a module imports from its own layer and from those below it, never from above.
 LAYERS = (
-    ("constants", "import_utils", "tensor_cache"),
+    ("constants", "import_utils", "precision"),
     ("outputs", "configuration_emotag", "audio_io", "provenance", "video_io", "hub_paths", "checkpoints"),
     ("rendering",),
     (

@@ -155,3 +155,44 @@ def test_the_embedded_model_names_its_head_and_licence():
 
     assert config.head_config.sha256 == ParametricHead.from_asset(None).sha256
     assert config.weights_license == "apache-2.0"
+
+
+@pytest.mark.parametrize("value", [-5, 10**8])
+def test_a_binding_beyond_the_head_is_refused(tiny_folder, tmp_path, value):
+    """Kernels index by it without looking: a damaged or hostile checkpoint crashed the process."""
+    folder = _copy(tiny_folder[0], tmp_path)
+    state = load_file(folder / WEIGHTS_NAME)
+    state["gaussians.binding"][0] = value
+    save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="gaussians.binding must hold triangles 0 to"):
+        EmoTaGModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("how", ["to", "from_pretrained"])
+def test_a_smaller_dtype_leaves_the_geometry_alone(tiny_folder, how):
+    """bfloat16 has three digits: it moved Gaussians by two millimetres, and coming back did not bring them home."""
+    folder, model = tiny_folder
+    if how == "to":
+        half = EmoTaGModel.from_pretrained(folder).to(torch.bfloat16)
+    else:
+        half = EmoTaGModel.from_pretrained(folder, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    motion = FlameMotion.zeros(1)
+    with torch.no_grad():
+        torch.testing.assert_close(half.pose(motion).means, model.pose(motion).means, atol=0, rtol=0)
+
+
+def test_pose_sees_parameters_written_through_data(tiny_folder):
+    """Averaging weights writes `.data`, which counts no version: nothing may be remembered across it."""
+    model = EmoTaGModel.from_pretrained(tiny_folder[0])
+    with torch.no_grad():
+        before = model.pose(FlameMotion.zeros(1)).scales
+        model.gaussians.log_scales.data.add_(1.0)
+        torch.testing.assert_close(model.pose(FlameMotion.zeros(1)).scales, before * 2.718281828)
+
+
+def test_a_background_of_another_size_is_refused(tiny_folder):
+    """The kernel reads it pixel by pixel, beyond its end if it is smaller than the picture."""
+    _, model = tiny_folder
+    with torch.no_grad(), pytest.raises(ValueError, match=r"background: expected a tensor of shape \(64, 64, 3\)"):
+        model.render(model.pose(FlameMotion.zeros(1)), model.camera(64), torch.zeros(32, 32, 3))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -148,6 +150,7 @@ def test_backgrounds(pipe, speech, tmp_path):
         ({"output_type": "gif"}, "output_type: expected one of np"),
         ({"background": "no-such-colour"}, "background: expected a colour"),
         ({"background": np.zeros((4, 4))}, "background: expected a colour, a picture or an array"),
+        ({"background": np.full((4, 4, 3), 128)}, "background: expected a colour.* got int64 from 128 to 128"),
         ({"head_motion": 2}, "head_motion"),
     ],
 )
@@ -209,7 +212,7 @@ def test_one_flat_folder_serves_every_loader_without_network(pipe, tmp_path):
 
 
 def test_half_precision_stays_close(speech):
-    """`dtype` reaches the network; geometry stays float32."""
+    """`dtype` reaches the network, whose motion stays close."""
     half = EmoTaGPipeline.from_pretrained(dtype=torch.bfloat16)
     assert half.model.dtype == torch.bfloat16
     full = EmoTaGPipeline.from_pretrained()
@@ -219,3 +222,64 @@ def test_half_precision_stays_close(speech):
     torch.testing.assert_close(a.jaw_pose, b.jaw_pose, atol=0.02, rtol=0)
     torch.testing.assert_close(a.expression[:, names], b.expression[:, names], atol=0.1, rtol=0)
     assert np.isfinite(half(speech, sampling_rate=16000, size=64).frames[3]).all()
+
+
+def test_two_threads_get_their_frames_and_torch_its_threads_back(pipe, speech):
+    """A web server renders for several people; torch's thread count, the process's own, was left at one."""
+    before = torch.get_num_threads()
+    out = pipe(speech, sampling_rate=16000, size=64)
+    alone = list(out.frames)
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda _: list(out.frames), range(2)))
+    assert all(np.array_equal(a, b) for frames in together for a, b in zip(frames, alone))
+    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == before
+
+
+def test_training_mode_does_not_change_the_frames(pipe, speech):
+    """A trainer that makes samples leaves dropout on; the same seed is still the same motion."""
+    first = pipe(speech, sampling_rate=16000, output_type="motion").motion.jaw_pose
+    pipe.model.train()
+    second = pipe(speech, sampling_rate=16000, output_type="motion").motion.jaw_pose
+    assert pipe.model.training
+    pipe.model.eval()
+    assert torch.equal(first, second)
+
+
+def test_batches_as_transformers_users_write_them(speech):
+    """`batch_size` is an argument of every transformers pipeline; recordings stay apart all the same."""
+    from transformers import pipeline
+
+    talk = pipeline("talking-head")
+    item = {"array": speech[:8000], "sampling_rate": 16000}
+    assert [len(o.frames) for o in talk([item, item, item], batch_size=2, size=64)] == [13, 13, 13]
+    assert len(talk((item, item), size=64)) == 2 and talk([]) == []
+
+
+def test_intensity_without_an_emotion_scales_what_the_network_hears(pipe, speech):
+    """It was ignored, and written into the video's metadata."""
+    gates = [pipe(speech, sampling_rate=16000, intensity=i, output_type="motion").gate for i in (0.0, 0.5, 1.0)]
+    torch.testing.assert_close(gates[1], gates[2] * 0.5)
+    assert gates[0].max() == 0 and gates[2].max() > 0
+
+
+def test_results_can_be_pickled(pipe, speech):
+    """For caches and worker processes."""
+    out = pipe(speech, sampling_rate=16000, output_type="motion")
+    again = pickle.loads(pickle.dumps(out))
+    assert torch.equal(again.motion.expression, out.motion.expression)
+
+
+@pytest.mark.parametrize("kwargs", [{"device_map": "cuda"}, {"tork_dtype": 3}])
+def test_loading_names_what_it_does_not_know(kwargs):
+    """diffusers' other arguments were dropped in silence."""
+    with pytest.raises(ValueError, match=f"from_pretrained: unknown argument {next(iter(kwargs))}"):
+        EmoTaGPipeline.from_pretrained(**kwargs)
+
+
+@pytest.mark.parametrize("name", ["no-such-folder", "/no/such/folder"])
+def test_a_model_that_is_nowhere_is_named(name):
+    """Neither a folder nor a repository: one sentence instead of the Hub client's own."""
+    with pytest.raises(FileNotFoundError, match=f"model: expected a folder or a repository .*'{name}'"):
+        EmoTaGPipeline.from_pretrained(name)

@@ -1,7 +1,7 @@
 """emotag_hf: emotion-aware 3D talking heads from speech, on any CPU (EmoTaG, arXiv 2603.21332).
 
-Importing registers the model with transformers' Auto classes and the task "talking-head"; everything else is imported
-when it is first used. No GPU, network or file is touched here.
+Importing registers the model with transformers' Auto classes and the task "talking-head", which takes transformers and
+torch along; diffusers, numba and the rest come when they are first used. No GPU, network or model is touched here.
 """
 
 from __future__ import annotations

@@ -85,11 +85,15 @@ def load_audio(audio: Any, sampling_rate: int | None = None) -> AudioClip:
     if isinstance(audio, AudioClip):
         clip = audio
     elif isinstance(audio, Mapping):
-        return load_audio(*_unpack_dict(audio))
+        inner, own_rate = _unpack_dict(audio)
+        return load_audio(inner, sampling_rate if own_rate is None else own_rate)
     elif isinstance(audio, str | os.PathLike):
         clip = _decode_path(Path(audio))
     elif isinstance(audio, bytes | bytearray | memoryview):
         clip = decode(io.BytesIO(audio), f"{len(audio)} bytes")
+    elif hasattr(audio, "get_all_samples"):  # the decoders that `datasets` gives for a column of sound
+        decoded = audio.get_all_samples()
+        clip = _from_array(decoded.data, decoded.sample_rate)
     elif isinstance(audio, np.ndarray) or hasattr(audio, "detach"):
         clip = _from_array(audio, sampling_rate)
     else:
@@ -191,7 +195,8 @@ def _decode_path(path: Path) -> AudioClip:
 def _unpack_dict(audio: Mapping) -> tuple[Any, int | None]:
     for key in ("array", "raw"):
         if audio.get(key) is not None:
-            return audio[key], audio.get("sampling_rate")
+            array = np.asarray(audio[key]) if isinstance(audio[key], list) else audio[key]
+            return array, audio.get("sampling_rate")
     for key in ("bytes", "path"):
         if audio.get(key) is not None:
             return audio[key], None

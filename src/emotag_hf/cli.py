@@ -13,7 +13,6 @@ from pathlib import Path
 
 from .constants import EMOTIONS
 
-_SHOWN_PACKAGES = ("torch", "transformers", "diffusers", "numba", "numpy", "av", "gsplat", "mediapipe", "smplx")
 _OPTIONS = ("emotion", "intensity", "seed", "fps", "size", "background")  # of `speak`, handed on as they are
 _USER_ERRORS = (ValueError, OSError, ImportError)  # wrong input, files and disks, a missing extra
 

@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 import torch
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 DEFAULT_BACKDROP = {"inner": [0.62, 0.66, 0.70], "outer": [0.30, 0.33, 0.38]}
 
@@ -69,17 +69,23 @@ def _as_image(background) -> Image.Image:
     if isinstance(background, (str, os.PathLike)):
         try:
             with Image.open(background) as image:
-                return image.convert("RGB")
+                return ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, UnidentifiedImageError) as error:
             raise ValueError(f"background: {os.fspath(background)!r} cannot be read as a picture ({error}).") from None
     array = np.asarray(background)
+    floats = array.dtype.kind == "f" and array.size and float(array.min()) >= 0 and float(array.max()) <= 1
+    if array.ndim == 3 and array.size and array.dtype != np.uint8 and not floats:
+        raise ValueError(
+            f"background: expected a colour, a picture or an array of uint8 or of floats in [0, 1]; got {array.dtype} "
+            f"from {array.min()} to {array.max()}."
+        )
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ValueError(
             f"background: expected a colour, a picture or an array of shape (height, width, 3); got "
             f"{type(background).__name__} of shape {array.shape}."
         )
     if array.dtype != np.uint8:
-        array = (np.nan_to_num(array.astype(np.float32)).clip(0, 1) * 255).round().astype(np.uint8)
+        array = (array * 255).round().astype(np.uint8)
     return Image.fromarray(array)
 
 

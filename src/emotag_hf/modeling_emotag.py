@@ -7,6 +7,7 @@ pipelines call: `predict_motion` -> `pose` -> `render`.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,14 +16,12 @@ from transformers import PreTrainedModel
 from .checkpoints import check_loading, check_weights_file
 from .compositing import composite, make_background
 from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
-from .constants import EMOTIONS
 from .modeling_gaussians import RiggedGaussians
 from .modeling_head import ParametricHead
 from .modeling_motion import GatedResidualMotionNetwork
 from .motion_controls import emotion_curve, generate_upper_face, resample_frames
 from .outputs import EmoTaGOutput, FlameMotion, PosedGaussians, RenderOutput
 from .rendering import Camera, rasterize
-from .tensor_cache import TensorCache
 
 DEFAULT_CAMERA = {"target": [0.0, -0.03, 0.0], "distance": 1.7, "focal": 4.0}
 
@@ -34,6 +33,12 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
     base_model_prefix = "emotag"
     main_input_name = "input_features"
     _no_split_modules: list[str] = []
+    # What `precision.Float32Module` does for `.to()`, for `from_pretrained(dtype=...)`; by name, or the integers of the
+    # binding would become floats too.
+    _keep_in_fp32_modules_strict = [
+        "gaussians.means", "gaussians.quats", "gaussians.log_scales", "gaussians.opacity_logits", "gaussians.colors",
+        "gaussians.canonical", "shape",
+    ]  # fmt: skip
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -57,6 +62,7 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         kwargs["ignore_mismatched_sizes"] = True  # collected here and refused by `check_loading`, in one sentence
         model, info = super().from_pretrained(path, *model_args, output_loading_info=True, **kwargs)
         check_loading(path, info)
+        model.check_binding()
         return (model, info) if wants_info else model
 
 
@@ -66,8 +72,8 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
     Example:
 
     ```python
-    >>> from emotag_hf import EmoTaGModel
-    >>> model = EmoTaGModel.from_pretrained("emotag_hf/emotag-base-open")  # doctest: +SKIP
+    >>> from emotag_hf import EmoTaGModel, default_model_path
+    >>> model = EmoTaGModel.from_pretrained(default_model_path())
     ```
     """
 
@@ -79,7 +85,6 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         # The person: identity coefficients of the head, and the face embedding that AdaIN reads (METHOD 3).
         self.register_buffer("shape", torch.zeros(config.head_config.num_shape))
         self.register_buffer("identity_embedding", torch.zeros(config.motion_config.identity_dim))
-        self._basis_cache = TensorCache()
         self.post_init()
 
     def forward(self, input_features: torch.Tensor, **controls):
@@ -106,7 +111,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             num_frames: T, frames at `fps`.
             loudness: `[T']` in [0, 1] at the network's own rate (`config.motion_config.fps`); None for a calm speaker.
             emotion: one of `EMOTIONS`, or None to let the network read the voice.
-            intensity: the gate g in [0, 1] for a given `emotion`.
+            intensity: in [0, 1]: the gate g for a given `emotion`, and a factor on the network's own gate without one.
             seed: of the generated head motion, blinks and gaze.
             head_motion: strength of generated head, gaze and brow motion; 0 is still.
 
@@ -116,7 +121,11 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         rate = self.config.motion_config.fps
         num_native = max(1, round(np.ceil(num_frames * rate / fps)))
         native_times = np.arange(num_native) / rate
-        loudness = np.zeros(num_native) if loudness is None else np.resize(loudness, num_native)
+        loudness = np.zeros(num_native) if loudness is None else np.asarray(loudness)
+        if input_features.shape[0] != 1:
+            raise ValueError(f"input_features: expected one recording [1, L, F], got {list(input_features.shape)}.")
+        if loudness.shape != (num_native,):
+            raise ValueError(f"loudness: expected {num_native} values, one per 1/{rate} s, got {loudness.shape}.")
         upper = generate_upper_face(native_times, loudness, seed, head_motion)
         device, dtype = input_features.device, self.dtype
         probs, gate = emotion_curve(emotion, intensity, num_native, rate)
@@ -124,7 +133,10 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         if probs is not None:
             controls["emotion_logits"] = probs.clamp_min(1e-4).log()[None].to(device, dtype)
             controls["gate"] = gate[None].to(device, dtype)
-        out = self(input_features.to(dtype), **controls)
+        with evaluating(self):  # dropout would make other frames of the same seed
+            out = self(input_features.to(dtype), **controls)
+            if emotion is None and intensity < 1:
+                out = self(input_features.to(dtype), **controls, gate=out.gate * intensity)
         times = np.arange(num_frames) / fps
         at_fps = lambda x: resample_frames(x[0].float().cpu(), rate, times)  # noqa: E731
         if num_frames != num_native or fps != rate:
@@ -143,13 +155,24 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         )
         return EmoTaGOutput(motion, at_fps(out.gate)[:, 0], at_fps(out.emotion_logits))
 
-    def pose(self, motion: FlameMotion) -> PosedGaussians:
-        """The Gaussians of T frames in world space; `motion` holds T frames."""
+    def mouth_basis(self) -> torch.Tensor | None:
+        """What the inner-mouth Gaussians make of the mouth code, `[num_mouth, R, 9]`; None without such Gaussians."""
+        num_mouth = self.config.gaussians_config.num_mouth_gaussians
+        return self.motion.mouth_basis(self.gaussians.canonical[-num_mouth:].to(self.dtype)) if num_mouth else None
+
+    def pose(self, motion: FlameMotion, mouth_basis: torch.Tensor | None = None) -> PosedGaussians:
+        """The Gaussians of T frames in world space.
+
+        Args:
+            motion: T frames.
+            mouth_basis: of `mouth_basis()`, for callers who pose many times; None computes it here.
+        """
         motion = motion.to(device=self.gaussians.means.device)
         vertices = self.head(shape=self.shape.float()[None], **motion.head_inputs()).vertices
         offsets = None
         if motion.mouth_code is not None and self.config.gaussians_config.num_mouth_gaussians:
-            offsets = self.motion.mouth_offsets(motion.mouth_code.to(self.dtype), basis=self._mouth_basis())
+            basis = self.mouth_basis() if mouth_basis is None else mouth_basis
+            offsets = self.motion.mouth_offsets(motion.mouth_code.to(basis.dtype), basis=basis)
         return self.gaussians.pose(vertices, self.head.faces, offsets)
 
     def camera(self, width: int = 512, height: int | None = None, *, yaw: float = 0.0, pitch: float = 0.0) -> Camera:
@@ -182,7 +205,12 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         device = posed.means.device
         if background is None:
             background = make_background(None, camera.width, camera.height, self.config.backdrop)
-        background = background.to(device)
+        if tuple(background.shape) != (camera.height, camera.width, 3):
+            raise ValueError(
+                f"background: expected a tensor of shape ({camera.height}, {camera.width}, 3), "
+                f"got {tuple(background.shape)}; `make_background` makes one of a colour or a picture."
+            )
+        background = background.to(device, torch.float32)
         images, alphas = [], []
         for means, quats, scales in zip(posed.means, posed.quats, posed.scales):
             color, alpha, _ = rasterize(
@@ -207,11 +235,21 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
 
             warm_up(extra=[*BINDING_KERNELS, over, quantise])
 
-    def _mouth_basis(self) -> torch.Tensor:
-        """The tri-plane read at the inner-mouth Gaussians, `[num_mouth, R, 9]`; kept until its inputs change."""
-        canonical = self.gaussians.canonical[-self.config.gaussians_config.num_mouth_gaussians :].to(self.dtype)
-        inputs = [canonical, *self.motion.mouth_triplane.parameters()]
-        return self._basis_cache.get(inputs, lambda: self.motion.mouth_basis(canonical))
+    def check_binding(self) -> None:
+        """Raises ValueError if a Gaussian is bound to a triangle that the head does not have."""
+        binding, num_faces = self.gaussians.binding, len(self.head.faces)
+        if binding.numel() and not 0 <= int(binding.min()) <= int(binding.max()) < num_faces:
+            raise ValueError(
+                f"model: gaussians.binding must hold triangles 0 to {num_faces - 1} of the head, "
+                f"got {int(binding.min())} to {int(binding.max())}; the checkpoint is damaged or made for another head."
+            )
+
+    def _apply(self, fn, recurse: bool = True):
+        shape = self.shape
+        super()._apply(fn, recurse)
+        if self.shape.dtype != shape.dtype:  # the person's geometry, see `precision`
+            self.shape = shape.to(self.shape.device)
+        return self
 
     def _identity(self, batch: int) -> torch.Tensor:
         return self.identity_embedding.to(self.dtype)[None].expand(batch, -1)
@@ -235,9 +273,15 @@ def load_head(config: EmoTaGHeadConfig) -> ParametricHead:
     return head
 
 
-def emotion_probabilities(logits: torch.Tensor) -> dict[str, torch.Tensor]:
-    """`[T, 7]` emotion logits as one curve in [0, 1] per emotion."""
-    return dict(zip(EMOTIONS, logits.softmax(-1).unbind(-1)))
+@contextmanager
+def evaluating(module: torch.nn.Module):
+    """`module` in evaluation mode for as long as the block runs."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
 
 
 __all__ = ["EmoTaGModel", "EmoTaGPreTrainedModel"]

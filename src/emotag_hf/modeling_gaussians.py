@@ -15,7 +15,7 @@ from torch import nn
 
 from .configuration_emotag import EmoTaGGaussiansConfig
 from .outputs import PosedGaussians
-from .tensor_cache import TensorCache
+from .precision import Float32Module
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def small_rotation_to_quat(axis_angle: torch.Tensor) -> torch.Tensor:
     return torch.cat([angle.cos(), half * (angle.sin() / angle)], -1)
 
 
-class RiggedGaussians(nn.Module):
+class RiggedGaussians(Float32Module):
     """Gaussians in the local frames of the head's triangles, with their binding.
 
     Parameters: `means [N, 3]` (in triangle sizes), `quats [N, 4]` wxyz, `log_scales [N, 3]` (log of triangle sizes),
@@ -109,7 +109,6 @@ class RiggedGaussians(nn.Module):
         self.colors = nn.Parameter(torch.zeros(n, k, 3))
         self.register_buffer("binding", torch.zeros(n, dtype=torch.int64))
         self.register_buffer("canonical", torch.zeros(n, 3))
-        self._activated = TensorCache()
 
     @property
     def num_gaussians(self) -> int:
@@ -130,6 +129,8 @@ class RiggedGaussians(nn.Module):
         """
         if vertices.ndim != 3 or vertices.shape[-1] != 3:
             raise ValueError(f"vertices: expected a tensor of shape (T, V, 3), got {tuple(vertices.shape)}.")
+        if vertices.device.type == "cpu" and not 0 <= int(self.binding.min()) <= int(self.binding.max()) < len(faces):
+            raise ValueError(f"faces: the Gaussians are bound to triangles beyond the {len(faces)} that came.")
         vertices = vertices.float()
         if mouth_offsets is not None:
             expected = (vertices.shape[0], self.config.num_mouth_gaussians, 9)
@@ -138,7 +139,7 @@ class RiggedGaussians(nn.Module):
                     f"mouth_offsets: expected a tensor of shape {expected}, got {tuple(mouth_offsets.shape)}."
                 )
             mouth_offsets = mouth_offsets.float()
-        *local, opacities, colors = self._activated.get(list(self.parameters()), self._activate)
+        *local, opacities, colors = self._activate()
         needs_grad = torch.is_grad_enabled() and (vertices.requires_grad or local[0].requires_grad)
         if vertices.device.type == "cpu" and not needs_grad:
             from .gaussian_binding import pose_numba as pose_with

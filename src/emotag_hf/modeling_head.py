@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from .constants import EXPRESSION_NAMES, JOINTS, OPEN_HEAD
+from .precision import Float32Module
 
 PARENTS = (-1, 0, 1, 1, 1)  # root, neck, jaw, left eye, right eye
 POSE_FEATURES = 9 * (len(JOINTS) - 1)
@@ -144,7 +145,7 @@ def rotation_matrix(axis_angle: Tensor) -> Tensor:
     return torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device) + sine * skew + cosine * (skew @ skew)
 
 
-class ParametricHead(nn.Module):
+class ParametricHead(Float32Module):
     """FLAME's formulation over a head asset; batched and differentiable.
 
     All numbers are non-persistent buffers, because a head never goes into a checkpoint. After building on the meta

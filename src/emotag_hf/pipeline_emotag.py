@@ -11,12 +11,15 @@ import os
 
 from diffusers import DiffusionPipeline
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from .checkpoints import check_weights_file
 from .hub_paths import default_model_path
 from .modeling_emotag import EmoTaGModel
 from .processing_emotag import EmoTaGProcessor
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
+
+_HUB_ARGUMENTS = {"revision", "token", "cache_dir", "local_files_only"}
 
 
 class EmoTaGPipeline(DiffusionPipeline):
@@ -62,7 +65,7 @@ class EmoTaGPipeline(DiffusionPipeline):
                 `{"array", "sampling_rate"}`. A list of them is a batch and gives a list.
             sampling_rate: Hz, needed for a bare array.
             emotion: one of `EMOTIONS`, or None to let the network read the voice.
-            intensity: how strong that emotion is, 0 to 1 (the gate g).
+            intensity: 0 to 1: the gate g of a given emotion; without one, a factor on the gate that the network chose.
             seed: of generated head motion, blinks and gaze; the same seed gives the same frames to the bit.
             fps: frames per second, 10 to 60.
             size: pixels, a number or (width, height), even.
@@ -84,9 +87,7 @@ class EmoTaGPipeline(DiffusionPipeline):
     def _speak(self, audio, sampling_rate, options: SpeakOptions) -> TalkingHeadOutput:
         clip, inputs = prepare_audio(self.processor, audio, sampling_rate)
         predicted = predict(self.model, clip, inputs, options)
-        return finish(
-            self.model, clip, predicted, options, lambda frames, total: self.progress_bar(frames, total=total)
-        )
+        return finish(self.model, clip, predicted, options, self.progress_bar)
 
     def progress_bar(self, iterable=None, total=None):
         # diffusers takes either; a generator needs both to show how far it is
@@ -102,12 +103,23 @@ class EmoTaGPipeline(DiffusionPipeline):
 
         Args:
             pretrained_model_name_or_path: folder, `"user/name"`, or None.
-            kwargs: `revision`, `token`, `cache_dir`, `local_files_only` for the Hub, `dtype` for the model.
+            kwargs: `revision`, `token`, `cache_dir`, `local_files_only` for the Hub; `dtype` (or `torch_dtype`) of the
+                network.
+
+        Raises:
+            ValueError: an unknown argument; a folder without a whole, matching checkpoint.
+            FileNotFoundError: neither a folder nor a repository that can be reached.
         """
         path = (
             default_model_path() if pretrained_model_name_or_path is None else os.fspath(pretrained_model_name_or_path)
         )
-        dtype = kwargs.pop("dtype", None)
+        torch_dtype = kwargs.pop("torch_dtype", None)
+        dtype = kwargs.pop("dtype", torch_dtype)
+        if unknown := sorted(set(kwargs) - _HUB_ARGUMENTS):
+            raise ValueError(
+                f"from_pretrained: unknown argument {', '.join(unknown)}; expected dtype, "
+                f"{', '.join(sorted(_HUB_ARGUMENTS))}; `.to(device)` moves the pipeline."
+            )
         folder = cls.download(path, **kwargs)
         check_weights_file(folder)
         model = EmoTaGModel.from_pretrained(folder, **({} if dtype is None else {"dtype": dtype}))
@@ -118,15 +130,25 @@ class EmoTaGPipeline(DiffusionPipeline):
         """The local folder of a repository; the stock loader refuses components from outside diffusers."""
         if os.path.isdir(pretrained_model_name):
             return pretrained_model_name
-        allowed = {k: v for k, v in kwargs.items() if k in ("revision", "token", "cache_dir", "local_files_only")}
-        return snapshot_download(pretrained_model_name, **allowed)
+        try:
+            return snapshot_download(pretrained_model_name, **kwargs)
+        except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise FileNotFoundError(
+                f"model: expected a folder or a repository 'user/name' on the Hub; there is no folder "
+                f"{pretrained_model_name!r}, and the Hub says: {' '.join(str(error).split())[:200]}"
+            ) from error
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
-        """Writes the flat folder that every `from_pretrained` of this package reads."""
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, safe_serialization: bool = True, variant: str | None = None
+    ) -> None:
+        """Writes the flat folder that every `from_pretrained` of this package reads; `push_to_hub` uploads it.
+
+        Args:
+            save_directory: made if it does not exist.
+            safe_serialization, variant: as diffusers passes them; only safetensors without a variant is written.
+        """
+        if not safe_serialization or variant is not None:
+            raise ValueError("save_pretrained: only safetensors without a variant is written.")
         self.model.save_pretrained(save_directory)
         self.processor.save_pretrained(save_directory)
         self.save_config(save_directory)
-        if push_to_hub:
-            repo_id = kwargs.pop("repo_id", os.path.basename(os.path.abspath(save_directory)))
-            self.model.push_to_hub(repo_id, **kwargs)
-            self.processor.push_to_hub(repo_id, **kwargs)

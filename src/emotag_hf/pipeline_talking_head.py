@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-import torch
 from transformers import Pipeline
 
+from .rendering import available_backends
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
 _OPTIONS = tuple(f.name for f in fields(SpeakOptions))
@@ -34,8 +34,8 @@ class TalkingHeadPipeline(Pipeline):
     _load_tokenizer = False
 
     def __init__(self, *args, device=None, **kwargs):
-        if device is None:  # transformers would pick any accelerator; the rasteriser has CUDA and CPU
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device is None:  # transformers would pick any accelerator; the rasteriser has CPU, and CUDA through gsplat
+            device = "cuda" if available_backends()[0] == "gsplat" else "cpu"
         super().__init__(*args, device=device, **kwargs)
 
     def __call__(self, audio, **kwargs) -> TalkingHeadOutput | list[TalkingHeadOutput]:
@@ -46,6 +46,9 @@ class TalkingHeadPipeline(Pipeline):
             sampling_rate: Hz of a bare array.
             kwargs: as in `EmoTaGPipeline.__call__`.
         """
+        kwargs.pop("batch_size", None)  # recordings differ in length: each is a batch of its own
+        if isinstance(audio, (list, tuple)):
+            return list(super().__call__(list(audio), **kwargs)) if audio else []
         return super().__call__(audio, **kwargs)
 
     def save_pretrained(self, save_directory, **kwargs):

@@ -79,7 +79,7 @@ def read_provenance(path: str | os.PathLike) -> dict[str, Any]:
         ValueError: it is not a media file.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(os.path.abspath(path)) as container:
             comment = container.metadata.get("comment", "")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"path: expected a video, but there is no file {path}.") from error

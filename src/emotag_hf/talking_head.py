@@ -7,6 +7,7 @@ asked for, so that an hour of video never sits in memory.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .audio_features import num_video_frames as count_frames
 from .audio_io import AudioClip, load_audio
 from .compositing import make_background, to_uint8
 from .motion_controls import check_emotion, check_unit_interval, loudness_from_samples
@@ -50,7 +52,9 @@ class SpeakOptions:
             raise ValueError(f"fps: expected a number from 10 to 60, got {self.fps!r}.")
         if self.output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}; got {self.output_type!r}.")
-        self.width_height  # noqa: B018 - raises for a size that cannot be encoded
+        width, height = self.width_height
+        if self.background is not None:
+            make_background(self.background, width, height)  # a bad one is refused before any work
 
     @property
     def width_height(self) -> tuple[int, int]:
@@ -67,15 +71,25 @@ class SpeakOptions:
         return int(pair[0]), int(pair[1])
 
 
+_thread_lock = threading.Lock()
+_inside = {"count": 0, "threads": 1}
+
+
 @contextmanager
 def _one_torch_thread():
     """Keeps torch's threads asleep: a frame's tensors are too small for them, and they take the rasteriser's cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    # The setting is the process's: the first of several threads in here saves it, the last one restores it.
+    with _thread_lock:
+        if _inside["count"] == 0:
+            _inside["threads"] = torch.get_num_threads()
+        _inside["count"] += 1
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _thread_lock:
+            _inside["count"] -= 1
+            torch.set_num_threads(_inside["threads"])
 
 
 class LazyFrames(Sequence):
@@ -95,7 +109,10 @@ class LazyFrames(Sequence):
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+            start, stop, step = index.indices(len(self))
+            if step == 1:  # each chunk is posed once
+                return [self._convert(image) for image in self._render(start, stop)]
+            return [self[i] for i in range(start, stop, step)]
         if not -len(self) <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
         index %= len(self)
@@ -112,11 +129,12 @@ class LazyFrames(Sequence):
     @torch.no_grad()
     def _render(self, start: int, stop: int) -> Iterator[torch.Tensor]:
         self._model.warm_up()
+        basis = self._model.mouth_basis()
         # Chunks start at multiples of their size, so that a frame has the same bits however it is asked for.
         for chunk in range(start - start % _POSE_CHUNK, stop, _POSE_CHUNK):
             began = time.perf_counter()
             with _one_torch_thread():
-                posed = self._model.pose(self._motion[chunk : chunk + _POSE_CHUNK])
+                posed = self._model.pose(self._motion[chunk : chunk + _POSE_CHUNK], basis)
             self.seconds["pose"] += time.perf_counter() - began
             for i in range(max(start, chunk), min(stop, chunk + _POSE_CHUNK)):
                 began = time.perf_counter()
@@ -155,6 +173,9 @@ class TalkingHeadOutput:
     fps: float
     metadata: dict[str, Any] = field(default_factory=dict)
     progress: Any = None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "progress": None}  # a progress bar belongs to one process
 
     def save(self, path: str | os.PathLike, *, audio: bool = True, progress=None, **video_options) -> str:
         """Writes an mp4 (h264 + AAC, marked as AI-generated); returns its path.
@@ -196,7 +217,7 @@ def prepare_audio(processor, audio, sampling_rate: int | None = None) -> tuple[A
     Returns:
         the `AudioClip` at its own rate, and `{"input_features" [1, L, F], "samples" [n] at 16 kHz}`.
     """
-    clip = audio if isinstance(audio, AudioClip) else load_audio(audio, sampling_rate=sampling_rate)
+    clip = load_audio(audio, sampling_rate=sampling_rate)
     rate = processor.feature_extractor.sampling_rate
     samples = clip.mono(rate)
     features = processor(audio=samples, sampling_rate=rate, return_tensors="pt")
@@ -222,7 +243,7 @@ def predict(model, clip: AudioClip, inputs: dict[str, Any], options: SpeakOption
 
 def num_video_frames(clip: AudioClip, fps: float) -> int:
     """Frames that cover the recording: its length times `fps`, rounded up."""
-    return max(1, int(np.ceil(round(clip.duration * fps, 6))))
+    return count_frames(len(clip.samples), fps, clip.sampling_rate)
 
 
 def finish(model, clip: AudioClip, predicted, options: SpeakOptions, progress=None) -> TalkingHeadOutput:

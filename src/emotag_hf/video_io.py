@@ -104,7 +104,7 @@ class VideoWriter:
         self._x264 = {"crf": str(crf), "preset": preset}
         self._audio = _for_aac(audio) if audio is not None else None
         self._audio_position = 0
-        self._partial = self.path.with_name(f".{self.path.stem}.partial-{secrets.token_hex(4)}.mp4")
+        self._partial = self.path.with_name(f".emotag-{secrets.token_hex(4)}.partial.mp4")
         self._container = None
         self._thread = None
         self._queue: queue.Queue = queue.Queue(_QUEUE)
@@ -157,7 +157,7 @@ class VideoWriter:
         return (frame.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
     def _open(self) -> None:
-        self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
+        self._container = av.open(os.path.abspath(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
         if self._metadata:
             self._container.metadata.update(container_tags(self._metadata))
         self._video = self._container.add_stream("libx264", rate=self.fps, options=self._x264)
@@ -259,7 +259,7 @@ class VideoClip:
 
     def frames(self) -> Iterator[np.ndarray]:
         """RGB frames `[height, width, 3]` uint8, one at a time."""
-        with av.open(str(self.path)) as container:
+        with av.open(os.path.abspath(self.path)) as container:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24")
 
@@ -275,7 +275,7 @@ def read_video(path: str | os.PathLike) -> VideoClip:
     if not path.is_file():
         raise FileNotFoundError(f"path: expected a video, but there is no file {path}.")
     try:
-        with av.open(str(path)) as container:
+        with av.open(os.path.abspath(path)) as container:
             video = container.streams.video[0]
             clip = {
                 "width": video.width,

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import logging
 import os
+import stat
 import tempfile
 import threading
 import time
@@ -102,7 +103,7 @@ def _cached_dispatcher(function: Callable[..., Any]) -> Any:
     previous = numba.config.CACHE_DIR
     owner = os.getuid() if hasattr(os, "getuid") else "user"
     try:
-        numba.config.CACHE_DIR = os.path.join(tempfile.gettempdir(), f"emotag_hf-kernels-{owner}")
+        numba.config.CACHE_DIR = _private_folder(os.path.join(tempfile.gettempdir(), f"emotag_hf-kernels-{owner}"))
         dispatcher = njit(cache=True, nogil=True, **_OPTIONS)(function)
         logger.info("Kernel cache: %s (no other cache folder can be written).", numba.config.CACHE_DIR)
         return dispatcher
@@ -111,6 +112,17 @@ def _cached_dispatcher(function: Callable[..., Any]) -> Any:
         return njit(nogil=True, **_OPTIONS)(function)
     finally:
         numba.config.CACHE_DIR = previous
+
+
+def _private_folder(path: str) -> str:
+    """Makes `path`, or raises OSError if others could write there: Numba's cache is pickle, which runs code."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    info = os.lstat(path)
+    if not stat.S_ISDIR(info.st_mode) or (
+        hasattr(os, "getuid") and (info.st_uid != os.getuid() or info.st_mode & 0o022)
+    ):
+        raise OSError(f"{path} belongs to somebody else or can be written by others")
+    return path
 
 
 def compile_kernels(kernels: Sequence[Kernel]) -> None:

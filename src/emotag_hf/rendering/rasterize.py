@@ -6,6 +6,7 @@ projection, colours from spherical harmonics, compositing, depth.
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
@@ -168,6 +169,11 @@ def _project_and_composite(
     return rendered, alphas, meta
 
 
+@functools.cache  # once per process, not once per frame
+def _warn_without_gsplat() -> None:
+    logger.warning("gsplat is not installed: rendering on the CPU. Run: pip install 'emotag_hf[gpu]'")
+
+
 def _choose_backend(backend: str | None, tensors: dict[str, torch.Tensor]) -> str:
     if backend not in (None, "auto", *BACKENDS):
         raise ValueError(f"backend must be auto or one of {', '.join(BACKENDS)}; got {backend!r}.")
@@ -176,7 +182,7 @@ def _choose_backend(backend: str | None, tensors: dict[str, torch.Tensor]) -> st
     if backend in (None, "auto"):
         has_gsplat = is_available("gsplat")
         if on_cuda and not has_gsplat:
-            logger.warning("gsplat is not installed: rendering on the CPU. Run: pip install 'emotag_hf[gpu]'")
+            _warn_without_gsplat()
         backend = "gsplat" if on_cuda and has_gsplat else "numba"
     if backend == "gsplat" and not on_cuda:
         raise ValueError(f"means must be on a CUDA device for backend='gsplat'; it is on {means.device}.")
