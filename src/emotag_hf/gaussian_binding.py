@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 
-from .rendering.numba_runtime import kernel
+from .rendering.numba_runtime import device, kernel
 
 
 @kernel("void(float32[:,::1], int64[:,::1], float32[:,::1])")
@@ -60,6 +60,16 @@ def _triangle_frames(vertices, faces, frames):  # pragma: no cover - compiled
         frames[f, 16] = 0.5 * (length + abs(sx * zx + sy * zy + sz * zz))
 
 
+@device
+def _multiply(aw, ax, ay, az, b, out):  # pragma: no cover - compiled
+    """`out = a * b`, Hamilton product of quaternions wxyz."""
+    bw, bx, by, bz = b[0], b[1], b[2], b[3]
+    out[0] = aw * bw - ax * bx - ay * by - az * bz
+    out[1] = aw * bx + ax * bw + ay * bz - az * by
+    out[2] = aw * by - ax * bz + ay * bw + az * bx
+    out[3] = aw * bz + ax * by - ay * bx + az * bw
+
+
 @kernel(
     "void(float32[:,::1], int64[::1], float32[:,::1], float32[:,::1], float32[:,::1],"
     " float32[:,::1], float32[:,::1], float32[:,::1])"
@@ -73,11 +83,7 @@ def _bind(frames, binding, means, quats, scales, out_means, out_quats, out_scale
         out_means[g, 1] = size * (r[3] * mx + r[4] * my + r[5] * mz) + r[14]
         out_means[g, 2] = size * (r[6] * mx + r[7] * my + r[8] * mz) + r[15]
         aw, ax, ay, az = r[9], r[10], r[11], r[12]
-        bw, bx, by, bz = quats[g, 0], quats[g, 1], quats[g, 2], quats[g, 3]
-        out_quats[g, 0] = aw * bw - ax * bx - ay * by - az * bz
-        out_quats[g, 1] = aw * bx + ax * bw + ay * bz - az * by
-        out_quats[g, 2] = aw * by - ax * bz + ay * bw + az * bx
-        out_quats[g, 3] = aw * bz + ax * by - ay * bx + az * bw
+        _multiply(aw, ax, ay, az, quats[g], out_quats[g])
         for k in range(3):
             out_scales[g, k] = size * scales[g, k]
 
@@ -90,11 +96,7 @@ def _move_mouth(offsets, means, quats, scales, out_local, out_quats):  # pragma:
         angle = math.sqrt(hx * hx + hy * hy + hz * hz + 1e-20)
         s = math.sin(angle) / angle
         aw, ax, ay, az = math.cos(angle), hx * s, hy * s, hz * s
-        bw, bx, by, bz = quats[g, 0], quats[g, 1], quats[g, 2], quats[g, 3]
-        out_quats[g, 0] = aw * bw - ax * bx - ay * by - az * bz
-        out_quats[g, 1] = aw * bx + ax * bw + ay * bz - az * by
-        out_quats[g, 2] = aw * by - ax * bz + ay * bw + az * bx
-        out_quats[g, 3] = aw * bz + ax * by - ay * bx + az * bw
+        _multiply(aw, ax, ay, az, quats[g], out_quats[g])
         for k in range(3):
             out_local[g, k] = means[g, k] + offsets[g, k]
             out_local[g, 3 + k] = scales[g, k] * math.exp(offsets[g, 6 + k])
