@@ -48,11 +48,21 @@ def hairline(canvas: Canvas, position: np.ndarray) -> np.ndarray:
 
 
 def on_ear(canvas: Canvas, samples: Samples) -> np.ndarray:
-    """1 on the ear, 0 elsewhere, `[N]`: what stands off the skull; the crease between them belongs to the skull."""
+    """1 on the ear, 0 elsewhere, `[N]`: what stands off the side of the skull, or lies below the ear's top edge."""
     ears = canvas.mask("ears")
-    skull = cKDTree(canvas.vertices[canvas.mask("scalp", "face", "neck") & ~ears])
-    away = skull.query(canvas.vertices)[0] * ears
-    return smoothstep(0.0055, 0.0085, samples.interpolate(canvas.faces, away))
+    temple = canvas.landmarks[[127, 356]].mean(0)
+    v = canvas.vertices
+    # The skull's side without ears: a smooth surface |x| = f(y, z) through the bare skin around them.
+    around = canvas.mask("scalp", "face", "neck") & ~ears & (np.abs(v[:, 0]) > 0.045)
+    around &= (np.abs(v[:, 1] - temple[1]) < 0.07) & (v[:, 2] < temple[2] + 0.03)
+    terms = lambda y, z: np.stack([y**i * z**j for i in range(4) for j in range(4 - i)], -1)  # noqa: E731
+    scaled = lambda p: (20 * (p[:, 1] - temple[1]), 20 * (p[:, 2] - temple[2]))  # noqa: E731
+    fit = np.linalg.lstsq(terms(*scaled(v[around])), np.abs(v[around, 0]), rcond=None)[0]
+    p = samples.position
+    stands_off = smoothstep(0.004, 0.007, np.abs(p[:, 0]) - terms(*scaled(p)) @ fit)
+    low = smoothstep(temple[1] + 0.014, temple[1] + 0.006, p[:, 1])
+    region = samples.interpolate(canvas.faces, canvas.soft_mask("ears", rounds=1))
+    return smoothstep(0.2, 0.7, region) * np.maximum(stands_off, low)
 
 
 def _flow(canvas: Canvas, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
