@@ -36,7 +36,7 @@ def speak(audio: str | None, emotion: str, intensity: float, seed: float, progre
         if clip.duration > MAX_SECONDS:
             raise ValueError(f"audio: expected at most {MAX_SECONDS} s on this page, got {clip.duration:.0f} s.")
         emotion = None if emotion == FROM_VOICE else emotion
-        result = load_pipeline()(clip, emotion=emotion, intensity=intensity, seed=int(seed))
+        result = load_pipeline()(clip, emotion=emotion, intensity=intensity, seed=int(seed or 0))
         result.save(OUTPUT, progress=lambda frames, total: progress.tqdm(frames, total=total, unit="frame"))
     except (ValueError, OSError) as error:
         raise gr.Error(str(error)) from error
