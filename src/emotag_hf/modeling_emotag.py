@@ -56,7 +56,7 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         """
         path = pretrained_model_name_or_path
         if path is not None and os.path.isdir(path) and "state_dict" not in kwargs:
-            check_weights_file(path)
+            check_weights_file(os.path.join(path, kwargs.get("subfolder") or ""))
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs["use_safetensors"] = True
         kwargs["ignore_mismatched_sizes"] = True  # collected here and refused by `check_loading`, in one sentence
