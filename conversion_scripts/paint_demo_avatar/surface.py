@@ -13,8 +13,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from emotag_hf.modeling_gaussians import quat_multiply, rotation_to_quat, triangle_frames
-
-SH_C0 = 0.28209479177387814
+from emotag_hf.rendering.spherical_harmonics import SH_C0
 
 
 @dataclass

@@ -145,14 +145,15 @@ def _backends() -> dict[str, str]:
 
     import torch
 
-    from .import_utils import is_available
+    from .rendering import available_backends
 
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    backends = available_backends()
     return {
         "cpu": f"{os.cpu_count()} threads, {torch.backends.cpu.get_cpu_capability()}",
         "cuda": cuda or "no",
-        "numba rasteriser": "yes" if is_available("numba") else "no",
-        "gsplat rasteriser": "yes" if cuda and is_available("gsplat") else "no (needs CUDA and the extra [gpu])",
+        "numba rasteriser": "yes" if "numba" in backends else "no",
+        "gsplat rasteriser": "yes" if "gsplat" in backends else "no (needs CUDA and the extra [gpu])",
         "torch rasteriser": "yes (slow, for checking)",
     }
 

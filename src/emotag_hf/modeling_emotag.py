@@ -62,7 +62,7 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         kwargs["ignore_mismatched_sizes"] = True  # collected here and refused by `check_loading`, in one sentence
         model, info = super().from_pretrained(path, *model_args, output_loading_info=True, **kwargs)
         check_loading(path, info)
-        model.check_binding()
+        model.gaussians.check_binding(len(model.head.faces))
         return (model, info) if wants_info else model
 
 
@@ -109,7 +109,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         Args:
             input_features: `[1, L, F]` from `EmoTaGProcessor`.
             num_frames: T, frames at `fps`.
-            loudness: `[T']` in [0, 1] at the network's own rate (`config.motion_config.fps`); None for a calm speaker.
+            loudness: in [0, 1] at each of `native_times(num_frames, fps)`; None for a calm speaker.
             emotion: one of `EMOTIONS`, or None to let the network read the voice.
             intensity: in [0, 1]: the gate g for a given `emotion`, and a factor on the network's own gate without one.
             seed: of the generated head motion, blinks and gaze.
@@ -119,8 +119,8 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             `EmoTaGOutput` of T frames at `fps`.
         """
         rate = self.config.motion_config.fps
-        num_native = max(1, round(np.ceil(num_frames * rate / fps)))
-        native_times = np.arange(num_native) / rate
+        native_times = self.native_times(num_frames, fps)
+        num_native = len(native_times)
         loudness = np.zeros(num_native) if loudness is None else np.asarray(loudness)
         if input_features.shape[0] != 1:
             raise ValueError(f"input_features: expected one recording [1, L, F], got {list(input_features.shape)}.")
@@ -155,6 +155,11 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         )
         return EmoTaGOutput(motion, at_fps(out.gate)[:, 0], at_fps(out.emotion_logits))
 
+    def native_times(self, num_frames: int, fps: float) -> np.ndarray:
+        """When the network's own frames lie that cover `num_frames` at `fps`: seconds, rising."""
+        rate = self.config.motion_config.fps
+        return np.arange(max(1, int(np.ceil(num_frames * rate / fps)))) / rate
+
     def mouth_basis(self) -> torch.Tensor | None:
         """What the inner-mouth Gaussians make of the mouth code, `[num_mouth, R, 9]`; None without such Gaussians."""
         num_mouth = self.config.gaussians_config.num_mouth_gaussians
@@ -168,7 +173,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             mouth_basis: of `mouth_basis()`, for callers who pose many times; None computes it here.
         """
         motion = motion.to(device=self.gaussians.means.device)
-        vertices = self.head(shape=self.shape.float()[None], **motion.head_inputs()).vertices
+        vertices = self.head(shape=self.shape[None], **motion.head_inputs()).vertices
         offsets = None
         if motion.mouth_code is not None and self.config.gaussians_config.num_mouth_gaussians:
             basis = self.mouth_basis() if mouth_basis is None else mouth_basis
@@ -234,15 +239,6 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             from .rendering.numba_backend import warm_up
 
             warm_up(extra=[*BINDING_KERNELS, over, quantise])
-
-    def check_binding(self) -> None:
-        """Raises ValueError if a Gaussian is bound to a triangle that the head does not have."""
-        binding, num_faces = self.gaussians.binding, len(self.head.faces)
-        if binding.numel() and not 0 <= int(binding.min()) <= int(binding.max()) < num_faces:
-            raise ValueError(
-                f"model: gaussians.binding must hold triangles 0 to {num_faces - 1} of the head, "
-                f"got {int(binding.min())} to {int(binding.max())}; the checkpoint is damaged or made for another head."
-            )
 
     def _apply(self, fn, recurse: bool = True):
         shape = self.shape

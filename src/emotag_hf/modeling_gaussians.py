@@ -8,18 +8,14 @@ mean = k_f · R_f · mu + centroid, rotation = q(R_f) * q, scale = k_f · s.
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from torch import nn
 
 from .configuration_emotag import EmoTaGGaussiansConfig
 from .outputs import PosedGaussians
 from .precision import Float32Module
+from .rendering.spherical_harmonics import SH_C0
 
-logger = logging.getLogger(__name__)
-
-SH_C0 = 0.28209479177387814  # the constant of degree-0 spherical harmonics
 _PER_GAUSSIAN = ("means", "quats", "log_scales", "opacity_logits", "colors")
 
 
@@ -129,8 +125,8 @@ class RiggedGaussians(Float32Module):
         """
         if vertices.ndim != 3 or vertices.shape[-1] != 3:
             raise ValueError(f"vertices: expected a tensor of shape (T, V, 3), got {tuple(vertices.shape)}.")
-        if vertices.device.type == "cpu" and not 0 <= int(self.binding.min()) <= int(self.binding.max()) < len(faces):
-            raise ValueError(f"faces: the Gaussians are bound to triangles beyond the {len(faces)} that came.")
+        if vertices.device.type == "cpu":  # where the kernel indexes by it without looking
+            self.check_binding(len(faces))
         vertices = vertices.float()
         if mouth_offsets is not None:
             expected = (vertices.shape[0], self.config.num_mouth_gaussians, 9)
@@ -148,13 +144,22 @@ class RiggedGaussians(Float32Module):
         world = pose_with(vertices, faces, self.binding, *local, mouth_offsets)
         return PosedGaussians(*world, opacities, colors, self.config.sh_degree)
 
+    def check_binding(self, num_faces: int) -> None:
+        """Raises ValueError if a Gaussian is bound to a triangle that a head of `num_faces` does not have."""
+        if not 0 <= int(self.binding.min()) <= int(self.binding.max()) < num_faces:
+            raise ValueError(
+                f"model: gaussians.binding must hold triangles 0 to {num_faces - 1} of the head, got "
+                f"{int(self.binding.min())} to {int(self.binding.max())}; the checkpoint is damaged or made for "
+                "another head."
+            )
+
     def _activate(self) -> tuple[torch.Tensor, ...]:
-        """Means, unit quats, scales, opacities and colours out of the parameters, float32."""
-        colors = self.colors.float()
+        """Means, unit quats, scales, opacities and colours out of the parameters."""
+        colors = self.colors
         if self.config.sh_degree == 0:  # no view direction is needed: RGB spares the rasteriser the harmonics
             colors = (colors[:, 0] * SH_C0 + 0.5).clamp_min(0)
-        quats = nn.functional.normalize(self.quats.float(), dim=-1)
-        return self.means.float(), quats, self.log_scales.float().exp(), self.opacity_logits.float().sigmoid(), colors
+        quats = nn.functional.normalize(self.quats, dim=-1)
+        return self.means, quats, self.log_scales.exp(), self.opacity_logits.sigmoid(), colors
 
     def resize(self, index: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> torch.Tensor:
         """Rebuilds the set from `index [M]`: a missing entry is pruned, a repeated one is cloned.

@@ -18,12 +18,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .constants import EXPRESSION_NAMES, JOINTS, OPEN_HEAD
+from .hub_paths import ASSETS
 from .precision import Float32Module
 
 PARENTS = (-1, 0, 1, 1, 1)  # root, neck, jaw, left eye, right eye
 POSE_FEATURES = 9 * (len(JOINTS) - 1)
 NUM_LANDMARKS = 468
-ASSET_PATH = Path(__file__).parent / "assets" / OPEN_HEAD
+ASSET_PATH = ASSETS / OPEN_HEAD
 
 _TENSORS = {
     "v_template": ("V", 3),

@@ -106,6 +106,10 @@ class PosedGaussians:
     colors: torch.Tensor
     sh_degree: int = 0
 
+    def __getitem__(self, frames: slice) -> PosedGaussians:
+        """Some of the frames."""
+        return replace(self, means=self.means[frames], quats=self.quats[frames], scales=self.scales[frames])
+
 
 @dataclass
 class RenderOutput:

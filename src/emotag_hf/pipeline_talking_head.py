@@ -68,15 +68,15 @@ class TalkingHeadPipeline(Pipeline):
             )
         SpeakOptions(**kwargs)  # refuses bad values before any work
         preprocess = {} if sampling_rate is None else {"sampling_rate": sampling_rate}
-        return preprocess, kwargs, kwargs
+        return preprocess, kwargs, {}
 
     def preprocess(self, audio, sampling_rate=None):
         clip, inputs = prepare_audio(self.processor, audio, sampling_rate)
         return {"clip": clip, **inputs}
 
     def _forward(self, model_inputs, **options):
-        clip = model_inputs["clip"]
-        return {"clip": clip, "predicted": predict(self.model, clip, model_inputs, SpeakOptions(**options))}
+        clip, options = model_inputs["clip"], SpeakOptions(**options)
+        return {"clip": clip, "predicted": predict(self.model, clip, model_inputs, options), "options": options}
 
-    def postprocess(self, model_outputs, **options):
-        return finish(self.model, model_outputs["clip"], model_outputs["predicted"], SpeakOptions(**options))
+    def postprocess(self, model_outputs):
+        return finish(self.model, model_outputs["clip"], model_outputs["predicted"], model_outputs["options"])

@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .audio_features import num_video_frames as count_frames
+from .audio_features import num_video_frames
 from .audio_io import AudioClip, load_audio
 from .compositing import make_background, to_uint8
 from .motion_controls import check_emotion, check_unit_interval, loudness_from_samples
 from .outputs import FlameMotion
+from .provenance import make_provenance
+from .video_io import VideoWriter
 
 OUTPUT_TYPES = ("np", "pil", "pt", "motion")
 _POSE_CHUNK = 8  # frames posed at once: enough to feed the matrix products, small enough to stay in the cache
@@ -54,7 +56,8 @@ class SpeakOptions:
             raise ValueError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}; got {self.output_type!r}.")
         width, height = self.width_height
         if self.background is not None:
-            make_background(self.background, width, height)  # a bad one is refused before any work
+            # Made here, so that a bad one is refused before any work; from here on it is the finished picture.
+            self.background = make_background(self.background, width, height)
 
     @property
     def width_height(self) -> tuple[int, int]:
@@ -138,9 +141,8 @@ class LazyFrames(Sequence):
             self.seconds["pose"] += time.perf_counter() - began
             for i in range(max(start, chunk), min(stop, chunk + _POSE_CHUNK)):
                 began = time.perf_counter()
-                one = type(posed)(*(x[i - chunk][None] for x in (posed.means, posed.quats, posed.scales)),
-                                  posed.opacities, posed.colors, posed.sh_degree)  # fmt: skip
                 with _one_torch_thread():
+                    one = posed[i - chunk : i - chunk + 1]
                     image = self._model.render(one, self._camera, self._background).images[0]
                 self.seconds["raster"] += time.perf_counter() - began
                 yield image
@@ -190,8 +192,6 @@ class TalkingHeadOutput:
             ValueError: `output_type="motion"` has no frames to save.
             VideoWriteError: the folder does not exist, the disk is full, ...; nothing half-written is left.
         """
-        from .video_io import VideoWriter
-
         if self.frames is None:
             raise ValueError(
                 "save: this result holds motion only; ask for output_type 'np', 'pil' or 'pt' to get a video."
@@ -226,9 +226,8 @@ def prepare_audio(processor, audio, sampling_rate: int | None = None) -> tuple[A
 
 def predict(model, clip: AudioClip, inputs: dict[str, Any], options: SpeakOptions):
     """Runs the motion network and the generators: `EmoTaGOutput` for the whole recording."""
-    rate = model.config.motion_config.fps
-    num_frames = num_video_frames(clip, options.fps)
-    native_times = np.arange(int(np.ceil(num_frames * rate / options.fps))) / rate
+    num_frames = num_video_frames(len(clip.samples), options.fps, clip.sampling_rate)
+    native_times = model.native_times(num_frames, options.fps)
     return model.predict_motion(
         inputs["input_features"].to(model.device),
         num_frames=num_frames,
@@ -241,19 +240,14 @@ def predict(model, clip: AudioClip, inputs: dict[str, Any], options: SpeakOption
     )
 
 
-def num_video_frames(clip: AudioClip, fps: float) -> int:
-    """Frames that cover the recording: its length times `fps`, rounded up."""
-    return count_frames(len(clip.samples), fps, clip.sampling_rate)
-
-
 def finish(model, clip: AudioClip, predicted, options: SpeakOptions, progress=None) -> TalkingHeadOutput:
     """Sets up the pictures; none is rendered yet."""
-    from .provenance import make_provenance
-
     frames = None
     if options.output_type != "motion":
         width, height = options.width_height
-        background = make_background(options.background, width, height, model.config.backdrop)
+        background = options.background
+        if background is None:
+            background = make_background(None, width, height, model.config.backdrop)
         frames = LazyFrames(model, predicted.motion, model.camera(width, height), background, options.output_type)
     metadata = make_provenance(
         model=model.config.avatar_name, emotion=options.emotion, intensity=options.intensity, seed=int(options.seed)

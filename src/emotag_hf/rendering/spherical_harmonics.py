@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 MAX_DEGREE = 2
-_DEGREE_0 = 0.28209479177387814  # sqrt(1 / 4 pi)
+SH_C0 = 0.28209479177387814  # sqrt(1 / 4 pi)
 _DEGREE_1 = 0.4886025119029199  # sqrt(3 / 4 pi)
 _DEGREE_2 = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)  # sqrt(15, 5/4, 15/4 over 4 pi)
 
@@ -28,7 +28,7 @@ def spherical_harmonics_basis(degree: int, directions: torch.Tensor) -> torch.Te
     """
     if degree not in range(MAX_DEGREE + 1):
         raise NotImplementedError(f"sh_degree={degree} is not implemented: use 0, 1 or 2.")
-    terms = [torch.full_like(directions[..., 0], _DEGREE_0)]
+    terms = [torch.full_like(directions[..., 0], SH_C0)]
     if degree >= 1:
         x, y, z = torch.nn.functional.normalize(directions, dim=-1).unbind(-1)
         terms += [-_DEGREE_1 * y, _DEGREE_1 * z, -_DEGREE_1 * x]
@@ -54,7 +54,7 @@ def spherical_harmonics_colors(
     """
     used = coefficients[:, : (degree + 1) ** 2]
     if degree == 0:
-        return (used[:, 0] * _DEGREE_0 + 0.5).clamp_min(0.0)
+        return (used[:, 0] * SH_C0 + 0.5).clamp_min(0.0)
     position = torch.linalg.inv(viewmat)[:3, 3]
     basis = spherical_harmonics_basis(degree, means - position)
     return ((basis[..., None] * used).sum(dim=1) + 0.5).clamp_min(0.0)
