@@ -16,7 +16,17 @@ PACKAGE = ROOT / "src" / "emotag_hf"
 # From the bottom up: a module imports from its own layer and from those below it, never from above.
 LAYERS = (
     ("constants", "import_utils", "precision"),
-    ("outputs", "configuration_emotag", "audio_io", "provenance", "video_io", "hub_paths", "checkpoints"),
+    (
+        "outputs",
+        "configuration_emotag",
+        "audio_io",
+        "provenance",
+        "video_io",
+        "video_reader",
+        "cropping",
+        "hub_paths",
+        "checkpoints",
+    ),
     ("rendering",),
     (
         "audio_features",
@@ -32,7 +42,10 @@ LAYERS = (
     ),
     ("modeling_emotag", "processing_emotag"),
     ("talking_head", "pipeline_emotag", "pipeline_talking_head", "registration"),
-    ("data", "tracking", "features", "training", "evaluation", "hub", "doctor"),
+    ("tracking",),
+    ("features",),
+    ("data", "training", "evaluation", "hub"),
+    ("doctor",),
     ("cli",),
 )
 

@@ -12,6 +12,11 @@ EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 # The six OpenFace action units that GRMN reads (METHOD 3), intensities 0..5.
 GRMN_ACTION_UNITS = ("AU01", "AU04", "AU05", "AU06", "AU07", "AU45")
 
+# Every action unit that a processed clip holds, intensities 0..5 as OpenFace gives them.
+ACTION_UNITS = (
+    "AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU12", "AU15", "AU17", "AU20", "AU25", "AU26", "AU45",
+)  # fmt: skip
+
 # The 50 expression directions (psi). ARKit/FACS names as ICT-FaceKit splits them, coefficients nominally in [0, 1].
 # Blinks are `eyelids`, gaze is `eyes_pose` and jaw opening is `jaw_pose`: none of the three is in this list.
 # `_L` and `_R` are the person's own left and right; the person's left is at +x.

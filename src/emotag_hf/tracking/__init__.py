@@ -1,0 +1,1 @@
+"""From frames to a moving parametric head: landmarks, mattes, the fit, photometric refinement."""

@@ -1,0 +1,363 @@
+"""The parametric head fitted to a whole clip at once (METHOD 2's parameters; METHOD 5 takes them as truth).
+
+In: MediaPipe's landmarks in crop pixels, a camera. Out: a `HeadTrack`: one identity; rotation, translation, neck, jaw,
+expression, eyelids and gaze of every frame; errors and confidence. Coarse to fine: an alignment of the landmarks' own
+3D shape gives the pose (which neither a large yaw nor a wide-open mouth upsets), then pose and identity on some telling
+frames, then everything on every frame, last with a light pull towards the neighbouring frames.
+
+The focal length cannot be told from such clips (it trades with distance and identity), so it is the camera's and stays.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..constants import EXPRESSION_NAMES
+from ..modeling_head import ParametricHead
+from ..outputs import FlameMotion
+from ..rendering.cameras import Camera
+from .gaze import fit_gaze
+from .head_track import FaceLandmarks, HeadTrack
+from .landmark_model import LandmarkModel
+from .lids import settle_lids
+from .neck import share_with_neck
+from .solver import EXPRESSION, EYELIDS, JAW, ROTATION, TRANSLATION, FrameState, LandmarkSolver, Observations, Prior
+
+FOCAL = 4.0  # times the shorter side of the picture: the long lens that every part of this project assumes
+DISTANCE = 1.44  # metres from the camera to the world's origin, the default framing of a portrait
+
+# MediaPipe's points of the face's outline: they slide along the outline as the head turns.
+_OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+# Opposite points of the inner lips and of the lids (the person's right, then left eye): whether they touch matters more
+# than where they are.
+LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402), (80, 88), (310, 318), (191, 95), (415, 324))
+RIGHT_LID_PAIRS = ((159, 145), (160, 144), (158, 153), (161, 163), (157, 154))
+LEFT_LID_PAIRS = ((386, 374), (385, 380), (387, 373), (388, 390), (384, 381))
+_PAIRS = LIP_PAIRS + RIGHT_LID_PAIRS + LEFT_LID_PAIRS
+_EYE_CORNERS = (33, 263)  # outer corners: their distance is the yardstick of a face
+
+# Landmarks that no fit ever sees, spread over the face: what the reported error is measured on.
+HELD_OUT = tuple(i for i in range(468) if i % 8 == 3 and i not in {j for pair in _PAIRS for j in pair})
+
+# Directions that landmarks do not show; they stay at rest.
+_UNSEEN = ("tongueOut", "tongueUp", "nostrilDilate", "nostrilCompress", "neckTighten_L", "neckTighten_R")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Numbers of the fit.
+
+    Args:
+        landmark_sigma: noise of a landmark in distances between the outer eye corners. Neighbouring landmarks err
+            together, so this is larger than the scatter of a single one.
+        robust: residual, in sigmas, beyond which a landmark loses its say.
+        expression_sigma: spread of a coefficient; below_sigma: of one below 0 (or above 1), where it means nothing.
+        jaw_sigma: spread of the jaw's opening, jaw_side_sigma: of its turn to the side and roll, rad.
+        pair_weight: how much the gap between opposite lips and lids counts beside their places.
+        smoothness: pull of the neighbouring frames; 0 is none.
+        num_keyframes: frames on which identity is found.
+        failed_error: pixels of a 512-wide picture at a face 256 px high; a frame beyond it is flagged.
+    """
+
+    landmark_sigma: float = 0.03
+    robust: float = 3.0
+    expression_sigma: float = 0.35
+    below_sigma: float = 0.06
+    jaw_sigma: float = 0.25
+    jaw_side_sigma: float = 0.03
+    pair_weight: float = 4.0
+    smoothness: float = 1.0
+    num_keyframes: int = 40
+    chunk: int = 128
+    failed_error: float = 8.0
+
+
+def default_camera(width: int, height: int) -> Camera:
+    """The camera that a clip of unknown lens is fitted with: focal length four times the shorter side."""
+    return Camera.portrait((width, height), distance=DISTANCE, focal=FOCAL * min(width, height))
+
+
+def fit_head(
+    landmarks: FaceLandmarks,
+    camera: Camera | None = None,
+    head: ParametricHead | None = None,
+    options: FitOptions | None = None,
+    shape: Tensor | None = None,
+) -> HeadTrack:
+    """Fits the head to a clip.
+
+    Args:
+        landmarks: T frames in pixels of the picture that `camera` sees.
+        camera: the same in every frame; None for `default_camera`.
+        head: None is the open head.
+        options: numbers of the fit.
+        shape: `[S]` identity that is known already; None finds it.
+
+    Returns:
+        `HeadTrack` of T frames; those without a face or whose fit failed are flagged and hold their neighbours' motion.
+
+    Raises:
+        ValueError: no frame shows a face, or the camera's size is not that of the landmarks' picture.
+    """
+    options = options or FitOptions()
+    head = head or ParametricHead.from_asset()
+    camera = camera or default_camera(landmarks.width, landmarks.height)
+    if (camera.width, camera.height) != (landmarks.width, landmarks.height):
+        raise ValueError(
+            f"camera: expected the size of the landmarks' picture, {landmarks.width}x{landmarks.height}, "
+            f"got {camera.width}x{camera.height}."
+        )
+    if not landmarks.found.any():
+        raise ValueError("landmarks: expected a face in at least one frame, there is none.")
+    there = torch.from_numpy(np.flatnonzero(landmarks.found))
+    points = torch.from_numpy(landmarks.points).float()[there]
+    with torch.no_grad():
+        fit = _ClipFit(points[:, :468], camera, head, options)
+        state, shape = fit.run(shape)
+        state.eyelids = settle_lids(state.eyelids, fit.errors(state, shape)[1] > 0.5)
+        held = fit.held_out_errors(state, shape)
+        errors, inliers = fit.errors(state, shape)
+        gaze = fit_gaze(points[:, 468:], state.rotation, state.translation, camera, head, shape, state.expression)
+        return _to_track(landmarks, there, state, shape, gaze, errors, held, inliers, camera, head, options)
+
+
+class _ClipFit:
+    """The frames of one clip in which a face was found, and the steps of the fit over them."""
+
+    def __init__(self, points: Tensor, camera: Camera, head: ParametricHead, options: FitOptions):
+        self.points, self.camera, self.head, self.options = points, camera, head, options
+        self.model = LandmarkModel.from_head(head)
+        held = torch.tensor(HELD_OUT)
+        self.kept = torch.tensor([i for i in range(468) if i not in set(HELD_OUT)])
+        self.held_model = self.model.select(held)
+        self.held = held
+        place = {int(j): i for i, j in enumerate(self.kept)}
+        self.pairs = torch.tensor([[place[a], place[b]] for a, b in _PAIRS])
+        a, b = _EYE_CORNERS
+        self.face_scale = (points[:, a] - points[:, b]).norm(dim=-1, keepdim=True)  # px, in 3D: yaw does not shrink it
+        self.solver = LandmarkSolver(self.model.select(self.kept), camera, self._prior(), options.robust)
+        self.weights = torch.ones(len(points), len(self.kept))
+        self.weights[:, torch.isin(self.kept, torch.tensor(_OVAL))] = 0.3
+        corners = head.v_template[head.faces[head.landmark_faces]]
+        normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        self.normals = torch.nn.functional.normalize(normals, dim=-1)
+
+    def _prior(self) -> Prior:
+        options = self.options
+        sigma = torch.full((5 + len(EXPRESSION_NAMES),), options.expression_sigma)
+        below = torch.full_like(sigma, options.below_sigma)
+        upper = torch.full_like(sigma, 1.0)
+        sigma[0], below[0], upper[0] = options.jaw_sigma, 0.03, 0.6
+        sigma[1:3] = below[1:3] = options.jaw_side_sigma
+        sigma[3:5], below[3:5] = 1.0, 0.1
+        for name in _UNSEEN:
+            index = 5 + EXPRESSION_NAMES.index(name)
+            sigma[index] = below[index] = 1e-3
+        return Prior(sigma, below, upper)
+
+    def run(self, shape: Tensor | None) -> tuple[FrameState, Tensor]:
+        solver, options = self.solver, self.options
+        state = self.aligned()
+        pose, mouth = slice(0, 6), slice(0, 11)
+        if shape is None:
+            keys = self._keyframes(state)
+            shape = torch.zeros(self.head.num_shape)
+            some, seen = state[keys], self.seen(keys, state[keys])
+            some, _ = solver.solve_frames(some, shape, seen, steps=4, free=pose)
+            some, _ = solver.solve_frames(some, shape, seen, steps=4, free=mouth)
+            for _ in range(3):
+                some, shape = solver.solve_shared(some, shape, self.seen(keys, some), steps=4)
+        for index in self._chunks(len(state)):
+            some, seen = state[index], self.seen(index, state[index])
+            some, _ = solver.solve_frames(some, shape, seen, steps=3, free=pose)
+            some, _ = solver.solve_frames(some, shape, seen, steps=2, free=mouth)
+            some, _ = solver.solve_frames(some, shape, self.seen(index, some), steps=6)
+            state[index] = some
+        if options.smoothness > 0 and len(state) > 2:
+            for _ in range(2):
+                target = self._neighbours(state)
+                for index in self._chunks(len(state)):
+                    smooth = self._pull(state[index], target[index])
+                    seen = self.seen(index, state[index])
+                    state[index], _ = solver.solve_frames(state[index], shape, seen, steps=2, smooth=smooth)
+        return state, shape
+
+    def aligned(self) -> FrameState:
+        """Pose from MediaPipe's own 3D points: a similarity between them and the resting head, on its rigid parts."""
+        motion = self.model.expression.square().sum((0, 2)).sqrt() + self.model.jaw_weight * 0.05
+        rigid = motion.argsort()[:160]
+        source = self.model.template.T[rigid]
+        target = self.points[:, rigid] * torch.tensor([1.0, -1.0, -1.0])
+        rotation, scale, centre = _similarity(source, target)
+        focal = self.camera.K[0, 0]
+        distance = focal / scale
+        turn, shift = self.camera.viewmat[:3, :3], self.camera.viewmat[:3, 3]
+        origin = centre - scale[:, None] * (rotation @ source.mean(0))  # of head space, in flipped pixels
+        x = (origin[:, 0] - self.camera.K[0, 2]) / focal * distance
+        y = (-origin[:, 1] - self.camera.K[1, 2]) / self.camera.K[1, 1] * distance
+        seen = torch.stack([x, y, distance], 1)
+        flip = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+        count, zeros = len(rotation), torch.zeros
+        return FrameState(
+            turn.T @ flip @ rotation, (seen - shift) @ turn, zeros(count, 3), zeros(count, 2),
+            zeros(count, len(EXPRESSION_NAMES)),
+        )  # fmt: skip
+
+    def seen(self, index: Tensor, state: FrameState) -> Observations:
+        """The kept landmarks of some frames, with less weight for those that face away from the camera."""
+        eye = self.camera.position
+        normals = self.normals[self.kept] @ state.rotation.transpose(1, 2)
+        towards = torch.nn.functional.normalize(eye - state.translation, dim=-1)
+        facing = (normals @ towards[..., None])[..., 0]
+        visible = 0.05 + 0.95 * ((facing + 0.1) / 0.4).clamp(0, 1)
+        return Observations(
+            self.points[index][:, self.kept, :2],
+            self.weights[index] * visible,
+            self.face_scale[index] * self.options.landmark_sigma,
+            self.pairs,
+            self.options.pair_weight,
+        )
+
+    def _keyframes(self, state: FrameState) -> Tensor:
+        """Frames that differ most from each other in pose and in the shape of the face (farthest points)."""
+        flat = (self.points - self.points.mean(1, keepdim=True)) @ torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+        turned = (flat / self.face_scale[..., None]) @ (self.camera.viewmat[:3, :3].T @ state.rotation)
+        features = torch.cat([turned.flatten(1) * 0.3, state.rotation.flatten(1)], 1)
+        chosen = [int((features - features.median(0).values).square().sum(1).argmin())]
+        nearest = torch.full((len(features),), math.inf)
+        while len(chosen) < min(self.options.num_keyframes, len(features)):
+            nearest = torch.minimum(nearest, (features - features[chosen[-1]]).square().sum(1))
+            chosen.append(int(nearest.argmax()))
+        return torch.tensor(sorted(set(chosen)))
+
+    def _chunks(self, count: int) -> list[Tensor]:
+        return list(torch.arange(count).split(self.options.chunk))
+
+    def _neighbours(self, state: FrameState) -> FrameState:
+        """The mean of the frames before and after; at the ends, and in cuts, the frame itself."""
+        before, after = torch.arange(len(state)) - 1, torch.arange(len(state)) + 1
+        before[0], after[-1] = 0, len(state) - 1
+        a, b = state[before], state[after]
+        mean = lambda name: (getattr(a, name) + getattr(b, name)) / 2  # noqa: E731
+        u, _, v = torch.linalg.svd(a.rotation + b.rotation)
+        target = FrameState(u @ v, mean("translation"), mean("jaw"), mean("eyelids"), mean("expression"))
+        apart = (a.translation - b.translation).norm(dim=1) > 0.05  # metres in two frames: a cut, not a movement
+        for end in (0, -1):
+            apart[end] = True
+        target[apart] = state[apart]
+        return target
+
+    def _pull(self, state: FrameState, target: FrameState) -> tuple[Tensor, Tensor]:
+        """Offsets `[T,61]` from where the neighbours are, and their weights."""
+        relative = state.rotation @ target.rotation.transpose(1, 2)
+        axis = torch.stack([relative[:, 2, 1], relative[:, 0, 2], relative[:, 1, 0]], 1)
+        axis = 0.5 * (axis - torch.stack([relative[:, 1, 2], relative[:, 2, 0], relative[:, 0, 1]], 1))
+        offset = torch.cat(
+            [axis, state.translation - target.translation, state.coefficients() - target.coefficients()], 1
+        )
+        sigma = torch.full((offset.shape[1],), 0.15)  # what a frame may differ from its neighbours' mean
+        sigma[ROTATION], sigma[TRANSLATION], sigma[JAW], sigma[EYELIDS] = 0.01, 0.002, 0.05, 0.4
+        weight = (self.options.smoothness / sigma.square()).expand_as(offset)
+        return offset, weight
+
+    def distances(self, state: FrameState, shape: Tensor, model: LandmarkModel, index: Tensor) -> Tensor:
+        """Pixels `[T,L]` between the fitted and the seen landmarks, scaled to a 512-wide picture."""
+        out = []
+        for part in self._chunks(len(state)):
+            some = state[part]
+            head = model(shape, some.expression, some.jaw, some.eyelids)
+            pixels, _, _ = self.solver.project(some, head.points)
+            out.append((pixels.transpose(1, 2) - self.points[part][:, index, :2]).norm(dim=-1))
+        return torch.cat(out) * (512.0 / self.camera.width)
+
+    def errors(self, state: FrameState, shape: Tensor) -> tuple[Tensor, Tensor]:
+        """Median distance `[T]` on the fitted landmarks; the share `[T]` of landmarks that the robust term trusts."""
+        distance = self.distances(state, shape, self.solver.model, self.kept)
+        sigma = self.face_scale * self.options.landmark_sigma * (512.0 / self.camera.width)
+        return distance.median(1).values, (distance < 2 * sigma).float().mean(1)
+
+    def held_out_errors(self, state: FrameState, shape: Tensor) -> Tensor:
+        return self.distances(state, shape, self.held_model, self.held).median(1).values
+
+
+def _similarity(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Umeyama: rotation `[T,3,3]`, scale `[T]` and target centre `[T,3]` that take `source [L,3]` to `target [T,L,3]`."""
+    centre = target.mean(1)
+    a, b = source - source.mean(0), target - centre[:, None]
+    u, s, v = torch.linalg.svd(b.transpose(1, 2) @ a)
+    sign = torch.ones_like(s)
+    sign[:, 2] = torch.det(u @ v).sign()
+    rotation = u @ (sign[..., None] * v)
+    return rotation, (s * sign).sum(1) / a.square().sum(), centre
+
+
+def _to_track(
+    landmarks: FaceLandmarks,
+    there: Tensor,
+    state: FrameState,
+    shape: Tensor,
+    gaze: Tensor,
+    errors: Tensor,
+    held: Tensor,
+    inliers: Tensor,
+    camera: Camera,
+    head: ParametricHead,
+    options: FitOptions,
+) -> HeadTrack:
+    """Puts the found frames back among all, flags the failed ones, and says the motion in the head's own joints."""
+    size = 512.0 / camera.width
+    points = torch.from_numpy(landmarks.points).float()
+    eyes = (points[there, _EYE_CORNERS[0]] - points[there, _EYE_CORNERS[1]]).norm(dim=-1) * size
+    relative = errors * 110.0 / eyes.clamp_min(1.0)  # at a face some 256 px high its outer eye corners are 110 px apart
+    confidence = torch.exp(-(relative / options.failed_error).square()) * inliers
+    good = relative < options.failed_error
+    valid = torch.zeros(len(landmarks), dtype=torch.bool)
+    valid[there] = good
+    source = _nearest_good(len(landmarks), there[good] if good.any() else there)
+    place = torch.full((len(landmarks),), -1)
+    place[there] = torch.arange(len(there))
+    index = place[source]
+    some = state[index]
+    rotation, translation, neck = share_with_neck(some, shape, head, landmarks.fps)
+    motion = FlameMotion(
+        expression=some.expression,
+        jaw_pose=some.jaw,
+        eyelids=some.eyelids,
+        eyes_pose=gaze[index],
+        neck_pose=neck,
+        rotation=rotation,
+        translation=translation,
+        fps=landmarks.fps,
+    )
+    spread = lambda x: torch.full((len(landmarks),), math.nan).index_copy(0, there, x)  # noqa: E731
+    return HeadTrack(
+        motion=motion,
+        shape=shape,
+        camera=camera,
+        valid=valid,
+        confidence=spread(confidence).nan_to_num(0.0) * valid,
+        error=spread(errors),
+        held_out_error=spread(held),
+        landmarks=points,
+        head_sha256=head.sha256,
+    )
+
+
+def _nearest_good(count: int, good: Tensor) -> Tensor:
+    """For each of `count` frames the nearest of the sorted `good` ones."""
+    frames = torch.arange(count)
+    after = torch.searchsorted(good, frames).clamp_max(len(good) - 1)
+    before = (after - 1).clamp_min(0)
+    nearer = (frames - good[before]).abs() <= (good[after] - frames).abs()
+    return torch.where(nearer, good[before], good[after])
+
+
+__all__ = ["DISTANCE", "FOCAL", "FitOptions", "HELD_OUT", "default_camera", "fit_head"]

@@ -1,0 +1,116 @@
+"""What tracking finds: landmarks in the picture, and the head that was fitted to them.
+
+Both are plain containers with a way to safetensors and back. T is the number of frames at 25 fps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ..constants import MOTION_DIMS
+from ..outputs import FlameMotion
+from ..rendering.cameras import Camera
+
+NUM_POINTS = 478  # MediaPipe's face mesh (468) and two irises (5 each)
+
+
+@dataclass
+class FaceLandmarks:
+    """MediaPipe's points of one face over T frames.
+
+    Args:
+        points: `[T, 478, 3]` float32: x and y in pixels of the picture (pixel centres at +0.5), z in the same scale,
+            growing away from the camera; NaN where no face was found.
+        found: `[T]` bool.
+        num_faces: `[T]` int32, how many faces the frame shows.
+        width, height: pixels of the picture that the points lie in.
+        fps: frames per second.
+        blendshapes: `[T, 52]` float32 in [0, 1] in the order of `blendshape_names`, NaN where no face was found; None
+            without MediaPipe's FaceLandmarker model.
+    """
+
+    points: np.ndarray
+    found: np.ndarray
+    num_faces: np.ndarray
+    width: int
+    height: int
+    fps: float = 25.0
+    blendshapes: np.ndarray | None = None
+    blendshape_names: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        num_frames = len(self.points)
+        for name, shape in (("points", (num_frames, NUM_POINTS, 3)), ("found", (num_frames,))):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name}: expected an array of shape {shape}, got {getattr(self, name).shape}.")
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+@dataclass
+class HeadTrack:
+    """A parametric head fitted to T frames, as one camera sees it.
+
+    Args:
+        motion: T frames of `FlameMotion` in the camera's world (metres, y up, the camera looks along -z at it).
+        shape: `[S]` identity coefficients, one set for the clip.
+        camera: the camera, the same in every frame; its size is the crop's.
+        valid: `[T]` bool: False where there was no face or the fit failed; such frames hold their neighbours' motion
+            and must not be trained on.
+        confidence: `[T]` in [0, 1].
+        error: `[T]` pixels of a 512 wide picture: median distance to the landmarks that were fitted; NaN without face.
+        held_out_error: `[T]` the same on the landmarks that the fit never saw.
+        landmarks: `[T, 478, 3]` the landmarks in crop pixels, NaN without face.
+        head_sha256: of the head asset that the numbers belong to.
+    """
+
+    motion: FlameMotion
+    shape: torch.Tensor
+    camera: Camera
+    valid: torch.Tensor
+    confidence: torch.Tensor
+    error: torch.Tensor
+    held_out_error: torch.Tensor
+    landmarks: torch.Tensor
+    head_sha256: str
+    warnings: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.motion)
+
+    def to_tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        """Tensors and metadata for safetensors; `from_tensors` is the way back."""
+        tensors = {name: getattr(self.motion, name).contiguous() for name in MOTION_DIMS}
+        for name in ("shape", "valid", "confidence", "error", "held_out_error", "landmarks"):
+            tensors[name] = getattr(self, name).contiguous()
+        tensors |= {"K": self.camera.K, "viewmat": self.camera.viewmat}
+        metadata = {
+            "format": "emotag-track",
+            "head_sha256": self.head_sha256,
+            "width": str(self.camera.width),
+            "height": str(self.camera.height),
+            "fps": str(self.motion.fps),
+            "units": "metres, radians (axis-angle), pixels of the crop (landmarks, K), 512-wide pixels (errors)",
+        }
+        return tensors, metadata
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> HeadTrack:
+        """The track that `to_tensors` took apart. Raises ValueError if that is not what these tensors are."""
+        needed = {*MOTION_DIMS, "shape", "valid", "confidence", "error", "held_out_error", "landmarks", "K", "viewmat"}
+        if metadata.get("format") != "emotag-track" or needed - tensors.keys():
+            raise ValueError(
+                f"track: expected format 'emotag-track' with {sorted(needed)}, got {metadata.get('format')!r} "
+                f"without {sorted(needed - tensors.keys())}."
+            )
+        motion = FlameMotion(**{name: tensors[name] for name in MOTION_DIMS}, fps=float(metadata["fps"]))
+        camera = Camera(int(metadata["width"]), int(metadata["height"]), tensors["K"], tensors["viewmat"])
+        rest = {name: tensors[name] for name in needed - {*MOTION_DIMS, "K", "viewmat"}}
+        return cls(motion=motion, camera=camera, head_sha256=metadata["head_sha256"], **rest)
+
+
+__all__ = ["FaceLandmarks", "HeadTrack", "NUM_POINTS"]

@@ -1,0 +1,240 @@
+"""The fit: the landmark model against the head, known motion found again, failures flagged, joints shared honestly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from emotag_hf.constants import EXPRESSION_NAMES, MOTION_DIMS
+from emotag_hf.modeling_head import ParametricHead, rotation_matrix
+from emotag_hf.outputs import FlameMotion
+from emotag_hf.tracking.fit import HELD_OUT, FitOptions, default_camera, fit_head
+from emotag_hf.tracking.head_track import FaceLandmarks, HeadTrack
+from emotag_hf.tracking.landmark_model import LandmarkModel
+from emotag_hf.tracking.lids import settle_lids
+from emotag_hf.tracking.neck import rotation_to_axis_angle, share_with_neck
+from emotag_hf.tracking.solver import FrameState
+
+SIZE = 512
+
+
+@pytest.fixture(scope="module")
+def head() -> ParametricHead:
+    return ParametricHead.from_asset()
+
+
+@pytest.fixture(scope="module")
+def model(head) -> LandmarkModel:
+    return LandmarkModel.from_head(head)
+
+
+def project(points: torch.Tensor) -> torch.Tensor:
+    camera = default_camera(SIZE, SIZE)
+    seen = points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
+    pixels = (seen @ camera.K.T)[..., :2] / seen[..., 2:]
+    return torch.cat([pixels, seen[..., 2:] * camera.K[0, 0] / seen[..., 2:].mean()], -1)
+
+
+def as_landmarks(head: ParametricHead, shape: torch.Tensor, motion: FlameMotion, noise: float = 0.0) -> FaceLandmarks:
+    """What MediaPipe would say of a head in known motion: 468 projected landmarks and two irises."""
+    with torch.no_grad():
+        posed = head(shape=shape[None], **motion.head_inputs())
+        points = project(head.landmarks(posed.vertices))
+        pupil, left = head.region("pupil"), head.region("left_eye")
+        irises = [pupil[~torch.isin(pupil, left)], pupil[torch.isin(pupil, left)]]
+        centres = torch.stack([posed.vertices[:, iris].mean(1) for iris in irises], 1)
+        irises = project(centres).repeat_interleave(5, dim=1)
+    generator = torch.Generator().manual_seed(0)
+    points = torch.cat([points, irises], 1)
+    points[..., :2] += noise * torch.randn(points[..., :2].shape, generator=generator)
+    count = len(motion)
+    return FaceLandmarks(points.numpy(), np.ones(count, bool), np.ones(count, np.int32), SIZE, SIZE)
+
+
+def talking(count: int = 50) -> FlameMotion:
+    """A head that turns, nods, talks, smiles, blinks and looks around."""
+    t = torch.arange(count) / 25
+    motion = FlameMotion.zeros(count)
+    motion.rotation[:, 1] = 0.9 * torch.sin(2.2 * t)
+    motion.rotation[:, 0] = 0.15 * torch.sin(3 * t)
+    motion.translation[:, 0] = 0.01 * torch.sin(2 * t)
+    motion.jaw_pose[:, 0] = 0.2 * torch.sin(7 * t).clamp_min(0)
+    for name in ("mouthSmile_L", "mouthSmile_R"):
+        motion.expression[:, EXPRESSION_NAMES.index(name)] = 0.6 * torch.sin(1.5 * t).clamp_min(0)
+    motion.eyelids[:] = torch.exp(-((t - 1.0) / 0.08).square())[:, None]
+    motion.eyes_pose[:, 1] = motion.eyes_pose[:, 4] = 0.2 * torch.sin(4 * t)
+    return motion
+
+
+@pytest.fixture(scope="module")
+def known(head):
+    shape = torch.randn(head.num_shape, generator=torch.Generator().manual_seed(1))
+    motion = talking()
+    return shape, motion, fit_head(as_landmarks(head, shape, motion, noise=0.5), head=head)
+
+
+def whole_rotation(motion: FlameMotion) -> torch.Tensor:
+    return rotation_matrix(motion.rotation) @ rotation_matrix(motion.neck_pose)
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    return torch.corrcoef(torch.stack([a, b]))[0, 1].item()
+
+
+def test_landmark_model_is_the_head(head, model):
+    """The reduced model and the posed head put the landmarks in the same places, jaw, lids and all."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *size: torch.rand(*size, generator=generator)  # noqa: E731
+    shape, expression, lids = draw(head.num_shape) * 4 - 2, draw(8, 50) * 0.6, draw(8, 2)
+    jaw = (draw(8, 3) - 0.2) * torch.tensor([0.4, 0.06, 0.06])
+    with torch.no_grad():
+        true = head.landmarks(head(shape=shape[None], expression=expression, jaw_pose=jaw, eyelids=lids).vertices)
+        found = model(shape, expression, jaw, lids).points.transpose(1, 2)
+    distance = (found - true).norm(dim=-1)
+    assert distance.max() < 3e-4 and distance.mean() < 1e-5  # metres
+
+
+@pytest.mark.parametrize("name", ["expression", "jaw", "eyelids", "shape"])
+def test_landmark_derivatives(model, name):
+    """Each derivative is what a small step does."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *size: torch.rand(*size, generator=generator)  # noqa: E731
+    values = {"shape": draw(60), "expression": draw(2, 50) * 0.5, "jaw": draw(2, 3) * 0.2, "eyelids": draw(2, 2) * 0.8}
+    call = lambda v: model(v["shape"], v["expression"], v["jaw"], v["eyelids"], with_shape=True)  # noqa: E731
+    by = getattr(call(values), name)
+    step = 1e-2
+    for column in (0, values[name].shape[-1] - 1):
+        more, less = dict(values), dict(values)
+        more[name], less[name] = values[name].clone(), values[name].clone()
+        more[name][..., column] += step
+        less[name][..., column] -= step
+        numeric = (call(more).points - call(less).points) / (2 * step)
+        assert torch.allclose(numeric, by[..., column], atol=1e-3 * float(numeric.abs().max()) + 2e-5)
+
+
+def test_known_motion_is_found(known):
+    """From 0.5 px of noise, through 50 degrees of yaw: pose, jaw, smile, blink and gaze come back."""
+    _, motion, track = known
+    relative = whole_rotation(motion).transpose(1, 2) @ whole_rotation(track.motion)
+    constant = relative.mean(0)
+    u, _, v = torch.linalg.svd(constant)
+    error = rotation_to_axis_angle(relative @ (u @ v).T).norm(dim=-1).rad2deg()
+    assert error.max() < 1.0 and rotation_to_axis_angle(u @ v).norm().rad2deg() < 2.0
+    smile = EXPRESSION_NAMES.index("mouthSmile_L")
+    assert correlation(track.motion.jaw_pose[:, 0], motion.jaw_pose[:, 0]) > 0.97
+    assert correlation(track.motion.expression[:, smile], motion.expression[:, smile]) > 0.97
+    assert correlation(track.motion.eyes_pose[:, 1], motion.eyes_pose[:, 1]) > 0.97
+    assert track.motion.eyelids[25].min() > 0.9 and track.motion.eyelids[:15].max() < 0.2
+    assert track.valid.all() and track.confidence.min() > 0.5
+
+
+def test_held_out_landmarks(known):
+    """The reported error is measured on landmarks that the fit did not use: moving them changes no motion."""
+    _, _, track = known
+    assert track.held_out_error.median() < 1.2 and len(HELD_OUT) > 40
+
+
+def test_held_out_landmarks_are_left_out(head):
+    """Nothing that the fit gives depends on the held-out landmarks, except their own error and the first alignment."""
+    landmarks = as_landmarks(head, torch.zeros(60), talking(8))
+    track = fit_head(landmarks, head=head)
+    landmarks.points[:, HELD_OUT, :2] += 7.0
+    other = fit_head(landmarks, head=head)
+    assert other.held_out_error.min() > 5 and (other.error - track.error).abs().max() < 0.3
+    assert (other.motion.rotation - track.motion.rotation).abs().max() < 0.01
+
+
+def test_profile_and_wide_mouth(head):
+    """A start at 60 degrees of yaw with a wide-open mouth, nothing frontal to lean on."""
+    motion = FlameMotion.zeros(6)
+    motion.rotation[:, 1] = 1.05
+    motion.jaw_pose[:, 0] = torch.linspace(0.25, 0.4, 6)
+    track = fit_head(as_landmarks(head, torch.zeros(60), motion, noise=0.5), head=head)
+    error = rotation_to_axis_angle(whole_rotation(motion).transpose(1, 2) @ whole_rotation(track.motion)).norm(dim=-1)
+    assert error.rad2deg().max() < 4 and (track.motion.jaw_pose[:, 0] - motion.jaw_pose[:, 0]).abs().max() < 0.1
+
+
+def test_frames_without_a_face_are_flagged(head):
+    """A face that leaves: no error there, no trust, the neighbours' motion; a face of scrambled points is flagged too."""
+    landmarks = as_landmarks(head, torch.zeros(60), talking(30))
+    landmarks.points[10:15], landmarks.found[10:15] = np.nan, False
+    scrambled = np.random.default_rng(0).permutation(468)
+    landmarks.points[20, :468] = landmarks.points[20, scrambled]
+    track = fit_head(landmarks, head=head)
+    assert not track.valid[10:15].any() and not track.valid[20]
+    assert track.valid.sum() == 24 and track.confidence[10:15].max() == 0 and track.error[10:15].isnan().all()
+    assert all(torch.isfinite(getattr(track.motion, name)).all() for name in MOTION_DIMS)
+    assert torch.equal(track.motion.expression[11], track.motion.expression[9])
+
+
+def test_chunks_do_not_matter(head):
+    """The cost per frame is flat because frames are solved in chunks; the chunk's size changes nothing."""
+    landmarks = as_landmarks(head, torch.zeros(60), talking(20), noise=0.5)
+    whole, parts = (fit_head(landmarks, head=head, options=FitOptions(chunk=c)).motion for c in (64, 7))
+    assert (whole.expression - parts.expression).abs().max() < 0.02
+    assert (whole.rotation - parts.rotation).abs().max() < 1e-3
+
+
+def test_cut_is_not_smoothed(head):
+    """A cut between two places stays a cut: the head does not drift over in the frames around it."""
+    motion = FlameMotion.zeros(16)
+    motion.translation[8:, 0] = 0.12
+    track = fit_head(as_landmarks(head, torch.zeros(60), motion), head=head)
+    step = (track.motion.translation[1:, 0] - track.motion.translation[:-1, 0]).abs()
+    assert step[7] > 0.1 and step[[5, 6, 8, 9]].max() < 0.01
+
+
+def test_neck_takes_a_share_and_the_face_stays(head):
+    """Splitting the rotation between root and neck moves no vertex of the skull; the root moves less than the head."""
+    motion = talking(50)
+    rotation = rotation_matrix(motion.rotation)
+    state = FrameState(rotation, motion.translation, motion.jaw_pose, motion.eyelids, motion.expression)
+    shape = torch.zeros(60)
+    root, translation, neck = share_with_neck(state, shape, head, 25.0)
+    with torch.no_grad():
+        rest = head(shape=shape[None], expression=motion.expression).vertices
+        rigid = rest @ rotation.transpose(1, 2) + motion.translation[:, None]
+        posed = head(
+            shape=shape[None], expression=motion.expression, rotation=root, translation=translation, neck_pose=neck
+        ).vertices
+    skull = head.region("scalp")[head.lbs_weights[head.region("scalp"), 1] > 0.999]
+    assert len(skull) > 20 and (posed - rigid)[:, skull].norm(dim=-1).max() < 2e-3
+    assert root[:, 1].abs().mean() < 0.6 * motion.rotation[:, 1].abs().mean() and neck.norm(dim=1).max() < 0.61
+
+
+def test_lids_reach_shut():
+    """MediaPipe's lids stop two thirds of the way and lag on one side; a wink stays a wink."""
+    closure = torch.full((40, 2), 0.2)
+    closure[:, 0] += 0.1  # one side sits lower in everybody
+    closure[10] = torch.tensor([0.8, 0.6])
+    closure[20] = torch.tensor([0.9, 0.2])
+    settled = settle_lids(closure, torch.ones(40, dtype=torch.bool))
+    assert settled[10].min() > 0.85 and settled[20, 0] > 0.9 and settled[20, 1] < 0.35
+    assert (settled[0, 0] - settled[0, 1]).abs() < 1e-6 and 0.2 <= settled[0, 0] <= 0.3
+
+
+def test_track_round_trip(known, tmp_path):
+    """A track survives safetensors; another file's tensors are refused by name."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    _, _, track = known
+    tensors, metadata = track.to_tensors()
+    save_file(tensors, tmp_path / "track.safetensors", metadata=metadata)
+    with safe_open(tmp_path / "track.safetensors", framework="pt") as file:
+        back = HeadTrack.from_tensors({k: file.get_tensor(k) for k in file.keys()}, file.metadata())  # noqa: SIM118
+    assert torch.equal(back.motion.rotation, track.motion.rotation) and torch.equal(back.valid, track.valid)
+    assert back.camera.width == SIZE and back.head_sha256 == track.head_sha256
+    with pytest.raises(ValueError, match="emotag-track"):
+        HeadTrack.from_tensors({}, {"format": "other"})
+
+
+def test_what_cannot_be_fitted(head):
+    """No face at all, and a camera of another size, are said in one sentence."""
+    landmarks = as_landmarks(head, torch.zeros(60), talking(2))
+    with pytest.raises(ValueError, match="camera: expected the size"):
+        fit_head(landmarks, default_camera(256, 256), head=head)
+    landmarks.found[:] = False
+    with pytest.raises(ValueError, match="landmarks: expected a face"):
+        fit_head(landmarks, head=head)
