@@ -26,7 +26,7 @@ from .head_track import FaceLandmarks, HeadTrack
 from .landmark_model import LandmarkModel
 from .lids import settle_lids
 from .neck import share_with_neck
-from .solver import EXPRESSION, EYELIDS, JAW, ROTATION, TRANSLATION, FrameState, LandmarkSolver, Observations, Prior
+from .solver import EYELIDS, JAW, ROTATION, TRANSLATION, FrameState, LandmarkSolver, Observations, Prior
 
 FOCAL = 4.0  # times the shorter side of the picture: the long lens that every part of this project assumes
 DISTANCE = 1.44  # metres from the camera to the world's origin, the default framing of a portrait
@@ -289,7 +289,7 @@ class _ClipFit:
 
 
 def _similarity(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Umeyama: rotation `[T,3,3]`, scale `[T]` and target centre `[T,3]` that take `source [L,3]` to `target [T,L,3]`."""
+    """Umeyama: rotation `[T,3,3]`, scale `[T]`, target centre `[T,3]` that take `source [L,3]` to `target [T,L,3]`."""
     centre = target.mean(1)
     a, b = source - source.mean(0), target - centre[:, None]
     u, s, v = torch.linalg.svd(b.transpose(1, 2) @ a)

@@ -1,9 +1,9 @@
 """Photometric refinement: pose and expression moved until a set of Gaussians looks like the frames.
 
-In: a `HeadTrack`, the person's `RiggedGaussians`, frames of the crop. Out: the track with refined frames, and the error
-before and after. Landmarks leave a bias of one or two pixels that no fit can remove (they are wrong together); pixels do
-not, once there are Gaussians to compare with. The Gaussians stay as they are. A pose alone can be bought from the hair at
-the face's cost, so the face weighs more and the expression moves with the pose.
+In: a `HeadTrack`, the person's `RiggedGaussians`, frames of the crop. Out: the track with refined frames, and the
+error before and after. Landmarks leave a bias of one or two pixels that no fit can remove (they are wrong together);
+pixels do not, once there are Gaussians to compare with. The Gaussians stay as they are. A pose alone can be bought from
+the hair at the face's cost, so the face weighs more and the expression moves with the pose.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RefineOptions:
 
 @dataclass
 class Refinement:
-    """`track` with the refined frames; `before [n]` and `after [n]`: weighted mean absolute error, colours in [0, 1]."""
+    """`track` with the refined frames; `before [n]` and `after [n]`: weighted mean absolute error of colours."""
 
     track: HeadTrack
     before: Tensor
@@ -156,8 +156,8 @@ class _OneFrame:
         vertices = self.head(shape=self.shape, **motion).vertices
         with torch.no_grad():
             posed = self.gaussians.pose(vertices, self.head.faces)
-        # Only the triangles' centres carry gradients: what turning and stretching the Gaussians adds is an order smaller
-        # for such steps and costs ten times the time.
+        # Only the triangles' centres carry gradients: what turning and stretching the Gaussians adds is small for such
+        # steps, and costs as much again.
         centres = vertices[0, self.head.faces[self.gaussians.binding]].mean(1)
         color, alpha, _ = rasterize(
             posed.means[0] + (centres - centres.detach()),
@@ -171,7 +171,7 @@ class _OneFrame:
 
     @torch.no_grad()
     def _weight(self, motion: dict[str, Tensor]) -> Tensor:
-        """`[H, W]`: more on the face, 1 on and around the rest of the person, little elsewhere; fixed while refining."""
+        """`[H, W]`: more on the face, 1 on and around the rest of the person, little elsewhere; fixed."""
         vertices = self.head(shape=self.shape, **motion).vertices[0]
         seen = vertices @ self.camera.viewmat[:3, :3].T + self.camera.viewmat[:3, 3]
         buffers = rasterize_mesh(seen, self.head.faces, self.camera.K, self.camera.width, self.camera.height)

@@ -1,7 +1,7 @@
 """Robust least squares of a head's landmarks against landmarks in the picture (METHOD 2's parameters).
 
-In: landmarks `[T,L,2]` in pixels, a camera, a `LandmarkModel`. Out: rotation, translation, jaw, eyelids and expression of
-every frame, the identity of all of them. Gauss-Newton with iteratively reweighted residuals; frames are independent
+In: landmarks `[T,L,2]` in pixels, a camera, a `LandmarkModel`. Out: rotation, translation, jaw, eyelids and expression
+of every frame, the identity of all of them. Gauss-Newton with iteratively reweighted residuals; frames are independent
 given the identity, so the normal equations are one small dense block per frame plus a shared one (an arrow), and the
 cost per frame does not depend on the length of a clip.
 """
@@ -146,7 +146,8 @@ class LandmarkSolver:
 
         rotation_by = torch.linalg.cross(turned.transpose(1, 2)[:, None].expand_as(by_world), by_world)
         through = lambda d: _chain(by_head, d)  # noqa: E731
-        frame_by = torch.cat([rotation_by, by_world, through(torch.cat([head.jaw, head.eyelids, head.expression], -1))], -1)
+        coefficients_by = through(torch.cat([head.jaw, head.eyelids, head.expression], -1))
+        frame_by = torch.cat([rotation_by, by_world, coefficients_by], -1)
         shared_by = through(head.shape) if with_shape else None
 
         difference = (pixels - seen.points.transpose(1, 2)) / seen.scale[:, None]
@@ -199,7 +200,9 @@ class LandmarkSolver:
                 smooth = (smooth[0] + _bounded(step), smooth[1])
         return state, self.linearise(state, shape, seen, with_shape=False)
 
-    def solve_shared(self, state: FrameState, shape: Tensor, seen: Observations, steps: int) -> tuple[FrameState, Tensor]:
+    def solve_shared(
+        self, state: FrameState, shape: Tensor, seen: Observations, steps: int
+    ) -> tuple[FrameState, Tensor]:
         """Gauss-Newton on frames and identity together; the frames are eliminated first (Schur complement)."""
         for _ in range(steps):
             line = self.linearise(state, shape, seen, with_shape=True)
@@ -246,7 +249,7 @@ def _solve(matrix: Tensor, side: Tensor) -> Tensor:
 
 
 def _bounded(step: Tensor) -> Tensor:
-    """One step turns a head by no more than 0.5 rad, moves it by no more than 0.2 m and a coefficient by no more than 0.5."""
+    """One step turns a head by 0.5 rad at most, moves it by 0.2 m and a coefficient by 0.5."""
     limit = torch.full((step.shape[1],), 0.5)
     limit[TRANSLATION] = 0.2
     return step.clamp(-limit, limit)

@@ -1,0 +1,292 @@
+"""What each pixel of a person shows: a fitted head and a matte in; face, hair, neck, torso and so on out.
+
+The fitted mesh knows face, eyes, mouth, ears, scalp and neck. What the matte has beyond it is hair above the chin.
+Below the chin, and where hair may hang over the mesh, the frame's colours decide: more like what is surely hair, skin
+or clothing?
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..modeling_head import ParametricHead
+from ..rendering.mesh import MeshBuffers, rasterize_mesh
+from ..rendering.numba_runtime import kernel
+from .head_track import HeadTrack
+from .masks import box_mean, combine, near
+
+REGIONS = ("background", "face", "mouth", "eyes", "hair", "neck", "torso", "ears")
+BACKGROUND, FACE, MOUTH, EYES, HAIR, NECK, TORSO, EARS = range(len(REGIONS))
+
+# Regions of a head asset, later ones over earlier ones; a head without one of them goes without it.
+_PARTS = (
+    (HAIR, ("scalp",)),
+    (EARS, ("ears",)),
+    (NECK, ("neck",)),
+    (TORSO, ("torso",)),
+    (MOUTH, ("lips", "mouth_interior", "teeth_upper", "teeth_lower", "gums", "tongue")),
+    (EYES, ("left_eye", "right_eye")),
+)
+_JAW = (58, 288, 152)  # landmarks: right and left corner of the jaw, chin
+_JAW_SLACK = 0.004  # metres; skin this far under the jaw's plane is face still
+# Where a neutral head of standard size (origin between the eyes, metres) is bare skin on nearly everybody, with or
+# without a beard: nose and cheeks, and the throat for skin in the shade; and where hair may hang over the face.
+_BARE_SKIN = ((-0.045, 0.045), (-0.045, -0.012))  # x, y
+_THROAT = (0.03, 0.03)  # |x|, distance under the jaw's plane
+_FRINGE_ABOVE, _SIDE_BEYOND = 0.03, 0.058  # y, |x|
+_TORSO_CORE = 0.05  # |x|; under the middle of the neck nobody's hair hangs
+
+_OPAQUE = 128  # of 255, from which a pixel of a matte is person
+_BINS = 16  # per colour channel
+_DOUBT = 0.01  # share of each colour model that may be any colour
+_TRUST = 60.0  # pixels; a model that has seen no more than these doubts half
+
+# In heights of the head on the picture (chin to top), from the chin downwards or from the middle sideways.
+_EYES, _EAR_LOBES = -0.5, -0.3
+_SHOULDERS = 0.75  # so far aside and below the chin it is clothing
+_HAIR_REACH = 0.9  # beyond this distance from the head nothing is hair
+_RIM = 0.03  # the mesh's outline may be off by so much
+_THREAD = 0.016  # half of the width from which hair counts as connected
+_BLUR = 0.014  # likelihoods are averaged over such a radius before they decide
+
+# In nats per pixel.
+_OVER_MESH = 1.0  # by how much another label must be likelier than the mesh's
+_CLOTH_PRIOR = 2.5  # by how much clothing is likelier than hair one head height below the chin
+_HAIR_PRIOR = 20.0  # by how much hair is likelier than clothing one head height above it
+
+
+def region_labels(
+    track: HeadTrack, index: int, matte: np.ndarray, head: ParametricHead, frame: np.ndarray | None = None
+) -> np.ndarray:
+    """Names the region of every pixel.
+
+    Args:
+        track: the fitted head; `index` is the frame's number in it.
+        matte: `[H, W]` uint8 of the track's size, the person.
+        head: the head that was fitted.
+        frame: `[H, W, 3]` uint8 RGB. Without it colours cannot tell hair from face, neck and clothing: what the mesh
+            covers is what the mesh says, the rest is hair above the chin and torso below.
+
+    Returns:
+        `[H, W]` uint8, indices into `REGIONS`; all person is torso where the track has no valid head.
+
+    Raises:
+        ValueError: a picture has another size than the track.
+    """
+    size = (track.camera.height, track.camera.width)
+    for name, picture in (("matte", matte), ("frame", frame)):
+        if picture is not None and picture.shape[:2] != size:
+            raise ValueError(f"{name}: expected {size[1]}x{size[0]} pixels as in the track, got {picture.shape[:2]}.")
+    if not bool(track.valid[index]):
+        return np.where(matte >= _OPAQUE, np.uint8(TORSO), np.uint8(BACKGROUND))
+    vertices = camera_vertices(track, [index], head)[0]
+    buffers = rasterize_mesh(vertices, head.faces, track.camera.K, size[1], size[0])
+    mesh, flags = (table[buffers.face_index] for table in _face_tables(head))  # -1 is the last row: empty
+    on_head = (mesh != BACKGROUND) & (mesh != TORSO)
+    person = combine(matte, on_head) >= _OPAQUE
+    mesh[~person] = flags[~person] = 0
+    if not on_head.any():
+        return np.where(person, np.uint8(TORSO), np.uint8(BACKGROUND))
+    chin = _landmarks(vertices, head)[_JAW[2]]
+    chin_y = track.camera.K[1, 1].item() * chin[1] / chin[2] + track.camera.K[1, 2].item()
+    return _Labelling(person, mesh, flags, on_head, chin_y).labels(frame)
+
+
+def camera_vertices(track: HeadTrack, indices: list[int] | np.ndarray, head: ParametricHead) -> np.ndarray:
+    """The fitted head's vertices `[n, V, 3]` float32 in camera space (OpenCV axes, metres) in some of the frames."""
+    rows = torch.as_tensor(np.asarray(indices), dtype=torch.int64)
+    device, view = head.v_template.device, track.camera.viewmat
+    inputs = {name: value[rows].to(device) for name, value in track.motion.head_inputs().items()}
+    with torch.no_grad():
+        vertices = head(shape=track.shape[None].to(device), **inputs).vertices.cpu()
+    return (vertices @ view[:3, :3].T + view[:3, 3]).numpy()
+
+
+def head_mask(buffers: MeshBuffers, head: ParametricHead, *, scalp: bool = True) -> np.ndarray:
+    """`[H, W]` bool: where the mesh shows head and neck, not the torso; without the `scalp` not what hair covers."""
+    mesh = _face_tables(head)[0][buffers.face_index]
+    mask = (mesh != BACKGROUND) & (mesh != TORSO)
+    return mask if scalp else mask & (mesh != HAIR)
+
+
+def bare_head(labels: np.ndarray) -> np.ndarray:
+    """Bool of the same shape: where `region_labels` found face, mouth, eyes, ears or neck."""
+    return np.isin(labels, (FACE, MOUTH, EYES, EARS, NECK))
+
+
+# Flags of the mesh: surely skin; surely skin in the chin's shade; hair may cover it; surely clothing or chest.
+_BARE, _SHADE, _LOOSE, _CORE = 1, 2, 4, 8
+
+
+def _landmarks(vertices: np.ndarray, head: ParametricHead) -> np.ndarray:
+    """MediaPipe's 468 points `[468, 3]` on vertices `[V, 3]`."""
+    return head.landmarks(torch.as_tensor(vertices, device=head.v_template.device)[None])[0].cpu().numpy()
+
+
+def _face_tables(head: ParametricHead) -> tuple[np.ndarray, np.ndarray]:
+    """Label and flags `[F + 1]` uint8 of each face of a head; the last row is that of an empty pixel."""
+    key = head.sha256
+    if key not in _TABLES:
+        _TABLES[key] = _make_tables(head)
+    return _TABLES[key]
+
+
+_TABLES: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+
+def _make_tables(head: ParametricHead) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.full(len(head.faces) + 1, FACE, np.uint8)
+    flags = np.zeros_like(labels)
+    template = head.v_template.cpu()
+    centres = template[head.faces.cpu()].mean(1).numpy()
+    x, y, _ = centres.T
+    right, left, chin = _landmarks(template.numpy(), head)[list(_JAW)]
+    down = np.cross(left - right, chin - right)
+    down *= -np.sign(down[1]) / np.linalg.norm(down)
+    under_jaw = (centres - chin) @ down
+    labels[:-1][under_jaw > _JAW_SLACK] = NECK
+    for label, names in _PARTS:
+        for name in set(names) & set(head.region_names):
+            labels[head.region_faces(name).cpu().numpy()] = label
+    labels[-1] = BACKGROUND
+    face, bare = labels[:-1] == FACE, _BARE_SKIN
+    skin = face & (x > bare[0][0]) & (x < bare[0][1]) & (y > bare[1][0]) & (y < bare[1][1])
+    throat = (labels[:-1] == NECK) & (np.abs(x) < _THROAT[0]) & (under_jaw < _THROAT[1])
+    flags[:-1][skin] |= _BARE
+    flags[:-1][throat] |= _SHADE
+    loose = face & ((y > _FRINGE_ABOVE) | (np.abs(x) > _SIDE_BEYOND))
+    flags[:-1][loose | np.isin(labels[:-1], (EARS, NECK, TORSO))] |= _LOOSE
+    flags[:-1][(labels[:-1] == TORSO) & (np.abs(x) < _TORSO_CORE)] |= _CORE
+    return labels, flags
+
+
+class _Labelling:
+    """One frame's decision. Heights and distances are in head heights (chin to top of the head, on the picture).
+
+    Args:
+        person, on_head: `[H, W]` bool, the matte and where the mesh shows head or neck.
+        mesh, flags: `[H, W]` uint8, the label and flags of the mesh, 0 beside it.
+        chin_y: pixels.
+    """
+
+    def __init__(
+        self, person: np.ndarray, mesh: np.ndarray, flags: np.ndarray, on_head: np.ndarray, chin_y: float
+    ) -> None:
+        rows = np.nonzero(on_head.any(1))[0]
+        self.person, self.mesh, self.flags = person, mesh, flags
+        self.height = max(chin_y - rows[0], 1.0)
+        self.below = (np.arange(len(person), dtype=np.float32)[:, None] + 0.5 - chin_y) / self.height
+        columns = np.nonzero((on_head & (self.below < 0)).any(0))[0]
+        centre = columns.mean() if len(columns) else person.shape[1] / 2
+        self.aside = np.abs(np.arange(person.shape[1], dtype=np.float32) + 0.5 - centre) / self.height
+        self.beyond = person & (mesh == BACKGROUND)
+        self.loose = person & (flags & _LOOSE > 0)
+        self.around = near(on_head, self._pixels(_HAIR_REACH))
+        self.joined = _joined(on_head & person, person)
+        self.bare = np.ones_like(person)
+
+    def labels(self, frame: np.ndarray | None) -> np.ndarray:
+        """The labels `[H, W]` uint8; without a frame geometry alone decides."""
+        out = self._by_geometry()
+        without_hair = np.where(self.beyond & (out == HAIR), np.uint8(TORSO), out)
+        if frame is not None:
+            self._by_colour(frame, out, without_hair)
+        self._drop_stray_hair(out, without_hair)
+        return out
+
+    def _by_geometry(self) -> np.ndarray:
+        out, above = self.mesh.copy(), self.below < 0
+        out[self.beyond] = TORSO
+        out[self.beyond & above & self.around] = HAIR
+        out[self.beyond & above & ~self.joined] = BACKGROUND  # somebody else
+        return out
+
+    def _by_colour(self, frame: np.ndarray, out: np.ndarray, without_hair: np.ndarray) -> None:
+        """Lets the colours speak where geometry leaves the choice; `without_hair` is what is under or beside hair."""
+        torso = (out == TORSO) & (self.below > 0)
+        outside = self.beyond & ~near(self.person & ~self.beyond, self._pixels(_RIM))
+        seeds = [
+            (out == HAIR) & (outside | (self.mesh == HAIR)) & (self.below < _EAR_LOBES),
+            self.flags & _BARE > 0,
+            self.flags & _SHADE > 0,
+            (self.flags & _CORE > 0) | (torso & (self.aside > _SHOULDERS)),
+        ]
+        hair, skin, shade, cloth = _log_likelihoods(frame, seeds, self._pixels(_BLUR))
+        under = np.where(self.mesh == NECK, np.maximum(np.maximum(skin, shade), cloth), skin)
+        covered = self.loose & (self.mesh != TORSO) & (hair > under + _OVER_MESH)
+        collar = (self.mesh == NECK) & (cloth > np.maximum(skin, shade) + _OVER_MESH)
+        self.bare = np.maximum(skin, shade) > cloth + _OVER_MESH
+        low = (torso | (self.beyond & (out == HAIR) & (self.below > _EAR_LOBES))) & self.around & ~seeds[3]
+        prior = np.where(self.below < 0, _HAIR_PRIOR, _CLOTH_PRIOR) * self.below
+        hanging = low & (hair > cloth + prior)  # raised shoulders reach above the chin
+        ear = self.beyond & (out == HAIR) & ~outside & (skin > hair + _OVER_MESH)
+        out[collar] = without_hair[collar] = out[low] = TORSO
+        out[covered | hanging] = HAIR
+        self._take_from_mesh(out, ear)
+
+    def _drop_stray_hair(self, out: np.ndarray, without_hair: np.ndarray) -> None:
+        """Hair grows from the head: what hangs by a thread along jaw and neck, or by nothing, is something else."""
+        radius = self._pixels(_THREAD)
+        hair = out == HAIR
+        thick = hair & ~near(~hair, radius)
+        kept = near(_joined(thick & (self.below < _EAR_LOBES), thick), radius + 1) | (self.below < _EYES)
+        lost = hair & ~kept
+        out[lost] = without_hair[lost]
+        self._take_from_mesh(out, lost & self.beyond & self.bare & (self.below < 0))
+
+    def _take_from_mesh(self, out: np.ndarray, pixels: np.ndarray) -> None:
+        """Gives pixels at the mesh's rim the label of what lies beside them."""
+        for label in (NECK, EARS, FACE):
+            out[pixels & near(self.mesh == label, self._pixels(_RIM))] = label
+
+    def _pixels(self, heights: float) -> int:
+        return max(1, round(heights * self.height))
+
+
+def _log_likelihoods(frame: np.ndarray, seeds: list[np.ndarray], radius: int) -> np.ndarray:
+    """Log-likelihood `[n, H, W]` of each pixel's colour under the colours of each seed mask, averaged over a window."""
+    levels = frame.astype(np.int32) * _BINS >> 8
+    bins = (levels[..., 0] * _BINS + levels[..., 1]) * _BINS + levels[..., 2]
+    planes = np.empty((len(seeds), *bins.shape), np.float32)
+    for plane, seed in zip(planes, seeds):
+        counts = np.bincount(bins[seed], minlength=_BINS**3).astype(np.float32).reshape((_BINS,) * 3)
+        for _ in range(3):  # (1, 2, 1) / 4 along each axis; the axes take turns
+            padded = np.pad(counts, ((1, 1), (0, 0), (0, 0)))
+            counts = (0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]).transpose(1, 2, 0)
+        doubt = max(_DOUBT, _TRUST / (counts.sum() + _TRUST))  # the same for all models that have seen enough
+        density = (1 - doubt) * counts / max(counts.sum(), 1) + doubt / _BINS**3
+        plane[...] = np.log(density).ravel()[bins]
+    return box_mean(planes, radius)
+
+
+def _joined(seeds: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The parts of `mask` `[H, W]` bool that touch a seed."""
+    out = np.zeros(mask.shape, np.bool_)
+    _flood(np.ascontiguousarray(seeds), np.ascontiguousarray(mask), out, np.empty(mask.size, np.int32))
+    return out
+
+
+@kernel("void(boolean[:,::1], boolean[:,::1], boolean[:,::1], int32[::1])")
+def _flood(seeds, mask, out, stack):  # pragma: no cover - compiled
+    height, width = mask.shape
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            if seeds[y, x] and mask[y, x]:
+                out[y, x] = True
+                stack[count] = y * width + x
+                count += 1
+    while count > 0:
+        count -= 1
+        y, x = stack[count] // width, stack[count] % width
+        for side in range(4):
+            v = y + (side == 0) - (side == 1)
+            u = x + (side == 2) - (side == 3)
+            if 0 <= v < height and 0 <= u < width and mask[v, u] and not out[v, u]:
+                out[v, u] = True
+                stack[count] = v * width + u
+                count += 1
+
+
+__all__ = ["REGIONS", "bare_head", "camera_vertices", "head_mask", "region_labels"]
