@@ -62,6 +62,7 @@ class FitOptions:
         expression_sigma: spread of a coefficient; below_sigma: of one below 0 (or above 1), where it means nothing.
         jaw_sigma: spread of the jaw's opening, jaw_side_sigma: of its turn to the side and roll, rad.
         pair_weight: how much the gap between opposite lips and lids counts beside their places.
+        contact_weight: how much more it counts where they touch: a mouth is shut or it is not.
         smoothness: pull of the neighbouring frames; 0 is none.
         num_keyframes: frames on which identity is found.
         failed_error: pixels of a 512-wide picture at a face 256 px high; a frame beyond it is flagged.
@@ -73,7 +74,8 @@ class FitOptions:
     below_sigma: float = 0.06
     jaw_sigma: float = 0.25
     jaw_side_sigma: float = 0.03
-    pair_weight: float = 4.0
+    pair_weight: float = 30.0
+    contact_weight: float = 200.0
     smoothness: float = 1.0
     num_keyframes: int = 40
     chunk: int = 128
@@ -224,6 +226,7 @@ class _ClipFit:
             self.face_scale[index] * self.options.landmark_sigma,
             self.pairs,
             self.options.pair_weight,
+            self.options.contact_weight,
         )
 
     def _keyframes(self, state: FrameState) -> Tensor:

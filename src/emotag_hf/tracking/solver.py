@@ -17,6 +17,7 @@ from ..modeling_head import rotation_matrix
 from ..rendering.cameras import Camera
 from .landmark_model import LandmarkModel
 
+_CONTACT = 0.5  # standard deviations of a landmark within which two of them touch
 ROTATION, TRANSLATION, JAW, EYELIDS, EXPRESSION = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 11), slice(11, None)
 
 
@@ -87,7 +88,7 @@ class Observations:
         points: `[T,L,2]` pixels. weights: `[T,L]`.
         scale: `[T,1]` pixels that count as one standard deviation in each frame.
         pairs: `[P,2]` landmarks whose distance matters beyond their places: opposite lips and lids.
-        pair_weight: how much.
+        pair_weight: how much; contact_weight: how much more where they touch in the picture.
     """
 
     points: Tensor
@@ -95,6 +96,7 @@ class Observations:
     scale: Tensor
     pairs: Tensor
     pair_weight: float
+    contact_weight: float
 
     def __getitem__(self, index) -> Observations:
         return replace(self, points=self.points[index], weights=self.weights[index], scale=self.scale[index])
@@ -155,7 +157,9 @@ class LandmarkSolver:
         weight = seen.weights * _geman_mcclure(distance, self.robust)
         a, b = seen.pairs.T
         gap = difference[:, :, a] - difference[:, :, b]
-        gap_weight = seen.pair_weight * torch.minimum(seen.weights[:, a], seen.weights[:, b])
+        apart = (seen.points[:, a] - seen.points[:, b]).square().sum(-1) / (_CONTACT * seen.scale).square()
+        gap_weight = seen.pair_weight + seen.contact_weight * torch.exp(-apart)
+        gap_weight = gap_weight * torch.minimum(seen.weights[:, a], seen.weights[:, b])
         gap_weight = gap_weight * _geman_mcclure(gap.square().sum(1), self.robust)
         join = lambda d: torch.cat([d, d[:, :, a] - d[:, :, b]], 2) / seen.scale[:, None, :, None]  # noqa: E731
         return Linearised(
