@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from emotag_hf import cli
-from emotag_hf.video_io import VideoWriter, read_video
+from emotag_hf.video_io import VideoWriter
+from emotag_hf.video_reader import read_video
 
 CALLS: list = []
 

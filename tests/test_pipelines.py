@@ -17,7 +17,7 @@ from PIL import Image
 import emotag_hf
 from emotag_hf import EmoTaGPipeline, default_model_path, sample_path
 from emotag_hf.constants import EMOTIONS, EXPRESSION_NAMES
-from emotag_hf.video_io import read_video
+from emotag_hf.video_reader import read_video
 
 
 @pytest.fixture(scope="module")

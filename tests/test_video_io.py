@@ -15,7 +15,8 @@ import torch
 
 from emotag_hf.audio_io import AudioClip
 from emotag_hf.provenance import DIGITAL_SOURCE_TYPE, make_provenance, read_provenance
-from emotag_hf.video_io import VideoWriteError, VideoWriter, read_video
+from emotag_hf.video_io import VideoWriteError, VideoWriter
+from emotag_hf.video_reader import read_video
 
 WIDTH, HEIGHT = 64, 48
 COLOUR = (200, 30, 90)

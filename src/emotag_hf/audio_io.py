@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 MIN_SECONDS = 0.04  # one video frame at 25 fps; less cannot move a mouth
 SILENCE = 1e-5  # -100 dBFS: below the noise of any recording, above the dither of an empty one
+MAX_GAP = 600  # seconds of sound that may be missing inside a file; a longer gap is a broken clock
 MAX_CHANNELS = 8  # of an array; a longer second axis is time
 
 # Only containers with sound of their own. Play lists and scripts (hls, concat, ...) are refused because they make the
@@ -125,8 +127,11 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndar
     return np.pad(result, ((0, num_out - len(result)), (0, 0)))
 
 
-def decode(source: io.IOBase, name: str) -> AudioClip:
-    """Decodes the first audio stream of an open file without judging what is in it. `name` is for the messages."""
+def decode(source: io.IOBase, name: str, stop: float = math.inf) -> AudioClip:
+    """Decodes the first audio stream of an open file without judging what is in it.
+
+    `name` is for the messages. Of a video, time zero is its first picture; `stop` is where to end, in seconds.
+    """
     try:
         container = av.open(source, mode="r", options={"format_whitelist": _CONTAINERS})
     except (av.error.FFmpegError, ValueError, EOFError) as error:
@@ -134,12 +139,12 @@ def decode(source: io.IOBase, name: str) -> AudioClip:
     with container:
         if not container.streams.audio:
             raise AudioError(f"audio: expected a recording, but {name} has no audio stream.")
-        return _decode_stream(container, name)
+        return _decode_stream(container, name, stop)
 
 
-def _decode_stream(container: av.container.InputContainer, name: str) -> AudioClip:
+def _decode_stream(container: av.container.InputContainer, name: str, stop: float) -> AudioClip:
     stream = container.streams.audio[0]
-    rate, resampler, channels, broken, late = stream.rate, None, 0, 0, 0
+    rate, resampler, channels, broken, late, start = stream.rate, None, 0, 0, 0, None
     pieces = bytearray()  # grows in place: an hour of sound is held once
     for packet in container.demux(stream):
         try:
@@ -153,21 +158,28 @@ def _decode_stream(container: av.container.InputContainer, name: str) -> AudioCl
                 late = round((frame.time or 0.0) * rate) - round(_picture_start(container, frame.time or 0.0) * rate)
                 layout = "mono" if channels == 1 else "stereo"
                 resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)  # scales every bit depth
+                start = frame.time
+            elif frame.time is not None and start is not None:
+                missing = round((frame.time - start) * rate) - len(pieces) // (4 * channels)
+                if 0.05 < missing / rate < MAX_GAP:  # silence keeps what follows beside its picture
+                    pieces += bytes(4 * channels * missing)
             for out in resampler.resample(frame):
                 pieces += out.to_ndarray().tobytes()
+        if resampler and len(pieces) / (4 * channels) + late >= stop * rate:
+            break
     for out in resampler.resample(None) if resampler else ():
         pieces += out.to_ndarray().tobytes()
     if broken and not pieces:
         raise AudioError(f"audio: expected {_EXPECTED}, but no sound in {name} could be decoded.")
     if broken:
-        logger.warning("audio: %d damaged packets of %s were left out.", broken, name)
+        logger.warning("audio: %d damaged packets of %s are silence now.", broken, name)
     samples = np.frombuffer(pieces, dtype=np.float32).reshape(-1, max(channels, 1))
     if "mp4" in container.format.name and stream.duration:  # an mp4 knows where the padding of its last block begins
         padding = len(samples) - round(float(stream.duration * stream.time_base) * rate)
         samples = samples[: len(samples) - padding] if 0 < padding <= 4096 else samples  # else the header is wrong
     if late:  # of a video: its sound begins after its picture, or before
         samples = np.pad(samples, ((late, 0), (0, 0))) if late > 0 else samples[-late:]
-    return AudioClip(samples, rate)
+    return AudioClip(samples[: round(min(stop * rate, len(samples)))], rate)
 
 
 def _picture_start(container: av.container.InputContainer, default: float) -> float:

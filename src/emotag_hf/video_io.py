@@ -1,4 +1,4 @@
-"""Video out and in: frames one at a time to h264 + AAC in an mp4, and back.
+"""Video out: frames one at a time to h264 + AAC in an mp4. `video_reader` is the way back.
 
 In: RGB frames, an `AudioClip`, what is known about how they were made. Out: a file that is complete or not there.
 """
@@ -9,9 +9,7 @@ import os
 import queue
 import secrets
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 import av
 import numpy as np
 
-from .audio_io import AudioClip, decode, resample
+from .audio_io import AudioClip, resample
 from .provenance import append_xmp, container_tags
 
 _BT709 = 1  # primaries, transfer and matrix share this number in H.273
@@ -238,58 +236,4 @@ def _for_aac(audio: AudioClip) -> AudioClip:
     return AudioClip(resample(audio.samples, audio.sampling_rate, rate), rate)
 
 
-@dataclass(frozen=True)
-class VideoClip:
-    """A video file.
-
-    Args:
-        path: where it is.
-        width, height, fps, num_frames: as its container says.
-        audio: its sound, aligned with the first frame, or None.
-        metadata: its container tags.
-    """
-
-    path: Path
-    width: int
-    height: int
-    fps: float
-    num_frames: int
-    audio: AudioClip | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
-
-    def frames(self) -> Iterator[np.ndarray]:
-        """RGB frames `[height, width, 3]` uint8, one at a time."""
-        with av.open(os.path.abspath(self.path)) as container:
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
-
-
-def read_video(path: str | os.PathLike) -> VideoClip:
-    """Reads what a video is and its sound; the frames are decoded as they are asked for.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no picture.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path: expected a video, but there is no file {path}.")
-    try:
-        with av.open(os.path.abspath(path)) as container:
-            video = container.streams.video[0]
-            clip = {
-                "width": video.width,
-                "height": video.height,
-                "fps": float(video.average_rate),
-                "num_frames": video.frames or round(float(video.average_rate) * container.duration / av.time_base),
-                "metadata": dict(container.metadata),
-            }
-            has_audio = bool(container.streams.audio)
-    except (av.error.FFmpegError, IndexError) as error:
-        raise ValueError(f"path: expected a video, but {path} holds no picture that can be decoded.") from error
-    with path.open("rb") as file:
-        audio = decode(file, str(path)) if has_audio else None
-    return VideoClip(path=path, audio=audio, **clip)
-
-
-__all__ = ["VideoClip", "VideoWriteError", "VideoWriter", "check_output", "read_video"]
+__all__ = ["VideoWriteError", "VideoWriter", "check_output"]
