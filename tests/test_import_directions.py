@@ -46,7 +46,7 @@ LAYERS = (
     ("features",),
     ("data", "training", "evaluation", "hub"),
     ("doctor",),
-    ("cli",),
+    ("cli", "cli_clips"),
 )
 
 # Packages that only these modules may import, at the top of the file or inside a function.

@@ -28,7 +28,14 @@ _LAZY = {
     "RiggedGaussians": "modeling_gaussians",
     "TalkingHeadOutput": "talking_head",
     "TalkingHeadPipeline": "pipeline_talking_head",
+    "ProcessedClip": "data.clip",
+    "FeatureOptions": "data.teachers",
+    "HeadTrack": "tracking.head_track",
     "default_model_path": "hub_paths",
+    "examine": "doctor",
+    "fit_head": "tracking.fit",
+    "prepare": "data.prepare",
+    "prepare_many": "data.prepare_many",
     "rasterize": "rendering",
     "read_provenance": "provenance",
     "sample_path": "hub_paths",
@@ -63,6 +70,11 @@ if TYPE_CHECKING:
     from .audio_io import AudioClip
     from .configuration_emotag import EmoTaGConfig, EmoTaGGaussiansConfig, EmoTaGHeadConfig, EmoTaGMotionConfig
     from .constants import EMOTIONS, EXPRESSION_NAMES
+    from .data.clip import ProcessedClip
+    from .data.prepare import prepare
+    from .data.prepare_many import prepare_many
+    from .data.teachers import FeatureOptions
+    from .doctor import examine
     from .hub_paths import default_model_path, sample_path
     from .modeling_emotag import EmoTaGModel
     from .modeling_gaussians import RiggedGaussians
@@ -75,3 +87,5 @@ if TYPE_CHECKING:
     from .provenance import read_provenance
     from .rendering import Camera, rasterize
     from .talking_head import TalkingHeadOutput
+    from .tracking.fit import fit_head
+    from .tracking.head_track import HeadTrack

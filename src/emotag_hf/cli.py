@@ -1,4 +1,4 @@
-"""The `emotag` command. In: words on the command line. Out: a video or facts, and one line that says what happened.
+"""The `emotag` command. In: words on the command line. Out: a video, a clip or facts, and what happened in a line.
 
 Exit codes: 0 done, 1 a fault of ours (with its traceback), 2 something the user can put right (one sentence), 130 ^C.
 """
@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from .cli_clips import add_commands
 from .constants import EMOTIONS
 
 _OPTIONS = ("emotion", "intensity", "seed", "fps", "size", "background")  # of `speak`, handed on as they are
@@ -27,6 +28,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `emotag`."""
     parser = _Parser(prog="emotag", description="Speech in, talking head out.")
+    parser.set_defaults(after_stop="nothing was left behind")
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -48,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="versions, back ends, licences of what is loaded")
     info.add_argument("--json", action="store_true", help="for programs")
     info.set_defaults(run=_info)
+    add_commands(commands)
     return parser
 
 
@@ -55,16 +58,15 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     args = build_parser().parse_args(argv)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except _USER_ERRORS as error:
         if args.debug:
             raise
         print(f"emotag: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("emotag: stopped; nothing was left behind.", file=sys.stderr)
+        print(f"emotag: stopped; {args.after_stop}.", file=sys.stderr)
         return 130
-    return 0
 
 
 def _speak(args: argparse.Namespace) -> None:

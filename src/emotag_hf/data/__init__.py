@@ -1,0 +1,1 @@
+"""The processed clip: what tracking and the teachers found in a video, in one folder; and how it is made."""

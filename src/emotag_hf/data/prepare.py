@@ -1,0 +1,142 @@
+"""From anybody's video to a processed clip, in one call: `prepare("me.mp4")`.
+
+In: a video of one person who speaks. Out: a folder with the picture cut to the face, the head fitted to every frame,
+and what the paper's teachers say (METHOD 3 to 5). `data.stages` has the steps, docs/processed_clip.md the folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..audio_io import AudioClip, load_audio
+from ..constants import MOTION_FPS
+from ..modeling_head import ParametricHead
+from ..video_reader import read_video
+from .clip import ProcessedClip
+from .sound_file import beginning
+from .stages import PrepareOptions, make_clip
+from .teachers import FeatureOptions, sha256
+from .writer import ClipWriter
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(
+    source: str | os.PathLike,
+    output: str | os.PathLike | None = None,
+    *,
+    audio: str | os.PathLike | None = None,
+    size: int = 512,
+    crop: str = "face",
+    face: int | None = None,
+    max_seconds: float = 300.0,
+    face_landmarker: str | os.PathLike | None = None,
+    head: ParametricHead | str | os.PathLike | None = None,
+    features: FeatureOptions | None = None,
+    license: str | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> ProcessedClip:
+    """Prepares a video for training.
+
+    It may be interrupted: what was finished lies in `<output>.partial` and is not done again. A clip that is there
+    already, made from the same video with the same options, is returned as it is.
+
+    Args:
+        source: the video: any format, size, rotation and frame rate. The clip has 25 frames per second.
+        output: the clip's folder; by default the video's name with `_clip`, beside it.
+        audio: a recording that belongs to the video and begins with it; by default the video's own sound.
+        size: pixels of the clip's shorter side, even.
+        crop: `"face"` cuts a square with head and some shoulder, or leaves a video that is framed like that as it is;
+            `"whole"` keeps the whole picture.
+        face: where several people are in the picture, whose, counted from the left (1, 2, ...); None takes the largest
+            and says so.
+        max_seconds: what is beyond is left out, and said.
+        face_landmarker: MediaPipe's face_landmarker.task, for blendshapes; by default that of EMOTAG_FACE_LANDMARKER or
+            of `emotag setup tracking`, if there is one.
+        head: the head to fit, or its asset file; None is the open head.
+        features: which teachers; see [`FeatureOptions`].
+        license: what the clip may be used for, as it stands in clip.json; None says nothing.
+        overwrite: replace a processed clip at `output` that differs. Anything else there is never touched.
+        progress: True and False show and hide bars; None shows them on a terminal.
+
+    Returns:
+        The clip. `clip.warnings` says what is not as it should be.
+
+    Raises:
+        FileNotFoundError, PermissionError: the video or a teacher's file cannot be read.
+        ValueError: (`VideoReadError`, `AudioError`, `ClipError`) no video, a single photo, no face in a second of it,
+            an option that cannot be; something else lies at `output`.
+        ImportError: MediaPipe is not installed, with the line that installs it.
+    """
+    options = PrepareOptions(
+        size=size,
+        crop=crop,
+        face=face,
+        face_landmarker=None if face_landmarker is None else os.fspath(face_landmarker),
+        features=features or FeatureOptions(),
+        license=license,
+    )
+    path = Path(source)
+    video = VideoSource(path, audio, max_seconds)
+    output = path.with_name(f"{path.stem}_clip") if output is None else output
+    if not isinstance(head, ParametricHead):
+        head = ParametricHead.from_asset(head)
+    return make_clip(video, options, output, head, overwrite=overwrite, progress=progress)
+
+
+class VideoSource:
+    """A video file as a [`Source`](stages.py): its pictures at 25 fps up to `max_seconds`, and its sound or another."""
+
+    def __init__(self, path: Path, audio: str | os.PathLike | None = None, max_seconds: float = 300.0):
+        if not max_seconds >= 1:
+            raise ValueError(f"max_seconds: expected at least 1 second, got {max_seconds}.")
+        self.path, self.name, self.max_seconds = path, path.name, float(max_seconds)
+        self._video = read_video(path)
+        self.width, self.height = self._video.width, self._video.height
+        # A frame more or less is rounding, not a longer video.
+        self.cut = self._video.duration > self.max_seconds + 1.5 / MOTION_FPS
+        self.num_frames = max(1, round(min(self._video.duration, self.max_seconds) * MOTION_FPS))
+        self._audio_path = None if audio is None else Path(audio)
+        # Before the work, in case it is no sound.
+        self._audio = None if audio is None else beginning(load_audio(audio), self.max_seconds + 1.0)
+
+    @property
+    def warnings(self) -> list[str]:
+        cut = [f"only the first {self.max_seconds:g} s of {self._video.duration:.0f} s are used"] if self.cut else []
+        return [*self._video.warnings, *cut]
+
+    def about(self) -> dict[str, Any]:
+        video = self._video
+        audio = self._audio_path
+        return {
+            "name": self.name,
+            "sha256": sha256(self.path),
+            "fps": video.fps,
+            "is_variable": video.is_variable,
+            "rotation": video.rotation,
+            "seconds": video.duration,
+            "span": self.max_seconds if self.cut else None,
+            "audio": None if audio is None else {"name": audio.name, "sha256": sha256(audio)},
+        }
+
+    def frames(self) -> Iterator[np.ndarray]:
+        return self._video.frames(MOTION_FPS, self.max_seconds if self.cut else None)
+
+    def mattes(self) -> None:
+        return None
+
+    def sound(self) -> AudioClip | None:
+        return self._audio or self._video.sound(self.max_seconds + 1.0)
+
+    def save_extra(self, writer: ClipWriter) -> None:
+        return None
+
+
+__all__ = ["FeatureOptions", "prepare"]

@@ -1,0 +1,211 @@
+"""Writes a processed clip so that it is whole or not there, and so that what was done before a stop stays done.
+
+In: the stages of `data.prepare`, one after the other. Out: the clip's folder. The work lies in `<name>.partial` beside
+it, with the finished stages in state.json, and takes the clip's name when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..import_utils import is_available
+from ..provenance import package_version
+from .clip import CLIP_JSON, FILES, FORMAT, FORMAT_VERSION, ClipError, ProcessedClip
+
+logger = logging.getLogger(__name__)
+
+LANDMARKS = "landmarks.safetensors"  # in the source picture: for the later stages, no part of the clip
+_STATE, _LOCK = "state.json", "lock"
+_OURS = frozenset({*FILES, CLIP_JSON, _STATE, _STATE + ".new", _LOCK, LANDMARKS})
+_STATE_FORMAT = "emotag-clip-state"
+
+
+class ClipWriter:
+    """A clip in the making; use it as a context manager.
+
+    Args:
+        target: the clip's folder. Only an empty folder or, with `overwrite`, a processed clip may be there already.
+        request: JSON values: everything that decides what the clip holds. The finished stages of an earlier attempt are
+            kept if its request was the same, else thrown away.
+        overwrite: replace the processed clip that is there.
+
+    After an error the work stays for the next attempt if a stage was finished and the error is not the input's own
+    (a ValueError); else it goes. Files that this format does not know are never deleted.
+
+    Raises:
+        ClipError: `target` holds something else; another process is at work on it.
+    """
+
+    def __init__(self, target: str | os.PathLike, request: dict[str, Any], overwrite: bool = False):
+        self.target = Path(target).absolute()
+        self.partial = self.target.with_name(self.target.name + ".partial")
+        self.request = json.loads(json.dumps(request))
+        self.overwrite = overwrite
+        self._stages: dict[str, Any] = {}
+
+    def existing(self) -> ProcessedClip | None:
+        """The clip that is at `target`, if it is the one that was asked for and need not be made again.
+
+        Raises:
+            ClipError: something else is there.
+        """
+        if not self.target.exists():
+            return None
+        if not self.target.is_dir():
+            raise ClipError(f"output: expected a folder or nothing, but {self.target} is a file; choose another name.")
+        if _is_empty(self.target):
+            return None
+        is_clip = (self.target / CLIP_JSON).is_file()
+        if self.overwrite or not is_clip:
+            strangers = _strangers(self.target)
+            if strangers or not is_clip:
+                found = ", ".join(strangers[:3]) or f"no {CLIP_JSON}"
+                raise ClipError(
+                    f"output: {self.target} is not a processed clip and nothing else (it holds {found}); "
+                    "choose another folder."
+                )
+            return None
+        try:
+            clip = ProcessedClip.open(self.target)
+            if clip.info.get("request") == self.request:
+                return clip
+            differs = "was made from another video or with other options"
+        except ClipError as error:
+            differs = f"is damaged ({error})"
+        raise ClipError(
+            f"output: the clip in {self.target} {differs}; choose another folder, or replace it with overwrite=True "
+            "(--overwrite)."
+        )
+
+    def __enter__(self) -> ClipWriter:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        if self.partial.exists():
+            if not self.partial.is_dir() or _strangers(self.partial):
+                raise ClipError(f"output: {self.partial} is in the way and not this program's; move it.")
+        self.partial.mkdir(exist_ok=True)
+        self._lock = _lock(self.partial / _LOCK)
+        state = _read_state(self.partial / _STATE)
+        if state.get("request") == self.request and state.get("version") == package_version():
+            self._stages = state["stages"]
+            if self._stages:
+                logger.info("%s: going on after %s.", self.target.name, ", ".join(self._stages))
+        else:
+            if state:
+                logger.warning("%s: unfinished work on another video or with other options is discarded.", self.partial)
+            for name in _OURS - {_LOCK}:
+                (self.partial / name).unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is not None and (not self._stages or issubclass(kind, ValueError)):
+            _remove(self.partial)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def path(self, name: str) -> Path:
+        """Where a stage writes its file; `name` is one of the format's."""
+        if name not in _OURS:
+            raise ValueError(f"name: expected one of {sorted(_OURS)}, got {name!r}.")
+        return self.partial / name
+
+    def done(self, stage: str) -> bool:
+        """Whether a stage was finished, now or in an earlier attempt."""
+        return stage in self._stages
+
+    def info(self, stage: str) -> Any:
+        """What `finish` was told about a stage."""
+        return self._stages[stage]
+
+    def finish(self, stage: str, info: Any = None, files: tuple[str, ...] = ()) -> None:
+        """Records that a stage is done, with JSON values for the later ones; its files are safe on disk by then."""
+        for name in files:
+            _sync(self.path(name))
+        self._stages[stage] = json.loads(json.dumps(info))
+        state = {"format": _STATE_FORMAT, "version": package_version(), "request": self.request, "stages": self._stages}
+        new = self.partial / (_STATE + ".new")
+        new.write_text(json.dumps(state), encoding="utf-8")
+        _sync(new)
+        os.replace(new, self.partial / _STATE)
+
+    def publish(self, info: dict[str, Any]) -> ProcessedClip:
+        """Writes clip.json and gives the folder its name. `info` is clip.json without format, request and files."""
+        files = {name: (self.partial / name).stat().st_size for name in FILES if (self.partial / name).is_file()}
+        head = {"format": FORMAT, "format_version": FORMAT_VERSION}
+        content = head | info | {"request": self.request, "files": files}
+        (self.partial / CLIP_JSON).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        _sync(self.partial / CLIP_JSON)
+        ProcessedClip.open(self.partial)  # what cannot be opened is not published
+        if self.target.exists():
+            self.existing()  # something may have come there in the meantime
+            _remove(self.target)
+        os.rename(self.partial, self.target)
+        _sync(self.target.parent)
+        for name in (_STATE, LANDMARKS, _LOCK):  # only now: until the renaming they are needed to go on
+            (self.target / name).unlink(missing_ok=True)
+        return ProcessedClip.open(self.target)
+
+
+def _strangers(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.name not in _OURS or not entry.is_file())
+
+
+def _is_empty(folder: Path) -> bool:
+    return next(folder.iterdir(), None) is None
+
+
+def _remove(folder: Path) -> None:
+    """Deletes our files in a folder, and the folder if nothing else is in it."""
+    for name in _OURS:
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    whole = isinstance(state, dict) and state.get("format") == _STATE_FORMAT and isinstance(state.get("stages"), dict)
+    return state if whole else {}
+
+
+def _sync(path: Path) -> None:
+    """Makes the system write a file or folder to disk now: a power cut must not leave a finished stage half-written."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock(path: Path) -> int | None:
+    """Holds a lock that ends with the process. None where the system has none of this kind (Windows)."""
+    if not is_available("fcntl"):
+        return None
+    import fcntl
+
+    handle = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise ClipError(f"output: another process is preparing {path.parent.stem}; wait for it.") from error
+    except OSError:  # a network drive without locks
+        os.close(handle)
+        return None
+    return handle
+
+
+__all__ = ["ClipWriter", "LANDMARKS"]

@@ -1,0 +1,456 @@
+"""From a video to a processed clip: framing, stages, stops and goes, bad input. The face here is a fitted head's own
+landmarks on a plain picture; tests/test_prepare_real.py does it with a face that is seen."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from emotag_hf.audio_io import AudioClip
+from emotag_hf.constants import ACTION_UNITS
+from emotag_hf.data import prepare_many as many
+from emotag_hf.data import stages
+from emotag_hf.data.clip import CLIP_JSON, ClipError, ProcessedClip
+from emotag_hf.data.framing import choose_crop
+from emotag_hf.data.prepare import prepare
+from emotag_hf.data.prepare_many import clip_names, find_videos, prepare_many
+from emotag_hf.data.teachers import FeatureOptions
+from emotag_hf.features.geometry import head_geometry
+from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.outputs import FlameMotion
+from emotag_hf.rendering.cameras import Camera
+from emotag_hf.tracking.head_track import FaceLandmarks, HeadTrack
+from emotag_hf.video_io import VideoWriter
+from emotag_hf.video_reader import VideoReadError
+
+WIDTH, HEIGHT = 320, 240
+HEAD = ParametricHead.from_asset()
+
+
+def sound(seconds: float, rate: int = 16000) -> AudioClip:
+    time = np.arange(int(seconds * rate)) / rate
+    return AudioClip((0.3 * np.sin(2 * np.pi * 220 * time) * (np.sin(9 * time) > 0)).astype(np.float32)[:, None], rate)
+
+
+def make_video(path, seconds: float = 1.6, fps: float = 25, size=(WIDTH, HEIGHT), audio: AudioClip | None = None):
+    """A picture in which something moves, with sound."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    with VideoWriter(path, *size, fps, audio=audio) as writer:
+        for i in range(round(seconds * fps)):
+            disc = np.hypot(x - size[0] / 2 - 3 * np.sin(i), y - size[1] / 2) < size[1] * 0.3
+            frame = np.stack([x * 255 // size[0], y * 255 // size[1], np.full_like(x, 60)], -1).astype(np.uint8)
+            frame[disc] = (200, 150, 120 + i % 50)
+            writer.write(frame)
+    return path
+
+
+def moves(count: int) -> FlameMotion:
+    """Nodding and talking."""
+    motion = FlameMotion.zeros(count)
+    time = torch.arange(count) / 25
+    motion.jaw_pose[:, 0] = 0.1 + 0.1 * torch.sin(9 * time)
+    motion.rotation[:, 1] = 0.1 * torch.sin(3 * time)
+    return motion
+
+
+def landmarks_of(
+    count: int, width: int = WIDTH, height: int = HEIGHT, size: float = 1.0, x: float = 0.0, y: float = 0.0
+):
+    """MediaPipe's points of a nodding, talking head, as a camera sees it; `size` 1 is the face of a portrait, `x` and
+    `y` shift it in parts of the picture's height."""
+    camera = Camera.portrait((width, height), distance=1.44 / size, focal=4.0 * min(width, height))
+    motion = moves(count)
+    with torch.no_grad():
+        vertices = HEAD(**motion.head_inputs()).vertices
+        points = HEAD.landmarks(vertices)
+        eyes = [vertices[:, torch.as_tensor(HEAD.region(n))].mean(1, keepdim=True) for n in ("right_eye", "left_eye")]
+        points = torch.cat([points, *(eye.expand(-1, 5, -1) for eye in eyes)], 1)
+        seen = points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
+    pixels = seen[..., :2] / seen[..., 2:] * camera.K[0, 0] + camera.K[:2, 2] + height * torch.tensor([x, y])
+    depth = (seen[..., 2:] - seen[..., 2:].mean(1, keepdim=True)) * camera.K[0, 0] / seen[..., 2:]
+    found = np.ones(count, bool)
+    points = torch.cat([pixels, depth], -1).numpy().astype(np.float32)
+    return FaceLandmarks(points, found, np.ones(count, np.int32), width, height)
+
+
+@pytest.fixture
+def tracker(monkeypatch):
+    """Stands in for MediaPipe and for the fit; `calls` counts, `missing` are frames without a face, `size` is the
+    face's."""
+    state = types.SimpleNamespace(calls=0, missing=(), size=1.0)
+
+    def track_landmarks(frames, width, height, *, fps=25.0, face=None, face_landmarker=None):
+        state.calls += 1
+        found = landmarks_of(sum(1 for _ in frames), width, height, state.size)
+        gone = np.isin(np.arange(len(found)), list(state.missing))
+        found.points[gone], found.found[gone], found.num_faces[gone] = np.nan, False, 0
+        return found
+
+    monkeypatch.setattr("emotag_hf.tracking.landmarks.track_landmarks", track_landmarks)
+
+    def fit_head(landmarks, camera=None, head=None):
+        """The motion that `landmarks_of` has, at once: the fit has tests of its own."""
+        found = torch.from_numpy(landmarks.found)
+        points = torch.from_numpy(landmarks.points)
+        error = torch.ones(len(found)).where(found, torch.nan)
+        track = HeadTrack(
+            moves(len(found)), torch.zeros(60), camera, found, error, error + 0, error + 1, points, HEAD.sha256
+        )
+        return replace(track, confidence=found.float())
+
+    monkeypatch.setattr("emotag_hf.tracking.fit.fit_head", fit_head)
+
+    class Matte:
+        """A disc."""
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def matte(self, frame):
+            y, x = np.mgrid[: frame.shape[0], : frame.shape[1]]
+            return (255 * (np.hypot(x - frame.shape[1] / 2, y - frame.shape[0] / 2) < frame.shape[0] / 3)).astype(
+                np.uint8
+            )
+
+    monkeypatch.setattr("emotag_hf.tracking.masks.PersonMatte", Matte)
+    return state
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """1.6 s with 1.7 s of sound."""
+    return make_video(tmp_path_factory.mktemp("videos") / "anna.mp4", audio=sound(1.7))
+
+
+def quick(source, output=None, **options) -> ProcessedClip:
+    return prepare(source, output, **{"size": 128, "progress": False} | options)
+
+
+# Framing
+
+
+def test_face_is_framed_like_published_clips():
+    """A small face in a wide picture is cut to a square in which it takes half the height, slightly low."""
+    crop, warnings = choose_crop(landmarks_of(20, 1920, 1080, size=0.5), 512)
+    points = crop.to_crop(landmarks_of(20, 1920, 1080, size=0.5).points)[..., :2]
+    height = np.median(np.ptp(points[..., 1], axis=1)) / 512
+    middle = (points.min(1) + points.max(1)).mean(0) / 2 / 512
+    assert 0.46 < height < 0.54 and abs(middle[0] - 0.5) < 0.02 and 0.51 < middle[1] < 0.57
+    assert (crop.width, crop.height, crop.window_width) == (512, 512, crop.window_height) and not warnings
+
+
+def test_what_is_framed_already_stays():
+    """A square picture of a large face is taken whole; a wide one gives the square of its full height."""
+    crop, _ = choose_crop(landmarks_of(20, 512, 512), 512)
+    assert (crop.x, crop.y, crop.window_width, crop.window_height) == (0, 0, 512, 512)
+    crop, _ = choose_crop(landmarks_of(20, 1920, 1080, size=0.9), 512)
+    assert crop.window_width == crop.window_height == 1080 and crop.y == 0
+
+
+@pytest.mark.parametrize("place", [(-0.75, -0.35), (0.8, 0.3)])
+def test_window_stays_inside(place):
+    """A face at the border shifts the window, it does not reach outside the picture."""
+    crop, _ = choose_crop(landmarks_of(20, 1920, 1080, 0.4, *place), 512)
+    assert crop.x >= 0 and crop.y >= 0
+    assert crop.x + crop.window_width <= 1920 and crop.y + crop.window_height <= 1080
+
+
+def test_wandering_face_is_never_cut():
+    """Who walks through the picture gets a window that holds the whole way."""
+    found = landmarks_of(50, 1280, 720, 0.3)
+    found.points[..., 0] += np.linspace(-150, 150, 50, dtype=np.float32)[:, None]
+    crop, _ = choose_crop(found, 256)
+    points = crop.to_crop(found.points)[..., :2]
+    assert points.min() > 0 and points.max() < 256
+
+
+def test_outliers_do_not_move_the_window():
+    """One frame in fifty with landmarks somewhere else changes next to nothing."""
+    found = landmarks_of(100, 1920, 1080, 0.5)
+    wrong = landmarks_of(100, 1920, 1080, 0.5)
+    wrong.points[40] += 600
+    a, b = choose_crop(found, 512)[0], choose_crop(wrong, 512)[0]
+    assert abs(a.x - b.x) < 20 and abs(a.window_width - b.window_width) < 40
+
+
+def test_whole_picture_and_few_pixels():
+    """crop="whole" keeps the shape of the picture; a face of few pixels is said so."""
+    crop, _ = choose_crop(landmarks_of(20, 1920, 1080), 512, "whole")
+    assert (crop.width, crop.height, crop.window_width) == (910, 512, 1920)
+    crop, warnings = choose_crop(landmarks_of(20, 224, 224), 512)
+    assert crop.width == 512 and "Record closer" in warnings[0]
+
+
+# The whole way
+
+
+def test_prepare(video, tmp_path, tracker):
+    """Everything of a clip is there, of the right length, and says where it comes from."""
+    clip = quick(video, tmp_path / "clip", license="mine alone")
+    assert clip.num_frames == 40 and len(clip.track) == 40 and clip.track.valid.all()
+    assert clip.frame(0).shape == (128, 128, 3) and clip.matte(39).shape == (128, 128)
+    assert torch.equal(clip.camera.K, clip.track.camera.K)
+    picture, known = clip.background
+    assert picture.shape == (128, 128, 3) and 0 < known.sum() < 128 * 128
+    assert clip.features["action_units"].shape == (40, len(ACTION_UNITS))
+    assert torch.allclose(clip.features["emotion"].sum(1), torch.ones(40), atol=1e-5)
+    assert clip.features["identity"].shape == (512,) and len(clip.features["input_features"]) == 160
+    assert set(clip.feature_sources) == {
+        "action_units", "emotion", "identity", "input_features", "depth", "normals",
+    }  # fmt: skip
+    assert len(clip.audio.samples) == 25600 and clip.audio_offset is not None
+    assert clip.info["source"]["name"] == "anna.mp4" and clip.info["license"] == "mine alone"
+    assert clip.warnings == ["The sound goes on after the last picture; that part is left out."]
+    assert [p.name for p in tmp_path.iterdir()] == ["clip"]
+
+
+def test_sound_fits_the_pictures(tmp_path, tracker):
+    """The sound is the video's own, sample for sample, and begins with the first picture."""
+    audio = sound(1.6, 48000)
+    path = make_video(tmp_path / "v.mp4", audio=audio)
+    clip = quick(path)
+    from emotag_hf.video_reader import read_video
+
+    truth = read_video(path).audio.samples[: len(clip.audio.samples)]
+    assert clip.audio.sampling_rate == 48000 and np.abs(clip.audio.samples - truth).max() < 2**-22
+    assert clip.path == tmp_path / "v_clip"
+
+
+def test_crop_maps_back(video, tmp_path, tracker):
+    """Landmarks of the track, taken back through the crop, are where they were in the source."""
+    tracker.size = 0.5
+    clip = quick(video, tmp_path / "clip")
+    assert clip.crop.window_width < HEIGHT
+    back = clip.crop.to_source(clip.track.landmarks.numpy())
+    assert np.abs(back - landmarks_of(40, size=0.5).points).max() < 0.01
+
+
+def test_frame_rates(tmp_path, tracker):
+    """30 frames a second become 25, as long as before."""
+    clip = quick(make_video(tmp_path / "v.mp4", 2.0, 30))
+    assert clip.num_frames == 50 and clip.info["source"]["fps"] == pytest.approx(30)
+
+
+def test_no_sound(tmp_path, tracker):
+    """A silent film is prepared with a word about it."""
+    clip = quick(make_video(tmp_path / "v.mp4"))
+    assert clip.audio is None and clip.audio_offset is None and "input_features" not in clip.features
+    assert "There is no sound" in clip.warnings[0]
+
+
+def test_separate_sound(tmp_path, tracker):
+    """A recording beside the video is the clip's sound; if it ends early that is said; a bad one is refused first."""
+    from emotag_hf.data.sound_file import write_flac
+
+    path = make_video(tmp_path / "v.mp4", audio=sound(1.6))
+    write_flac(tmp_path / "beside.flac", sound(1.2, 44100))
+    clip = quick(path, audio=tmp_path / "beside.flac")
+    assert clip.audio.sampling_rate == 44100 and clip.audio.duration == pytest.approx(1.2)
+    assert "0.40 s before the last picture" in clip.warnings[0]
+    assert clip.info["source"]["audio"]["name"] == "beside.flac" and len(clip.features["input_features"]) == 160
+    (tmp_path / "bad.wav").write_text("no sound")
+    calls = tracker.calls
+    with pytest.raises(ValueError, match="audio: expected"):
+        quick(path, tmp_path / "other", audio=tmp_path / "bad.wav")
+    assert tracker.calls == calls
+
+
+def test_max_seconds(tmp_path, tracker):
+    """What is too long is cut, and said so; the sound with it, without a second word."""
+    clip = quick(make_video(tmp_path / "v.mp4", 3.0, audio=sound(3.0)), max_seconds=2)
+    assert clip.num_frames == 50 and len(clip.audio.samples) == 32000
+    assert clip.warnings == ["Only the first 2 s of 3 s are used."]
+
+
+def test_broken_off(tmp_path, tracker):
+    """A file that ends half-way gives the clip of what is there, and says where it ends."""
+    path = make_video(tmp_path / "v.mp4", 3.0, audio=sound(3.0))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * 0.7)])
+    clip = quick(path)
+    assert 30 <= clip.num_frames < 70 and len(clip.track) == clip.num_frames
+    assert any("breaks off" in sentence or "damaged" in sentence for sentence in clip.warnings), clip.warnings
+
+
+def test_depth_and_normals(video, tmp_path, tracker, monkeypatch):
+    """A teacher's relative depth comes back in metres, and its normals in the camera's axes, whatever its own are."""
+    tracker.missing = [7]
+    truth = {}
+
+    class Teacher:
+        def __init__(self, model_id):
+            self.source = model_id
+
+        def __call__(self, frames):
+            for i, frame in enumerate(frames):
+                assert frame.shape == (128, 128, 3)
+                yield truth[self.source][i]
+
+    plain = quick(video, tmp_path / "plain")
+    seen = head_geometry(plain.track, range(40), HEAD)
+    truth["someone/depth"] = seen.depth * 0.3 - 7.0
+    truth["someone/normals"] = seen.normals * np.float32([1, -1, -1])
+    monkeypatch.setattr("emotag_hf.features.geometry.DepthTeacher", Teacher)
+    monkeypatch.setattr("emotag_hf.features.geometry.NormalTeacher", Teacher)
+    clip = quick(video, tmp_path / "clip", features=FeatureOptions(depth="someone/depth", normals="someone/normals"))
+    assert plain.depth(0) is None and plain.feature_sources["depth"] == "fitted head"
+    assert clip.feature_sources["depth"] == "someone/depth" and clip.feature_sources["normals"] == "someone/normals"
+    for i in (0, 39):
+        inside = seen.mask[i]
+        assert np.abs(clip.depth(i) - seen.depth[i])[inside].max() < 2e-4
+        assert (clip.normals(i) * seen.normals[i]).sum(-1)[inside].min() > 0.99
+    assert not clip.depth(7).any() and not clip.normals(7).any()
+
+
+def test_face_leaves_for_a_while(video, tmp_path, tracker):
+    """Frames without a face are flagged and counted, not smoothed over."""
+    tracker.missing = range(20, 28)
+    clip = quick(video, tmp_path / "clip")
+    assert torch.where(~clip.track.valid)[0].tolist() == list(range(20, 28))
+    assert "No face in 8 of 40 frames, first at 0.8 s." in clip.warnings
+
+
+def test_too_little_face(video, tmp_path, tracker):
+    """Less than a second of face is an error that says how much there was, and leaves nothing behind."""
+    tracker.missing = range(3, 40)
+    with pytest.raises(ClipError, match="in 3 of the 40 of anna.mp4"):
+        quick(video, tmp_path / "clip")
+    assert not any(tmp_path.iterdir())
+
+
+def test_bad_options(video, tmp_path):
+    """Options are judged before any work."""
+    for options, message in (
+        ({"size": 33}, "size: expected an even"),
+        ({"size": 20}, "size: expected an even"),
+        ({"crop": "tight"}, "crop: expected"),
+        ({"face": 0}, "face: expected"),
+        ({"max_seconds": 0.2}, "max_seconds: expected"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            quick(video, tmp_path / "clip", **options)
+    with pytest.raises(ValueError, match="action_units: expected"):
+        FeatureOptions(action_units="magic")
+    with pytest.raises(FileNotFoundError, match="emotion: expected a teacher's file"):
+        quick(video, tmp_path / "clip", features=FeatureOptions(emotion="nowhere.csv"))
+    with pytest.raises(FileNotFoundError, match="no file"):
+        quick(tmp_path / "nowhere.mp4")
+    (tmp_path / "text.mp4").write_text("hello")
+    with pytest.raises(VideoReadError):
+        quick(tmp_path / "text.mp4")
+    assert [p.name for p in tmp_path.iterdir()] == ["text.mp4"]
+
+
+# Stopping and going on
+
+
+def test_goes_on_after_a_stop(video, tmp_path, tracker, monkeypatch, caplog):
+    """A stop in a late stage costs that stage only: landmarks are not tracked and pictures not written again."""
+    make = stages.make_features
+    monkeypatch.setattr(stages, "make_features", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        quick(video, tmp_path / "clip")
+    partial = tmp_path / "clip.partial"
+    assert not (tmp_path / "clip").exists()
+    stamp = (partial / "video.mp4").stat().st_mtime_ns
+    monkeypatch.setattr(stages, "make_features", make)
+    with caplog.at_level(logging.INFO):
+        clip = quick(video, tmp_path / "clip")
+    assert tracker.calls == 1 and (clip.path / "video.mp4").stat().st_mtime_ns == stamp
+    assert "going on after landmarks, track, pictures, sound" in caplog.text and not partial.exists()
+    assert clip.warnings == ["The sound goes on after the last picture; that part is left out."]  # kept over the stop
+
+
+def test_the_same_again_is_free(video, tmp_path, tracker):
+    """A clip that is there is returned; another option needs overwrite, which then replaces it."""
+    clip = quick(video, tmp_path / "clip")
+    shutil.copy(video, tmp_path / "renamed.mp4")
+    assert quick(tmp_path / "renamed.mp4", tmp_path / "clip").info == clip.info and tracker.calls == 1
+    with pytest.raises(ClipError, match="--overwrite"):
+        quick(video, tmp_path / "clip", size=64)
+    assert quick(video, tmp_path / "clip", size=64, overwrite=True).crop.width == 64
+
+
+def test_disk_full(video, tmp_path, tracker, monkeypatch):
+    """An error of the machine keeps the finished stages and shows itself."""
+    monkeypatch.setattr(stages, "write_flac", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        quick(video, tmp_path / "clip")
+    state = json.loads((tmp_path / "clip.partial" / "state.json").read_text())
+    assert list(state["stages"]) == ["landmarks", "track", "pictures"]
+
+
+# Many
+
+
+def test_names_and_shards(tmp_path):
+    """Names are the videos' own, and shards of n machines cover each video once, always the same."""
+    for name in ("b.mp4", "a.mov", "a.mp4", "notes.txt", "C.MKV"):
+        (tmp_path / name).write_text("")
+    named = clip_names(find_videos(tmp_path))
+    assert [(p.name, n) for p, n in named] == [("C.MKV", "C"), ("a.mov", "a_mov"), ("a.mp4", "a_mp4"), ("b.mp4", "b")]
+    assert find_videos(str(tmp_path / "a.*")) == [tmp_path / "a.mov", tmp_path / "a.mp4"]
+    shards = [[r.source.name for r in prepare_many(tmp_path, tmp_path / "out", shard=(i, 3))] for i in range(3)]
+    assert sorted(sum(shards, [])) == ["C.MKV", "a.mov", "a.mp4", "b.mp4"] and shards[0] == ["C.MKV", "b.mp4"]
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.mp4").write_text("")
+    with pytest.raises(ValueError, match="different names"):
+        clip_names(find_videos([tmp_path / "b.mp4", tmp_path / "sub" / "b.mp4"]))
+
+
+def test_one_failure_stops_nobody(video, tmp_path, tracker, caplog):
+    """Broken videos among good ones: each has its own result, and a second run only does what is missing."""
+    shutil.copy(video, tmp_path / "1.mp4")
+    (tmp_path / "2.mp4").write_text("broken")
+    shutil.copy(video, tmp_path / "3.mp4")
+    with caplog.at_level(logging.INFO):
+        results = prepare_many(tmp_path, tmp_path / "clips", progress=False, size=128)
+    assert [r.ok for r in results] == [True, False, True] and "expected a video" in results[1].error
+    assert "2 of 3 videos prepared, 1 failed" in caplog.text
+    assert ProcessedClip.open(results[0].path).num_frames == 40 and results[0].warnings
+    shutil.copy(video, tmp_path / "2.mp4")
+    assert (
+        all(r.ok for r in prepare_many(tmp_path, tmp_path / "clips", progress=False, size=128)) and tracker.calls == 3
+    )
+
+
+def test_killed_process_stops_nobody(video, tmp_path, monkeypatch):
+    """A process that dies without a word (out of memory) is a result with an error; the next ones still run."""
+    for name in ("1.mp4", "2.mp4", "3.mp4"):
+        shutil.copy(video, tmp_path / name)
+    monkeypatch.setattr(many, "_work", os.abort)  # takes no arguments: dies at once
+    before = dict(os.environ)
+    results = prepare_many(tmp_path, tmp_path / "clips", workers=2, progress=False)
+    assert len(results) == 3 and all("ended with exit code" in r.error for r in results)
+    assert dict(os.environ) == before
+
+
+def test_many_bad_arguments(tmp_path, video):
+    """What can never work is said before anything starts."""
+    for shard in ((3, 3), (-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match="shard: expected"):
+            prepare_many(video, tmp_path, shard=shard)
+    with pytest.raises(ValueError, match="workers: expected"):
+        prepare_many(video, tmp_path, workers=0)
+    with pytest.raises(TypeError, match="unknown option sise"):
+        prepare_many(video, tmp_path, sise=3)
+    with pytest.raises(FileNotFoundError, match="found none"):
+        prepare_many(tmp_path / "nowhere*", tmp_path)
+
+
+def test_clip_json_is_plain(video, tmp_path, tracker):
+    """clip.json is readable JSON without paths of the machine."""
+    clip = quick(video, tmp_path / "clip")
+    text = (clip.path / CLIP_JSON).read_text()
+    assert str(tmp_path) not in text and "NaN" not in text and json.loads(text)["format_version"] == 1
