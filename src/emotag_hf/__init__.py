@@ -32,8 +32,10 @@ _LAZY = {
     "FeatureOptions": "data.teachers",
     "HeadTrack": "tracking.head_track",
     "default_model_path": "hub_paths",
+    "clips_dataset": "data.dataset",
     "examine": "doctor",
     "fit_head": "tracking.fit",
+    "import_vhap": "data.vhap",
     "prepare": "data.prepare",
     "prepare_many": "data.prepare_many",
     "rasterize": "rendering",
@@ -71,9 +73,11 @@ if TYPE_CHECKING:
     from .configuration_emotag import EmoTaGConfig, EmoTaGGaussiansConfig, EmoTaGHeadConfig, EmoTaGMotionConfig
     from .constants import EMOTIONS, EXPRESSION_NAMES
     from .data.clip import ProcessedClip
+    from .data.dataset import clips_dataset
     from .data.prepare import prepare
     from .data.prepare_many import prepare_many
     from .data.teachers import FeatureOptions
+    from .data.vhap import import_vhap
     from .doctor import examine
     from .hub_paths import default_model_path, sample_path
     from .modeling_emotag import EmoTaGModel

@@ -25,7 +25,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
     prepare = commands.add_parser("prepare", help="track a video: a processed clip for training")
-    prepare.add_argument("videos", nargs="+", metavar="VIDEO", help="a video; several, or a folder of them")
+    prepare.add_argument("videos", nargs="+", metavar="VIDEO", help="a video, several, a folder, or a VHAP export")
     prepare.add_argument(
         "-o", "--output", metavar="DIR",
         help="the clip's folder (default: VIDEO_clip beside it); with several videos, the folder that holds the clips",
@@ -75,20 +75,28 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _prepare(args: argparse.Namespace) -> int:
     from .data.teachers import FeatureOptions
+    from .data.vhap import is_vhap_export
 
     features = {f.name: v for f in fields(FeatureOptions) if (v := getattr(args, f.name)) is not None}
     options = {name: getattr(args, name) for name in _OPTIONS} | {"features": FeatureOptions(**features)}
     if args.json or args.quiet:
         options["progress"] = False
-    if len(args.videos) == 1 and not Path(args.videos[0]).is_dir():
-        return _prepare_one(args, options)
-    return _prepare_all(args, options)
+    _hush()
+    source = Path(args.videos[0])
+    if len(args.videos) > 1 or (source.is_dir() and not is_vhap_export(source)):
+        return _prepare_all(args, options)
+    return _prepare_one(args, options)
 
 
 def _prepare_one(args: argparse.Namespace, options: dict) -> int:
     from .data.prepare import prepare
+    from .data.vhap import import_vhap
 
-    clip = prepare(args.videos[0], args.output, **options)
+    if Path(args.videos[0]).is_dir():
+        del options["face"]  # the export follows one person
+        clip = import_vhap(args.videos[0], args.output, **options)
+    else:
+        clip = prepare(args.videos[0], args.output, **options)
     track = clip.track
     facts = {
         "clip": str(clip.path),
@@ -132,6 +140,7 @@ def _prepare_all(args: argparse.Namespace, options: dict) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from .doctor import examine, render_text, write_page
 
+    _hush()
     report = examine(args.video, audio=args.audio, face=args.face, max_seconds=args.max_seconds)
     if args.output:
         write_page(report, args.output)
@@ -142,6 +151,12 @@ def _doctor(args: argparse.Namespace) -> int:
         if args.output:
             print(f"with pictures: {args.output}")
     return 0
+
+
+def _hush() -> None:
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # a moment of loading needs no bar of its own
 
 
 def _setup(args: argparse.Namespace) -> int:
