@@ -11,12 +11,14 @@ from emotag_hf.modeling_head import ParametricHead, rotation_matrix
 from emotag_hf.outputs import FlameMotion
 from emotag_hf.tracking.fit import HELD_OUT, FitOptions, default_camera, fit_head
 from emotag_hf.tracking.head_track import FaceLandmarks, HeadTrack
+from emotag_hf.tracking.landmark_bias import bias_pixels
 from emotag_hf.tracking.landmark_model import LandmarkModel
 from emotag_hf.tracking.lids import settle_lids
 from emotag_hf.tracking.neck import rotation_to_axis_angle, share_with_neck
 from emotag_hf.tracking.solver import FrameState
 
 SIZE = 512
+EXACT = FitOptions(unbias=False)  # these landmarks come from the head itself, not from MediaPipe
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def talking(count: int = 50) -> FlameMotion:
 def known(head):
     shape = torch.randn(head.num_shape, generator=torch.Generator().manual_seed(1))
     motion = talking()
-    return shape, motion, fit_head(as_landmarks(head, shape, motion, noise=0.5), head=head)
+    return shape, motion, fit_head(as_landmarks(head, shape, motion, noise=0.5), head=head, options=EXACT)
 
 
 def whole_rotation(motion: FlameMotion) -> torch.Tensor:
@@ -138,9 +140,9 @@ def test_held_out_landmarks(known):
 def test_held_out_landmarks_are_left_out(head):
     """Nothing that the fit gives depends on the held-out landmarks, except their own error and the first alignment."""
     landmarks = as_landmarks(head, torch.zeros(60), talking(8))
-    track = fit_head(landmarks, head=head)
+    track = fit_head(landmarks, head=head, options=EXACT)
     landmarks.points[:, HELD_OUT, :2] += 7.0
-    other = fit_head(landmarks, head=head)
+    other = fit_head(landmarks, head=head, options=EXACT)
     assert other.held_out_error.min() > 5 and (other.error - track.error).abs().max() < 0.3
     assert (other.motion.rotation - track.motion.rotation).abs().max() < 0.01
 
@@ -150,28 +152,47 @@ def test_profile_and_wide_mouth(head):
     motion = FlameMotion.zeros(6)
     motion.rotation[:, 1] = 1.05
     motion.jaw_pose[:, 0] = torch.linspace(0.25, 0.4, 6)
-    track = fit_head(as_landmarks(head, torch.zeros(60), motion, noise=0.5), head=head)
+    track = fit_head(as_landmarks(head, torch.zeros(60), motion, noise=0.5), head=head, options=EXACT)
     error = rotation_to_axis_angle(whole_rotation(motion).transpose(1, 2) @ whole_rotation(track.motion)).norm(dim=-1)
     assert error.rad2deg().max() < 4 and (track.motion.jaw_pose[:, 0] - motion.jaw_pose[:, 0]).abs().max() < 0.1
 
 
 def test_frames_without_a_face_are_flagged(head):
-    """A face that leaves: no error there, no trust, the neighbours' motion; a face of scrambled points is flagged too."""
+    """A face that leaves: no error there, no trust, the motion next to it; scrambled points are flagged as well."""
     landmarks = as_landmarks(head, torch.zeros(60), talking(30))
     landmarks.points[10:15], landmarks.found[10:15] = np.nan, False
     scrambled = np.random.default_rng(0).permutation(468)
     landmarks.points[20, :468] = landmarks.points[20, scrambled]
-    track = fit_head(landmarks, head=head)
+    track = fit_head(landmarks, head=head, options=EXACT)
     assert not track.valid[10:15].any() and not track.valid[20]
     assert track.valid.sum() == 24 and track.confidence[10:15].max() == 0 and track.error[10:15].isnan().all()
     assert all(torch.isfinite(getattr(track.motion, name)).all() for name in MOTION_DIMS)
     assert torch.equal(track.motion.expression[11], track.motion.expression[9])
 
 
+def test_known_offsets_are_taken_off(head):
+    """MediaPipe's points are off in a way that is known: with it taken off, such points are met as well as true ones,
+    and a turned head is not taken for another turn."""
+    motion = talking(20)
+    landmarks = as_landmarks(head, torch.zeros(60), motion)
+    rotation = rotation_matrix(motion.rotation)
+    with torch.no_grad():
+        joints = head().joints[0]
+    place = motion.translation + joints[0] - (rotation @ joints[0])
+    landmarks.points[:, :468, :2] += bias_pixels(rotation, place, default_camera(SIZE, SIZE)).numpy()
+    with_it, without = (fit_head(landmarks, head=head, options=FitOptions(unbias=u)) for u in (True, False))
+    assert with_it.held_out_error.median() < 0.25 < 0.5 < without.held_out_error.median()
+    turned = [
+        rotation_to_axis_angle(rotation.transpose(1, 2) @ whole_rotation(track.motion)).norm(dim=-1).rad2deg()
+        for track in (with_it, without)
+    ]
+    assert turned[0].max() < 0.7 and turned[0].mean() < turned[1].mean()
+
+
 def test_chunks_do_not_matter(head):
     """The cost per frame is flat because frames are solved in chunks; the chunk's size changes nothing."""
     landmarks = as_landmarks(head, torch.zeros(60), talking(20), noise=0.5)
-    whole, parts = (fit_head(landmarks, head=head, options=FitOptions(chunk=c)).motion for c in (64, 7))
+    whole, parts = (fit_head(landmarks, head=head, options=FitOptions(chunk=c, unbias=False)).motion for c in (64, 7))
     assert (whole.expression - parts.expression).abs().max() < 0.02
     assert (whole.rotation - parts.rotation).abs().max() < 1e-3
 
@@ -180,7 +201,7 @@ def test_cut_is_not_smoothed(head):
     """A cut between two places stays a cut: the head does not drift over in the frames around it."""
     motion = FlameMotion.zeros(16)
     motion.translation[8:, 0] = 0.12
-    track = fit_head(as_landmarks(head, torch.zeros(60), motion), head=head)
+    track = fit_head(as_landmarks(head, torch.zeros(60), motion), head=head, options=EXACT)
     step = (track.motion.translation[1:, 0] - track.motion.translation[:-1, 0]).abs()
     assert step[7] > 0.1 and step[[5, 6, 8, 9]].max() < 0.01
 
@@ -237,4 +258,4 @@ def test_what_cannot_be_fitted(head):
         fit_head(landmarks, default_camera(256, 256), head=head)
     landmarks.found[:] = False
     with pytest.raises(ValueError, match="landmarks: expected a face"):
-        fit_head(landmarks, head=head)
+        fit_head(landmarks, head=head, options=EXACT)

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from ..constants import EXPRESSION_NAMES
-from ..modeling_head import ParametricHead
+from ..modeling_head import HeadAsset, ParametricHead
 from ..outputs import FlameMotion
 from ..rendering.cameras import Camera
 from .gaze import fit_gaze
 from .head_track import FaceLandmarks, HeadTrack
+from .landmark_bias import bias_pixels
 from .landmark_model import LandmarkModel
 from .lids import settle_lids
 from .neck import share_with_neck
@@ -65,6 +66,7 @@ class FitOptions:
         contact_weight: how much more it counts where they touch: a mouth is shut or it is not.
         smoothness: pull of the neighbouring frames; 0 is none.
         num_keyframes: frames on which identity is found.
+        unbias: takes MediaPipe's known offsets from the open head's landmarks; for points of another origin, False.
         failed_error: pixels of a 512-wide picture at a face 256 px high; a frame beyond it is flagged.
     """
 
@@ -78,6 +80,7 @@ class FitOptions:
     contact_weight: float = 200.0
     smoothness: float = 1.0
     num_keyframes: int = 40
+    unbias: bool = True
     chunk: int = 128
     failed_error: float = 8.0
 
@@ -137,6 +140,8 @@ class _ClipFit:
     def __init__(self, points: Tensor, camera: Camera, head: ParametricHead, options: FitOptions):
         self.points, self.camera, self.head, self.options = points, camera, head, options
         self.model = LandmarkModel.from_head(head)
+        # The offsets are those from the open head's places; another head has places of its own.
+        self.unbias = options.unbias and head.sha256 == HeadAsset.load().sha256
         held = torch.tensor(HELD_OUT)
         self.kept = torch.tensor([i for i in range(468) if i not in set(HELD_OUT)])
         self.held_model = self.model.select(held)
@@ -221,13 +226,20 @@ class _ClipFit:
         facing = (normals @ towards[..., None])[..., 0]
         visible = 0.05 + 0.95 * ((facing + 0.1) / 0.4).clamp(0, 1)
         return Observations(
-            self.points[index][:, self.kept, :2],
+            self.truths(index, state)[:, self.kept],
             self.weights[index] * visible,
             self.face_scale[index] * self.options.landmark_sigma,
             self.pairs,
             self.options.pair_weight,
             self.options.contact_weight,
         )
+
+    def truths(self, index: Tensor, state: FrameState) -> Tensor:
+        """The landmarks `[T,468,2]` of some frames without what MediaPipe is known to be off in such a pose."""
+        points = self.points[index][..., :2]
+        if not self.unbias:
+            return points
+        return points - bias_pixels(state.rotation, state.translation, self.camera)
 
     def _keyframes(self, state: FrameState) -> Tensor:
         """Frames that differ most from each other in pose and in the shape of the face (farthest points)."""
@@ -278,7 +290,7 @@ class _ClipFit:
             some = state[part]
             head = model(shape, some.expression, some.jaw, some.eyelids)
             pixels, _, _ = self.solver.project(some, head.points)
-            out.append((pixels.transpose(1, 2) - self.points[part][:, index, :2]).norm(dim=-1))
+            out.append((pixels.transpose(1, 2) - self.truths(part, some)[:, index]).norm(dim=-1))
         return torch.cat(out) * (512.0 / self.camera.width)
 
     def errors(self, state: FrameState, shape: Tensor) -> tuple[Tensor, Tensor]:
