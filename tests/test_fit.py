@@ -206,6 +206,17 @@ def test_cut_is_not_smoothed(head):
     assert step[7] > 0.1 and step[[5, 6, 8, 9]].max() < 0.01
 
 
+def test_gap_is_not_smoothed(head):
+    """A face that comes back turned does not turn the frames before it left: neighbours are neighbours in time."""
+    motion = FlameMotion.zeros(30)
+    motion.rotation[20:, 1] = 0.2
+    landmarks = as_landmarks(head, torch.zeros(60), motion)
+    landmarks.points[8:20], landmarks.found[8:20] = np.nan, False
+    turned = fit_head(landmarks, head=head, options=EXACT).motion
+    whole = rotation_to_axis_angle(whole_rotation(turned))[:, 1]
+    assert whole[:8].abs().max() < 0.004 and (whole[20:] - 0.2).abs().max() < 0.004
+
+
 def test_neck_takes_a_share_and_the_face_stays(head):
     """Splitting the rotation between root and neck moves no vertex of the skull; the root moves less than the head."""
     motion = talking(50)

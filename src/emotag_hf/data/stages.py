@@ -256,7 +256,7 @@ class _Maker:
                 "error_px_at_512": _median(track.error),
                 "held_out_error_px_at_512": _median(track.held_out_error),
             },
-            "warnings": self.said(warnings) + [_sentence(text) for text in track.warnings],
+            "warnings": self.said(warnings),
         }
         self.writer.finish("track", info, files=(TRACK,))
 

@@ -125,7 +125,7 @@ def fit_head(
     there = torch.from_numpy(np.flatnonzero(landmarks.found))
     points = torch.from_numpy(landmarks.points).float()[there]
     with torch.no_grad():
-        fit = _ClipFit(points[:, :468], camera, head, options)
+        fit = _ClipFit(points[:, :468], there, camera, head, options)
         state, shape = fit.run(shape)
         state.eyelids = settle_lids(state.eyelids, fit.errors(state, shape)[1] > 0.5)
         held = fit.held_out_errors(state, shape)
@@ -137,8 +137,8 @@ def fit_head(
 class _ClipFit:
     """The frames of one clip in which a face was found, and the steps of the fit over them."""
 
-    def __init__(self, points: Tensor, camera: Camera, head: ParametricHead, options: FitOptions):
-        self.points, self.camera, self.head, self.options = points, camera, head, options
+    def __init__(self, points: Tensor, frames: Tensor, camera: Camera, head: ParametricHead, options: FitOptions):
+        self.points, self.frames, self.camera, self.head, self.options = points, frames, camera, head, options
         self.model = LandmarkModel.from_head(head)
         # The offsets are those from the open head's places; another head has places of its own.
         self.unbias = options.unbias and head.sha256 == HeadAsset.load().sha256
@@ -239,7 +239,11 @@ class _ClipFit:
         points = self.points[index][..., :2]
         if not self.unbias:
             return points
-        return points - bias_pixels(state.rotation, state.translation, self.camera)
+        bias = bias_pixels(state.rotation, state.translation, self.camera)
+        # Where lips touch, MediaPipe's do too: opposite lips are shifted together, or they would sink into each other.
+        upper, lower = torch.tensor(LIP_PAIRS).T
+        bias[:, upper] = bias[:, lower] = (bias[:, upper] + bias[:, lower]) / 2
+        return points - bias
 
     def _keyframes(self, state: FrameState) -> Tensor:
         """Frames that differ most from each other in pose and in the shape of the face (farthest points)."""
@@ -257,7 +261,7 @@ class _ClipFit:
         return list(torch.arange(count).split(self.options.chunk))
 
     def _neighbours(self, state: FrameState) -> FrameState:
-        """The mean of the frames before and after; at the ends, and in cuts, the frame itself."""
+        """The mean of the frames before and after; at the ends, and beside cuts and gaps, the frame itself."""
         before, after = torch.arange(len(state)) - 1, torch.arange(len(state)) + 1
         before[0], after[-1] = 0, len(state) - 1
         a, b = state[before], state[after]
@@ -265,8 +269,7 @@ class _ClipFit:
         u, _, v = torch.linalg.svd(a.rotation + b.rotation)
         target = FrameState(u @ v, mean("translation"), mean("jaw"), mean("eyelids"), mean("expression"))
         apart = (a.translation - b.translation).norm(dim=1) > 0.05  # metres in two frames: a cut, not a movement
-        for end in (0, -1):
-            apart[end] = True
+        apart |= self.frames[after] - self.frames[before] != 2  # no face between them, or an end of the clip
         target[apart] = state[apart]
         return target
 

@@ -5,7 +5,7 @@ Both are plain containers with a way to safetensors and back. T is the number of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -77,7 +77,6 @@ class HeadTrack:
     held_out_error: torch.Tensor
     landmarks: torch.Tensor
     head_sha256: str
-    warnings: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.motion)

@@ -247,7 +247,10 @@ def _solve(matrix: Tensor, side: Tensor) -> Tensor:
     side = side[..., None] if vector else side
     scale = matrix.diagonal(dim1=1, dim2=2).clamp_min(1e-12).rsqrt().double()
     scaled = matrix.double() * scale[:, :, None] * scale[:, None]
-    factor = torch.linalg.cholesky(scaled + 1e-8 * torch.eye(scaled.shape[1], dtype=torch.float64))
+    # Priors keep the systems definite; rounding in a hopeless frame may not. Such a frame stays where it is.
+    factor, failed = torch.linalg.cholesky_ex(scaled + 1e-8 * torch.eye(scaled.shape[1], dtype=torch.float64))
+    factor = torch.where((failed > 0)[:, None, None], torch.eye(scaled.shape[1], dtype=torch.float64), factor)
+    side = torch.where((failed > 0)[:, None, None], 0.0, side)
     out = (torch.cholesky_solve(side.double() * scale[..., None], factor) * scale[..., None]).to(side.dtype)
     return out[..., 0] if vector else out
 
