@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from emotag_hf import audio_io
 from emotag_hf.audio_io import AudioClip, AudioError, load_audio, read_audio, resample
 
 ONSET = 0.5  # seconds of silence before the tone of `tone`
@@ -233,3 +234,34 @@ def test_damaged_middle(caplog):
     data = bytearray(encode(tone(44_100), 44_100, "mp3", "libmp3lame"))
     data[len(data) // 2 : len(data) // 2 + 600] = np.random.default_rng(0).bytes(600)
     assert abs(load_audio(bytes(data)).duration - 2.0) < 0.2
+
+
+def test_one_wrong_time_stamp(monkeypatch, caplog):
+    """The bug: one block stamped 20 s late put 20 s of silence before everything after it."""
+    decoded = audio_io._decoded
+
+    def with_wrong_stamp(*arguments):
+        for index, frame in enumerate(decoded(*arguments)):
+            if index == 50:
+                frame.pts += round(20 / frame.time_base)
+            yield frame
+
+    data = encode(tone(48_000), 48_000, "mp4", "aac")
+    good = load_audio(data)
+    monkeypatch.setattr(audio_io, "_decoded", with_wrong_stamp)
+    assert np.array_equal(load_audio(data).samples, good.samples) and "jump ahead alone" in caplog.text
+
+
+def test_a_real_gap_is_silence(monkeypatch, caplog):
+    """Where the stamps go on from a jump, sound is missing and silence stands for it."""
+    decoded = audio_io._decoded
+
+    def with_gap(*arguments):
+        for index, frame in enumerate(decoded(*arguments)):
+            if index >= 50:
+                frame.pts += round(0.5 / frame.time_base)
+            yield frame
+
+    data = encode(tone(48_000), 48_000, "mp4", "aac")
+    monkeypatch.setattr(audio_io, "_decoded", with_gap)
+    assert load_audio(data).duration == pytest.approx(2.5, abs=0.022) and not caplog.text

@@ -14,7 +14,7 @@ import pytest
 import torch
 from synthetic_clip import make_clip, moving_matte, moving_picture
 
-from emotag_hf.audio_io import AudioClip, decode
+from emotag_hf.audio_io import AudioClip, AudioError, decode
 from emotag_hf.data.clip import (
     AUDIO,
     CLIP_JSON,
@@ -28,7 +28,7 @@ from emotag_hf.data.clip import (
 )
 from emotag_hf.data.frame_files import FrameReader, FrameWriter
 from emotag_hf.data.sound_file import cover, write_flac
-from emotag_hf.data.writer import ClipWriter
+from emotag_hf.data.writer import ClipWriter, check_output
 
 
 @pytest.fixture(scope="module")
@@ -395,3 +395,89 @@ def test_sound_covers_the_pictures():
     assert "goes on after the last picture" in cover(audio, 0.5)[1][0] and not cover(audio, 0.5, cut=True)[1]
     short, warnings = cover(audio, 2.0)
     assert len(short.samples) == 16000 and "1.00 s before the last picture" in warnings[0]
+
+
+def test_sound_that_is_no_number(tmp_path):
+    """The bug: NaN went into the file as some number."""
+    samples = np.zeros((800, 1), np.float32)
+    samples[7] = np.nan
+    with pytest.raises(AudioError, match="NaN or infinity"):
+        write_flac(tmp_path / AUDIO, AudioClip(samples, 16000))
+    assert not (tmp_path / AUDIO).exists()
+
+
+# Where the clip lies
+
+
+def test_replaces_behind_a_link(tmp_path):
+    """The bug: overwriting through a link emptied the clip it led to, and then failed."""
+    make_clip(tmp_path / "disk" / "real", 3)
+    (tmp_path / "clip").symlink_to(tmp_path / "disk" / "real")
+    writer = ClipWriter(tmp_path / "clip", {"seed": 0})
+    assert writer.existing().num_frames == 3 and writer.partial.parent == tmp_path / "disk"
+    overwritten = _publish_again(tmp_path / "clip")
+    assert overwritten.num_frames == 3 and (tmp_path / "clip").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["real"]
+
+
+def _publish_again(target) -> ProcessedClip:
+    """Writes the clip at `target` once more."""
+    old = ProcessedClip.open(target)
+    with ClipWriter(target, {"seed": 1}, overwrite=True) as writer:
+        for name in old.info["files"]:
+            writer.path(name).write_bytes((old.path / name).read_bytes())
+        writer.finish("all")
+        return writer.publish({k: v for k, v in old.info.items() if k not in ("request", "files")})
+
+
+def test_old_clip_stays_until_the_new_one_is_there(tmp_path, monkeypatch):
+    """The bug: the old clip was deleted first, so that a failure at the last step left neither."""
+    make_clip(tmp_path / "clip", 3)
+    rename = os.rename
+
+    def failing(source, target):
+        if str(source).endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        _publish_again(tmp_path / "clip")
+    assert ProcessedClip.open(tmp_path / "clip").info["request"] == {"seed": 0}
+
+
+def test_links_to_anything_else(tmp_path):
+    """A link to nothing or to what is no clip is refused before the work."""
+    (tmp_path / "nothing").symlink_to(tmp_path / "gone")
+    with pytest.raises(ClipError, match="^output: .*link to nothing"):
+        check_output(tmp_path / "nothing")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    with pytest.raises(ClipError, match="not a processed clip and nothing else"):
+        ClipWriter(tmp_path / "link", {}, overwrite=True).existing()
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+def test_output_that_cannot_be_written(tmp_path, monkeypatch):
+    """The bug: these showed a bare error number, after minutes."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ClipError, match="^output: expected a folder, but .*file is a file"):
+        check_output(tmp_path / "file" / "sub" / "clip")
+    with pytest.raises(ClipError, match="^output: .*cannot be written"):
+        check_output(tmp_path / ("long" * 100))
+    clip = make_clip(tmp_path / "clip", 3)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ClipError, match="^output: nothing can be written in"):
+        check_output(tmp_path / "new" / "clip")
+    with pytest.raises(ClipError, match="^output: nothing"):
+        check_output(clip.path, overwrite=True)
+    check_output(clip.path)  # it may be the one that is asked for
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_others_may_read_all_of_it(tmp_path):
+    """The bug: the safetensors files could be read by nobody else, the rest of the clip could."""
+    clip = make_clip(tmp_path / "clip", 3)
+    assert len({path.stat().st_mode for path in clip.path.iterdir()}) == 1

@@ -29,7 +29,7 @@ from emotag_hf.outputs import FlameMotion
 from emotag_hf.rendering.cameras import Camera
 from emotag_hf.tracking.head_track import FaceLandmarks, HeadTrack
 from emotag_hf.video_io import VideoWriter
-from emotag_hf.video_reader import VideoReadError
+from emotag_hf.video_reader import VideoReadError, read_video
 
 WIDTH, HEIGHT = 320, 240
 HEAD = ParametricHead.from_asset()
@@ -337,6 +337,7 @@ def test_bad_options(video, tmp_path):
         ({"crop": "tight"}, "crop: expected"),
         ({"face": 0}, "face: expected"),
         ({"max_seconds": 0.2}, "max_seconds: expected"),
+        ({"max_seconds": np.inf, "audio": video}, "max_seconds: expected"),  # was an OverflowError out of the sound
     ):
         with pytest.raises(ValueError, match=message):
             quick(video, tmp_path / "clip", **options)
@@ -454,3 +455,44 @@ def test_clip_json_is_plain(video, tmp_path, tracker):
     clip = quick(video, tmp_path / "clip")
     text = (clip.path / CLIP_JSON).read_text()
     assert str(tmp_path) not in text and "NaN" not in text and json.loads(text)["format_version"] == 1
+
+
+# What the machine and the file may do
+
+
+def test_header_that_says_too_little(tmp_path, tracker, monkeypatch):
+    """The bug: where the header understates the length, max_seconds was not heeded."""
+    path = make_video(tmp_path / "v.mp4", 3.0, audio=sound(3.0))
+    monkeypatch.setattr("emotag_hf.data.prepare.read_video", lambda path: replace(read_video(path), duration=1.5))
+    clip = quick(path, max_seconds=2)
+    assert clip.num_frames == 51 and clip.warnings == ["Only the first 2 s are used."]
+
+
+def test_too_short_a_video(tmp_path, tracker):
+    """The bug: a video of half a second with a face in all of it was asked whether there is light."""
+    with pytest.raises(ClipError, match="at least 25 frames .* has 12; it is too short"):
+        quick(make_video(tmp_path / "v.mp4", 0.5))
+
+
+def test_a_new_tracker_makes_a_new_clip(video, tmp_path, tracker, monkeypatch):
+    """The bug: after an update that tracks better, the old clip came back as up to date."""
+    quick(video, tmp_path / "clip")
+    monkeypatch.setattr(stages, "TRACKER_VERSION", stages.TRACKER_VERSION + 1)
+    with pytest.raises(ClipError, match="--overwrite"):
+        quick(video, tmp_path / "clip")
+
+
+def test_output_is_looked_at_first(video, tmp_path, monkeypatch):
+    """The bug: an output that cannot be was found after the video was hashed and the head loaded."""
+    monkeypatch.setattr("emotag_hf.data.prepare.sha256", lambda path: pytest.fail("hashed"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ClipError, match="^output: expected a folder"):
+        quick(video, tmp_path / "file" / "clip")
+
+
+def test_sound_that_is_no_number(video, tmp_path, tracker, monkeypatch):
+    """The bug: NaN in a video's own sound went into the clip without a word."""
+    broken = AudioClip(np.full((25600, 1), np.nan, np.float32), 16000)
+    monkeypatch.setattr("emotag_hf.video_reader.VideoClip.sound", lambda *a: broken)
+    clip = quick(video, tmp_path / "clip")
+    assert clip.audio is None and "left out (audio: expected finite samples" in clip.warnings[0]

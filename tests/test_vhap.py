@@ -105,8 +105,8 @@ def test_rates_and_gaps(tmp_path):
     found = source(tmp_path)
     assert [int(p[0, 0, 0]) for p in found.frames()] == [0, 1, 2, 3, 4, 4, 6, 7, 8, 9, 10, 11]
     assert found.warnings == ["1 time steps are missing; the picture beside them stands in for each"]
-    found = source(tmp_path, seconds=0.2)
-    assert found.num_frames == 5 and found.cut
+    found = source(tmp_path, fps=5, seconds=1)
+    assert found.num_frames == 25 and found.cut
 
 
 def test_cameras(tmp_path):
@@ -199,4 +199,35 @@ def test_missing_and_broken_pictures(tmp_path):
         list(found.frames())
     picture.unlink()
     with pytest.raises(FileNotFoundError, match="00002_00.png"):
+        list(found.frames())
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 0.01, float("inf"), float("nan")])
+def test_impossible_lengths(tmp_path, seconds):
+    """The bug: these ended in IndexError and OverflowError."""
+    small(tmp_path)
+    with pytest.raises(ValueError, match="^max_seconds: expected"):
+        source(tmp_path, seconds=seconds)
+
+
+def test_time_step_beyond_all_bounds(tmp_path):
+    """The bug: a time step of 10^13 asked for terabytes, one of 1e999 was an OverflowError. A large one that can be
+    is cut like every long export."""
+    content = small(tmp_path)
+    for step in ("10000000000000", "1e999"):
+        content["frames"][-1]["timestep_index"] = "STEP"
+        (tmp_path / "transforms.json").write_text(json.dumps(content).replace('"STEP"', step))
+        with pytest.raises(ClipError, match="not what VHAP exports"):
+            source(tmp_path)
+    content["frames"][-1]["timestep_index"] = 9_000_000
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    assert source(tmp_path, seconds=2).num_frames == 50
+
+
+def test_picture_that_would_fill_the_memory(tmp_path, monkeypatch):
+    """The bug: a picture that Pillow takes for an attack ended in Pillow's own error."""
+    small(tmp_path)
+    found = source(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ClipError, match="not a whole picture"):
         list(found.frames())

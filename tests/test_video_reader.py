@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emotag_hf import video_reader
 from emotag_hf.video_reader import VideoReadError, read_video
 
 WIDTH, HEIGHT = 64, 48
@@ -459,3 +460,40 @@ def test_real_clips(test_data):
         assert shown == min(round(clip.duration * 25), 50), path.name
         assert clip.is_variable == (path.stem == "retalk_1") and not clip.warnings
         assert clip.sound().duration == pytest.approx(clip.duration, abs=0.08), path.name
+
+
+def test_tags_of_another_encoding(tmp_path):
+    """The bug: a tag in Latin-1 made the whole film "no picture", and its sound no recording."""
+    path = record(tmp_path / "a.mkv", steady(25, 0.2), [quartered()] * 5, sound=beeps([0], 0.2))
+    content = path.read_bytes()
+    assert b"Lavf" in content
+    path.write_bytes(content.replace(b"Lavf", b"Zo\xeb\xff"))
+    clip = read_video(path)
+    assert len(list(clip.frames())) == 5 and clip.audio.duration > 0.15
+    assert any(value.startswith("Zo\ufffd") for value in clip.metadata.values())
+
+
+@pytest.mark.parametrize("wrong", [0, 30, 60])
+def test_one_wrong_time_stamp(tmp_path, wrong, monkeypatch):
+    """The bug: after one stamp that was 1 s late the clock went on from there, and the picture stayed 1 s behind the
+    sound for good."""
+    times = steady(25, 6)
+    clip = read_video(record(tmp_path / "a.mkv", times, flashes(times, [1, 2, 3, 4, 5]), options={"bf": "0"}))
+    good = [frame.mean() for frame in clip.frames(25)]
+    stamp, open_packets = round(times[wrong] * 1000), video_reader._packets
+
+    def packets(*arguments):
+        for packet in open_packets(*arguments):
+            packet.pts = stamp + 1000 if packet.pts == stamp else packet.pts
+            yield packet
+
+    monkeypatch.setattr(video_reader, "_packets", packets)
+    np.testing.assert_allclose([frame.mean() for frame in clip.frames(25)], good, atol=0.01)
+    assert [sentence for sentence in clip.warnings if "jump ahead alone" in sentence and "(1 such)" in sentence]
+
+
+def test_a_real_jump_is_followed(tmp_path):
+    """Where the stamps go on from a jump, the picture before it stands for so long."""
+    times = [*steady(25, 1), *(3 + second for second in steady(25, 1))]
+    clip = read_video(record(tmp_path / "a.mkv", times, [quartered()] * len(times)))
+    assert sum(1 for _ in clip.frames(25)) == 100 and "stands still" in clip.warnings[0]

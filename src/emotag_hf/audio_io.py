@@ -10,8 +10,9 @@ import io
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def decode(source: io.IOBase, name: str, stop: float = math.inf) -> AudioClip:
     `name` is for the messages. Of a video, time zero is its first picture; `stop` is where to end, in seconds.
     """
     try:
-        container = av.open(source, mode="r", options={"format_whitelist": _CONTAINERS})
+        # Tags in another encoding than UTF-8 are common, and no reason to refuse a recording.
+        container = av.open(source, mode="r", metadata_errors="replace", options={"format_whitelist": _CONTAINERS})
     except (av.error.FFmpegError, ValueError, EOFError) as error:
         raise AudioError(f"audio: expected {_EXPECTED}, but {name} is not a recording of these kinds.") from error
     with container:
@@ -144,35 +146,34 @@ def decode(source: io.IOBase, name: str, stop: float = math.inf) -> AudioClip:
 
 def _decode_stream(container: av.container.InputContainer, name: str, stop: float) -> AudioClip:
     stream = container.streams.audio[0]
-    rate, resampler, channels, broken, late, start = stream.rate, None, 0, 0, 0, None
+    rate, resampler, channels, wrong, late, start = stream.rate, None, 0, 0, 0, None
+    broken: list[av.Packet] = []
     pieces = bytearray()  # grows in place: an hour of sound is held once
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:  # a damaged packet costs its own few milliseconds, as in every player
-            broken += 1
-            continue
-        for frame in frames:
-            if resampler is None:
-                channels, rate = min(frame.layout.nb_channels, 2), frame.sample_rate
-                late = round((frame.time or 0.0) * rate) - round(_picture_start(container, frame.time or 0.0) * rate)
-                layout = "mono" if channels == 1 else "stereo"
-                resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)  # scales every bit depth
-                start = frame.time
-            elif frame.time is not None and start is not None:
-                missing = round((frame.time - start) * rate) - len(pieces) // (4 * channels)
-                if 0.05 < missing / rate < MAX_GAP:  # silence keeps what follows beside its picture
-                    pieces += bytes(4 * channels * missing)
-            for out in resampler.resample(frame):
-                pieces += out.to_ndarray().tobytes()
-        if resampler and len(pieces) / (4 * channels) + late >= stop * rate:
+    for frame, after in pairwise(chain(_decoded(container, stream, broken), [None])):
+        if resampler is None:
+            channels, rate = min(frame.layout.nb_channels, 2), frame.sample_rate
+            late = round((frame.time or 0.0) * rate) - round(_picture_start(container, frame.time or 0.0) * rate)
+            layout = "mono" if channels == 1 else "stereo"
+            resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)  # scales every bit depth
+            start = frame.time
+        elif frame.time is not None and start is not None:
+            missing = round((frame.time - start) * rate) - len(pieces) // (4 * channels)
+            if missing / rate > 0.05 and (after is None or after.time is None or after.time <= frame.time):
+                wrong += 1  # a stamp that jumps ahead is believed only if the next one goes on from there
+            elif 0.05 < missing / rate < MAX_GAP:  # silence keeps what follows beside its picture
+                pieces += bytes(4 * channels * missing)
+        for out in resampler.resample(frame):
+            pieces += out.to_ndarray().tobytes()
+        if len(pieces) / (4 * channels) + late >= stop * rate:
             break
     for out in resampler.resample(None) if resampler else ():
         pieces += out.to_ndarray().tobytes()
     if broken and not pieces:
         raise AudioError(f"audio: expected {_EXPECTED}, but no sound in {name} could be decoded.")
     if broken:
-        logger.warning("audio: %d damaged packets of %s are silence now.", broken, name)
+        logger.warning("audio: %d damaged packets of %s are silence now.", len(broken), name)
+    if wrong:
+        logger.warning("audio: %d time stamps of %s jump ahead alone and are not followed.", wrong, name)
     samples = np.frombuffer(pieces, dtype=np.float32).reshape(-1, max(channels, 1))
     if "mp4" in container.format.name and stream.duration:  # an mp4 knows where the padding of its last block begins
         padding = len(samples) - round(float(stream.duration * stream.time_base) * rate)
@@ -180,6 +181,19 @@ def _decode_stream(container: av.container.InputContainer, name: str, stop: floa
     if late:  # of a video: its sound begins after its picture, or before
         samples = np.pad(samples, ((late, 0), (0, 0))) if late > 0 else samples[-late:]
     return AudioClip(samples[: round(min(stop * rate, len(samples)))], rate)
+
+
+def _decoded(
+    container: av.container.InputContainer, stream: av.AudioStream, broken: list[av.Packet]
+) -> Iterator[av.AudioFrame]:
+    """The frames of a stream; packets that cannot be decoded go into `broken`."""
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:  # a damaged packet costs its own few milliseconds, as in every player
+            broken.append(packet)
+            continue
+        yield from frames
 
 
 def _picture_start(container: av.container.InputContainer, default: float) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -129,15 +130,15 @@ class VideoClip:
             stream = _picture_stream(container, self.path)
             clock = _Clock(stream, self.fps, self.duration)
             damaged, since, pauses, pause, last = 0, 0.0, 0, 0.0, 0.0
-            for packet in _packets(container, stream):
+            for packet in chain(_packets(container, stream), [None]):
                 try:
-                    pictures = packet.decode()
+                    pictures = [] if packet is None else packet.decode()
                 except _DAMAGE:  # a damaged packet costs its own picture, as in every player
                     since = since if damaged else clock.seconds(packet.pts, packet.time_base, last)
                     damaged += 1
                     continue
-                for picture in pictures:
-                    time = clock(picture)
+                decided = [pair for picture in pictures for pair in clock(picture)]
+                for time, picture in clock.rest() if packet is None else decided:
                     if picture.is_corrupt:
                         since = since if damaged else time
                         damaged += 1
@@ -146,6 +147,9 @@ class VideoClip:
                         pauses += 1
                     last = time
                     yield time, picture
+            if clock.wrong:
+                first, count = clock.wrong[0], len(clock.wrong)
+                self._warn(f"time stamps jump ahead alone and are not followed, first at {first:.1f} s ({count} such)")
             if damaged:
                 self._warn(f"the file is damaged from {since:.1f} s on: {damaged} of its frames are missing or spoilt")
             if pauses:
@@ -161,10 +165,16 @@ class VideoClip:
 
 
 class _Clock:
-    """Seconds after the first picture. Missing, backward and impossible time stamps go on at the average rate."""
+    """Seconds after the first picture. Missing, backward and impossible time stamps go on at the average rate.
+
+    So do those that jump ahead when the next one comes back: a picture that jumps waits for the one after it. `wrong`
+    has the seconds at which that was so.
+    """
 
     def __init__(self, stream: av.VideoStream, fps: float, duration: float):
         self._step, self._end, self._last = 1 / fps, duration + 1.0, None
+        self._waiting: tuple[float, av.VideoFrame] | None = None
+        self.wrong: list[float] = []
         # The zero of `audio_io.decode` too, so that the sound stays beside the picture if the first ones are broken.
         self._start = None if stream.start_time is None else float(stream.start_time * stream.time_base)
 
@@ -172,16 +182,32 @@ class _Clock:
         """A time stamp in seconds after the first picture; `default` without one."""
         return default if stamp is None or base is None else float(stamp * base) - (self._start or 0.0)
 
-    def __call__(self, picture: av.VideoFrame) -> float:
+    def __call__(self, picture: av.VideoFrame) -> list[tuple[float, av.VideoFrame]]:
+        """The pictures whose time is decided now, in order: none, this one, or the waiting one too."""
         if self._start is None:
             self._start = self.seconds(picture.pts, picture.time_base)
+        stamp = self.seconds(picture.pts, picture.time_base, math.nan)
+        decided = self.rest(stamp)
+        if stamp > (self._last or 0.0) + 1.5 * self._step:
+            self._waiting = stamp, picture
+            return decided
+        return [*decided, (self._decide(stamp), picture)]
+
+    def rest(self, following: float = math.inf) -> list[tuple[float, av.VideoFrame]]:
+        """The waiting picture, if there is one; `following` is the stamp after it, in seconds."""
+        if self._waiting is None:
+            return []
+        (stamp, picture), self._waiting = self._waiting, None
+        if following <= stamp:
+            self.wrong.append(self._last or 0.0)
+            stamp = math.nan
+        return [(self._decide(stamp), picture)]
+
+    def _decide(self, stamp: float) -> float:
         if self._last is None:
-            time = self.seconds(picture.pts, picture.time_base)
-            time = time if 0 <= time <= self._end else 0.0
+            time = stamp if 0 <= stamp <= self._end else 0.0
         else:
-            time = self.seconds(picture.pts, picture.time_base, math.nan)
-            if not self._last < time <= max(self._end, self._last + 1.0):
-                time = self._last + self._step
+            time = stamp if self._last < stamp <= max(self._end, self._last + 1.0) else self._last + self._step
         self._last = time
         return time
 
@@ -277,7 +303,8 @@ def read_video(path: str | os.PathLike) -> VideoClip:
 
 def _open(path: Path) -> av.container.InputContainer:
     try:
-        return av.open(os.path.abspath(path), options={"format_whitelist": _CONTAINERS})
+        # Tags in another encoding than UTF-8 are common, and no reason to refuse a film.
+        return av.open(os.path.abspath(path), metadata_errors="replace", options={"format_whitelist": _CONTAINERS})
     except (*_DAMAGE, ValueError) as error:
         try:
             with Image.open(path) as picture:

@@ -167,9 +167,7 @@ class ProcessedClip:
     @cached_property
     def track(self) -> HeadTrack:
         """The fitted head over all frames."""
-        with safe_open(self.path / TRACK, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            return HeadTrack.from_tensors(tensors, file.metadata() or {})
+        return HeadTrack.from_tensors(*load_tensors(self.path / TRACK))
 
     @cached_property
     def valid(self) -> torch.Tensor:
@@ -257,6 +255,12 @@ def geometry_size(crop: FrameCrop) -> tuple[int, int]:
     """Width and height of a clip's depth and normals."""
     scale = min(1.0, _GEOMETRY_SIDE / max(crop.width, crop.height))
     return max(2, round(crop.width * scale)), max(2, round(crop.height * scale))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and its metadata."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
 
 
 def read_clip_json(path: Path) -> dict[str, Any]:

@@ -17,12 +17,13 @@ import numpy as np
 from ..audio_io import AudioClip, load_audio
 from ..constants import MOTION_FPS
 from ..modeling_head import ParametricHead
+from ..tracking.setup import sha256
 from ..video_reader import read_video
 from .clip import ProcessedClip
 from .sound_file import beginning
-from .stages import PrepareOptions, make_clip
-from .teachers import FeatureOptions, sha256
-from .writer import ClipWriter
+from .stages import PrepareOptions, check_max_seconds, make_clip
+from .teachers import FeatureOptions
+from .writer import ClipWriter, check_output
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def prepare(
     Raises:
         FileNotFoundError, PermissionError: the video or a teacher's file cannot be read.
         ValueError: (`VideoReadError`, `AudioError`, `ClipError`) no video, a single photo, no face in a second of it,
-            an option that cannot be; something else lies at `output`.
+            an option that cannot be; something else lies at `output`, or nothing can be written there.
         ImportError: MediaPipe is not installed, with the line that installs it.
     """
     options = PrepareOptions(
@@ -86,6 +87,7 @@ def prepare(
     path = Path(source)
     video = VideoSource(path, audio, max_seconds)
     output = path.with_name(f"{path.stem}_clip") if output is None else output
+    check_output(output, overwrite)
     if not isinstance(head, ParametricHead):
         head = ParametricHead.from_asset(head)
     return make_clip(video, options, output, head, overwrite=overwrite, progress=progress)
@@ -95,13 +97,13 @@ class VideoSource:
     """A video file as a [`Source`](stages.py): its pictures at 25 fps up to `max_seconds`, and its sound or another."""
 
     def __init__(self, path: Path, audio: str | os.PathLike | None = None, max_seconds: float = 300.0):
-        if not max_seconds >= 1:
-            raise ValueError(f"max_seconds: expected at least 1 second, got {max_seconds}.")
+        check_max_seconds(max_seconds)
         self.path, self.name, self.max_seconds = path, path.name, float(max_seconds)
         self._video = read_video(path)
         self.width, self.height = self._video.width, self._video.height
         # A frame more or less is rounding, not a longer video.
         self.cut = self._video.duration > self.max_seconds + 1.5 / MOTION_FPS
+        self._limit = round(self.max_seconds * MOTION_FPS) + (not self.cut)
         self.num_frames = max(1, round(min(self._video.duration, self.max_seconds) * MOTION_FPS))
         self._audio_path = None if audio is None else Path(audio)
         # Before the work, in case it is no sound.
@@ -109,8 +111,11 @@ class VideoSource:
 
     @property
     def warnings(self) -> list[str]:
-        cut = [f"only the first {self.max_seconds:g} s of {self._video.duration:.0f} s are used"] if self.cut else []
-        return [*self._video.warnings, *cut]
+        if not self.cut:
+            return self._video.warnings
+        known = self._video.duration > self.max_seconds  # else the header says less than there is
+        whole = f" of {self._video.duration:.0f} s" if known else ""
+        return [*self._video.warnings, f"only the first {self.max_seconds:g} s{whole} are used"]
 
     def about(self) -> dict[str, Any]:
         video = self._video
@@ -127,7 +132,14 @@ class VideoSource:
         }
 
     def frames(self) -> Iterator[np.ndarray]:
-        return self._video.frames(MOTION_FPS, self.max_seconds if self.cut else None)
+        # One frame more than is used: the header may say less than there is, and then this one tells.
+        frames = self._video.frames(MOTION_FPS, (self._limit + 1) / MOTION_FPS)
+        for count, frame in enumerate(frames):
+            if count == self._limit:
+                self.cut = True
+                break
+            yield frame
+        frames.close()
 
     def mattes(self) -> None:
         return None

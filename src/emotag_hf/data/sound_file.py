@@ -15,7 +15,7 @@ from typing import Any
 import av
 import numpy as np
 
-from ..audio_io import AudioClip, decode
+from ..audio_io import AudioClip, AudioError, decode
 
 _FULL_SCALE = {16: 1 << 15, 24: 1 << 23}
 _BLOCK = 1 << 16  # samples written at a time
@@ -57,8 +57,14 @@ def write_flac(path: str | os.PathLike, audio: AudioClip) -> dict[str, Any]:
 
     Decoded mp3 and AAC has no whole numbers and may pass full scale: it is rounded to 24 bits (-144 dB), and divided by
     `gain` if its peak needs that. Multiplying by `gain` gives the source's samples.
+
+    Raises:
+        AudioError: NaN or infinity among the samples.
     """
-    gain = max(1.0, float(np.abs(audio.samples).max(initial=0.0)))
+    peak = float(np.abs(audio.samples).max(initial=0.0))
+    if not math.isfinite(peak):
+        raise AudioError("audio: expected finite samples, got NaN or infinity; export the recording again.")
+    gain = max(1.0, peak)
     in_16 = audio.samples * np.float32(_FULL_SCALE[16])
     bits = 16 if gain == 1.0 and bool((in_16 == np.rint(in_16)).all()) else 24
     channels = audio.samples.shape[1]

@@ -21,7 +21,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..audio_io import AudioClip, AudioError
@@ -29,6 +28,7 @@ from ..constants import MOTION_FPS, SAMPLE_RATE
 from ..cropping import FrameCrop
 from ..modeling_head import ParametricHead
 from ..tracking.head_track import FaceLandmarks, HeadTrack
+from ..tracking.setup import find_face_landmarker, sha256
 from .clip import (
     AUDIO,
     BACKGROUND,
@@ -41,11 +41,12 @@ from .clip import (
     ClipError,
     ProcessedClip,
     geometry_size,
+    load_tensors,
 )  # fmt: skip
 from .frame_files import FrameReader, FrameWriter
 from .framing import choose_crop
 from .sound_file import cover, read_flac, write_flac
-from .teachers import SOURCE_MESH, FeatureOptions, make_features, sha256, write_depth, write_normals
+from .teachers import SOURCE_MESH, FeatureOptions, make_features, write_depth, write_normals
 from .writer import LANDMARKS, ClipWriter
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ FEATURE_UNITS = (
     "action_units 0..5 in the order of ACTION_UNITS; emotion: probabilities in the order of EMOTIONS; emotion_score "
     "1 - p(neutral); identity: unit length; blendshapes 0..1; input_features: the front end named in clip.json"
 )
+TRACKER_VERSION = 1  # raise it when tracking gives other numbers: clips that are there are then no longer up to date
 MIN_FRAMES = 25  # with a face and a fit; a second of it is the least that says anything
 
 
@@ -64,7 +66,7 @@ class Source(Protocol):
     width: int
     height: int
     num_frames: int
-    cut: bool  # whether the source goes on after the part that is used
+    cut: bool  # whether the source goes on after the part that is used; may become true in `frames`
     warnings: list[str]
 
     def about(self) -> dict[str, Any]:
@@ -103,6 +105,12 @@ class PrepareOptions:
             raise ValueError(f"crop: expected 'face' or 'whole', got {self.crop!r}.")
 
 
+def check_max_seconds(max_seconds: float) -> None:
+    """Raises ValueError for a length that no clip can have."""
+    if not 1 <= max_seconds < math.inf:
+        raise ValueError(f"max_seconds: expected a number of seconds from 1 on, got {max_seconds}.")
+
+
 def make_clip(
     source: Source,
     options: PrepareOptions,
@@ -121,6 +129,7 @@ def make_clip(
         "face": options.face,
         "face_landmarker": _landmarker(options),
         "head_sha256": head.sha256,
+        "tracker": TRACKER_VERSION,
         "features": options.features.request(),
         "license": options.license,
     }
@@ -136,8 +145,6 @@ def make_clip(
 def _landmarker(options: PrepareOptions) -> str | None:
     """The sha256 of the blendshape model if the options ask for one. One that merely happens to be there is used, but
     its coming later does not make a finished clip a different one."""
-    from ..tracking.setup import find_face_landmarker
-
     model = find_face_landmarker(options.face_landmarker)
     needed = options.features.action_units == "blendshapes"
     if model is None and needed:
@@ -200,9 +207,8 @@ class _Maker:
         from ..tracking.landmarks import face_warnings, track_landmarks
 
         source = self.source
-        frames = self.counted(source.frames())
         found = track_landmarks(
-            frames,
+            self.long_enough(self.counted(source.frames())),
             source.width,
             source.height,
             fps=MOTION_FPS,
@@ -221,7 +227,7 @@ class _Maker:
             gone = f"No face in {count - there} of {count} frames, first at {_first_gap(found):.1f} s."
             warnings += self.said([gone])
         _save_landmarks(found, self.writer)
-        self.writer.finish("landmarks", {"num_frames": count, "warnings": warnings})
+        self.writer.finish("landmarks", {"num_frames": count, "cut": source.cut, "warnings": warnings})
 
     @property
     def num_frames(self) -> int:
@@ -290,25 +296,25 @@ class _Maker:
         self.writer.finish("pictures", {"warnings": []}, files=(VIDEO, MATTES, BACKGROUND))
 
     def sound(self) -> None:
-        audio, warnings = None, []
+        about, files = None, ()
+        self.writer.path(AUDIO).unlink(missing_ok=True)
         try:
             audio = self.source.sound()
             if audio is None:
-                warnings.append("There is no sound: the clip can train how the face looks, not how it speaks.")
+                warnings = ["There is no sound: the clip can train how the face looks, not how it speaks."]
+            else:
+                # What the first reading found: after a stop, the source itself may not know it any more.
+                cut = self.writer.info("landmarks")["cut"]
+                audio, warnings = cover(audio, self.num_frames / MOTION_FPS, cut)
+                if not audio.samples.any():
+                    warnings.append("The sound is silent; is it the right track?")
+                about, files = write_flac(self.writer.path(AUDIO), audio), (AUDIO,)
         except AudioError as error:
-            warnings.append(f"The sound cannot be read and is left out ({str(error).rstrip('.')}).")
-        if audio is None:
-            self.writer.path(AUDIO).unlink(missing_ok=True)
-            self.writer.finish("sound", {"audio": None, "warnings": self.said(warnings)})
-            return
-        audio, warnings = cover(audio, self.num_frames / MOTION_FPS, self.source.cut)
-        if not audio.samples.any():
-            warnings.append("The sound is silent; is it the right track?")
-        about = write_flac(self.writer.path(AUDIO), audio)
-        self.writer.finish("sound", {"audio": about, "warnings": self.said(warnings)}, files=(AUDIO,))
+            warnings = [f"The sound cannot be used and is left out ({str(error).rstrip('.')})."]
+        self.writer.finish("sound", {"audio": about, "warnings": self.said(warnings)}, files=files)
 
     def features(self) -> None:
-        track = HeadTrack.from_tensors(*_load(self.writer.path(TRACK)))
+        track = HeadTrack.from_tensors(*load_tensors(self.writer.path(TRACK)))
         found = _load_landmarks(self.writer)
         samples = self.sound_at_16_khz()
         frames = self.frames()
@@ -323,7 +329,7 @@ class _Maker:
     def geometry(self) -> None:
         """Depth and normals, where a teacher other than the fitted head was asked for."""
         choices, sources, files = self.options.features, {"depth": SOURCE_MESH, "normals": SOURCE_MESH}, []
-        track = HeadTrack.from_tensors(*_load(self.writer.path(TRACK)))
+        track = HeadTrack.from_tensors(*load_tensors(self.writer.path(TRACK)))
         size = geometry_size(FrameCrop(**self.writer.info("track")["crop"]))
         for name, file, model_id, write in (
             ("depth", DEPTH, choices.depth, write_depth),
@@ -336,6 +342,18 @@ class _Maker:
                 frames.close()
                 files.append(file)
         self.writer.finish("geometry", {"sources": sources, "warnings": []}, files=tuple(files))
+
+    def long_enough(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The same frames; at their end ClipError if no clip can come of so few, whatever they show."""
+        count = 0
+        for frame in frames:
+            yield frame
+            count += 1
+        if count < MIN_FRAMES:
+            raise ClipError(
+                f"source: expected at least {MIN_FRAMES} frames (one second), but {self.source.name} has {count}; "
+                "it is too short."
+            )
 
     def frames(self) -> FrameReader:
         crop = FrameCrop(**self.writer.info("track")["crop"])
@@ -376,11 +394,6 @@ class _Maker:
             self._bar.update()
 
 
-def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-
-
 def _save_landmarks(found: FaceLandmarks, writer: ClipWriter) -> None:
     tensors = {"points": found.points, "found": found.found, "num_faces": found.num_faces}
     if found.blendshapes is not None:
@@ -391,7 +404,7 @@ def _save_landmarks(found: FaceLandmarks, writer: ClipWriter) -> None:
 
 
 def _load_landmarks(writer: ClipWriter) -> FaceLandmarks:
-    tensors, metadata = _load(writer.path(LANDMARKS))
+    tensors, metadata = load_tensors(writer.path(LANDMARKS))
     about = json.loads(metadata["about"])
     about["blendshape_names"] = tuple(about["blendshape_names"])
     return FaceLandmarks(**{name: tensor.numpy() for name, tensor in tensors.items()}, fps=MOTION_FPS, **about)
@@ -423,4 +436,4 @@ def _versions() -> dict[str, str]:
     return found
 
 
-__all__ = ["MIN_FRAMES", "PrepareOptions", "Source", "make_clip"]
+__all__ = ["MIN_FRAMES", "TRACKER_VERSION", "PrepareOptions", "Source", "check_max_seconds", "make_clip"]

@@ -6,7 +6,6 @@ normals.mkv if asked for, and for each which teacher made it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 from ..constants import MOTION_FPS
 from ..modeling_head import ParametricHead
 from ..tracking.head_track import HeadTrack
+from ..tracking.setup import sha256
 from .clip import DEPTH_STEP
 from .frame_files import FrameReader, FrameWriter
 
@@ -69,12 +69,6 @@ def _mark(name: str, value: str | None) -> str | None:
     if not Path(value).is_file():
         raise FileNotFoundError(f"{name}: expected a teacher's file, but there is no file {value}.")
     return f"sha256 {sha256(Path(value))}"
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_features(
@@ -210,4 +204,4 @@ def _resized(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return torch.nn.functional.interpolate(planes, size[::-1], mode="area")[0].permute(1, 2, 0).numpy()
 
 
-__all__ = ["FeatureOptions", "make_features", "sha256", "write_depth", "write_normals"]
+__all__ = ["FeatureOptions", "make_features", "write_depth", "write_normals"]

@@ -23,14 +23,16 @@ from safetensors.torch import save_file
 from ..audio_io import AudioClip, load_audio
 from ..constants import MOTION_FPS
 from ..modeling_head import ParametricHead
+from ..tracking.setup import sha256
 from .clip import VHAP, ClipError, ProcessedClip
 from .sound_file import beginning
-from .stages import PrepareOptions, make_clip
-from .teachers import FeatureOptions, sha256
-from .writer import ClipWriter
+from .stages import PrepareOptions, check_max_seconds, make_clip
+from .teachers import FeatureOptions
+from .writer import ClipWriter, check_output
 
 _PARTS = ("train", "val", "test")
 _CANONICAL = "canonical_flame_param.npz"
+_LAST_STEP = 10_000_000  # of `timestep_index`: a hundred hours; beyond is no count of frames
 _LARGEST = 64 << 20  # bytes of one array in an npz; VHAP's have some thousand
 
 
@@ -80,6 +82,7 @@ def import_vhap(
     path = Path(folder)
     source = VhapSource(path, camera, fps, audio, max_seconds)
     output = path.absolute().with_name(f"{path.absolute().name}_clip") if output is None else output
+    check_output(output, overwrite)
     if not isinstance(head, ParametricHead):
         head = ParametricHead.from_asset(head)
     return make_clip(source, options, output, head, overwrite=overwrite, progress=progress)
@@ -108,6 +111,7 @@ class VhapSource:
     ):
         if not 1 <= fps <= 240:
             raise ValueError(f"fps: expected 1 to 240 frames per second, got {fps}.")
+        check_max_seconds(max_seconds)
         if not folder.is_dir():
             raise FileNotFoundError(f"folder: expected a VHAP export, but there is no folder {folder}.")
         self.folder, self.name, self.warnings = folder, folder.name, []
@@ -121,15 +125,15 @@ class VhapSource:
             raise ValueError(f"camera: expected one of {cameras}, got {camera}.")
         steps = np.array(sorted(step for step, index in frames if index == camera))
         count = max(1, round((steps[-1] - steps[0] + 1) / fps * MOTION_FPS))
-        wanted = steps[0] + np.arange(count) * fps / MOTION_FPS
-        nearest = steps[np.searchsorted((steps[1:] + steps[:-1]) / 2, wanted)].tolist()
         limit = round(max_seconds * MOTION_FPS)
-        self.cut = len(nearest) > limit
+        self.cut = count > limit
+        wanted = steps[0] + np.arange(min(count, limit)) * fps / MOTION_FPS
+        nearest = steps[np.searchsorted((steps[1:] + steps[:-1]) / 2, wanted)].tolist()
         if self.cut:
             self.warnings.append(f"only the first {max_seconds:g} s of {count / MOTION_FPS:.0f} s are used")
         if gaps := int(steps[-1] - steps[0]) + 1 - len(steps):
             self.warnings.append(f"{gaps} time steps are missing; the picture beside them stands in for each")
-        self._frames = [frames[step, camera] for step in nearest[:limit]]
+        self._frames = [frames[step, camera] for step in nearest]
         self.num_frames = len(self._frames)
         self.height, self.width = self._picture(self._frames[0]).shape[:2]
         self._span = [camera, fps, limit if self.cut else None]
@@ -202,9 +206,11 @@ def _read_frames(folder: Path) -> dict[tuple[int, int], dict[str, Any]]:
             for entry in content["frames"]:
                 frame = shared | entry
                 frame |= {key: int(frame.get(key, 0)) for key in ("timestep_index", "camera_index")}
+                if abs(frame["timestep_index"]) > _LAST_STEP:
+                    raise ValueError(f"timestep_index is {frame['timestep_index']}")
                 np.array(frame["transform_matrix"], np.float32).reshape(4, 4), str(frame["file_path"])
                 found[frame["timestep_index"], frame["camera_index"]] = frame
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ClipError(
                 f"folder: {folder / name} is not what VHAP exports ({type(error).__name__}: {error})."
             ) from error
@@ -234,7 +240,7 @@ def _read_picture(folder: Path, name: str, mode: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.array(image.convert(mode))
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ClipError(f"folder: {path} is not a whole picture ({error}).") from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ class ClipWriter:
     """A clip in the making; use it as a context manager.
 
     Args:
-        target: the clip's folder. Only an empty folder or, with `overwrite`, a processed clip may be there already.
+        target: the clip's folder, or a link to it. Only an empty folder or, with `overwrite`, a processed clip may be
+            there already.
         request: JSON values: everything that decides what the clip holds. The finished stages of an earlier attempt are
             kept if its request was the same, else thrown away.
         overwrite: replace the processed clip that is there.
@@ -38,11 +40,11 @@ class ClipWriter:
     (a ValueError); else it goes. Files that this format does not know are never deleted.
 
     Raises:
-        ClipError: `target` holds something else; another process is at work on it.
+        ClipError: `target` holds something else or cannot be written; another process is at work on it.
     """
 
     def __init__(self, target: str | os.PathLike, request: dict[str, Any], overwrite: bool = False):
-        self.target = Path(target).absolute()
+        self.target = _real(target)
         self.partial = self.target.with_name(self.target.name + ".partial")
         self.request = json.loads(json.dumps(request))
         self.overwrite = overwrite
@@ -83,11 +85,14 @@ class ClipWriter:
         )
 
     def __enter__(self) -> ClipWriter:
-        self.target.parent.mkdir(parents=True, exist_ok=True)
+        check_output(self.target, overwrite=True)
         if self.partial.exists():
             if not self.partial.is_dir() or _strangers(self.partial):
                 raise ClipError(f"output: {self.partial} is in the way and not this program's; move it.")
-        self.partial.mkdir(exist_ok=True)
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.target, error) from error
         self._lock = _lock(self.partial / _LOCK)
         state = _read_state(self.partial / _STATE)
         if state.get("request") == self.request and state.get("version") == package_version():
@@ -143,15 +148,59 @@ class ClipWriter:
         content = head | info | {"request": self.request, "files": files}
         (self.partial / CLIP_JSON).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         _sync(self.partial / CLIP_JSON)
+        mode = (self.partial / CLIP_JSON).stat().st_mode & 0o777
+        for name in files:  # safetensors makes files that nobody else may read
+            if (self.partial / name).stat().st_mode & 0o777 != mode:
+                with suppress(PermissionError):  # drives without modes
+                    os.chmod(self.partial / name, mode)
         ProcessedClip.open(self.partial)  # what cannot be opened is not published
+        old = None
         if self.target.exists():
             self.existing()  # something may have come there in the meantime
-            _remove(self.target)
-        os.rename(self.partial, self.target)
+            old = self.target.with_name(f"{self.target.name}.old-{secrets.token_hex(4)}")
+            os.rename(self.target, old)
+        try:
+            os.rename(self.partial, self.target)
+        except OSError:
+            if old is not None:
+                os.rename(old, self.target)
+            raise
         _sync(self.target.parent)
+        if old is not None:
+            _remove(old)
         for name in (_STATE, LANDMARKS, _LOCK):  # only now: until the renaming they are needed to go on
             (self.target / name).unlink(missing_ok=True)
         return ProcessedClip.open(self.target)
+
+
+def check_output(target: str | os.PathLike, overwrite: bool = False) -> None:
+    """Raises ClipError if no clip can be written at `target`, before any work is done. It changes nothing."""
+    try:
+        target = _real(target)
+        if (target / CLIP_JSON).is_file() and not overwrite:
+            return  # it may be the one that is asked for, and that may well lie where nothing can be written
+        target.with_name(target.name + ".partial").exists()
+        parent = next(folder for folder in target.parents if folder.exists())
+    except OSError as error:  # the name is too long, or nothing may be looked at there
+        raise _unwritable(Path(target), error) from error
+    if not parent.is_dir():
+        raise ClipError(f"output: expected a folder, but {parent} is a file, so {target} cannot be made in it.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ClipError(f"output: nothing can be written in {parent}; choose another folder.")
+
+
+def _unwritable(target: Path, error: OSError) -> ClipError:
+    return ClipError(f"output: {target} cannot be written ({error.strerror}); choose another folder.")
+
+
+def _real(target: str | os.PathLike) -> Path:
+    """Where the clip will lie: behind a link, if `target` is one."""
+    path = Path(target).absolute()
+    if not path.is_symlink():
+        return path
+    if not path.exists():
+        raise ClipError(f"output: {path} is a link to nothing; delete it or choose another folder.")
+    return Path(os.path.realpath(path))
 
 
 def _strangers(folder: Path) -> list[str]:
@@ -208,4 +257,4 @@ def _lock(path: Path) -> int | None:
     return handle
 
 
-__all__ = ["ClipWriter", "LANDMARKS"]
+__all__ = ["LANDMARKS", "ClipWriter", "check_output"]

@@ -29,7 +29,7 @@ _ZOOM_RANGE = (1.7, 4.2)  # outside of it the window changes its size
 _KEEP = 0.3  # of the face: nearer to the window's edge than this, the window moves
 _STRIDE = 0.1  # of the face: the window's step when it moves, small enough for Face Mesh to follow
 _SETTLED = 5  # showings of one frame until the points stand still within 0.1 % of the face
-_SAME_FACE = 0.3  # overlap of two boxes of one face
+SAME_FACE = 0.3  # overlap of two boxes of one face
 
 _SURE = 0.6  # score of the full-range detector; flat and blurred backgrounds reach 0.5
 _SURE_NEAR = 0.75  # of the short-range detector, which is for faces that fill the picture; backgrounds reach 0.7
@@ -53,7 +53,7 @@ class Square:
     @classmethod
     def around(cls, box: np.ndarray) -> Square:
         """The window for a face in the box `[4]` (left, top, right, bottom)."""
-        side = max(round(_ZOOM * _size(box)), 32)
+        side = max(round(_ZOOM * size_of(box)), 32)
         x, y = (box[:2] + box[2:]) / 2 - side / 2
         return cls(round(float(x)), round(float(y)), side)
 
@@ -85,7 +85,8 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(shared / max(min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()), 1e-6))
 
 
-def _size(box: np.ndarray) -> float:
+def size_of(box: np.ndarray) -> float:
+    """The longer side of a box."""
     return float(max(box[2] - box[0], box[3] - box[1]))
 
 
@@ -157,9 +158,9 @@ def _distinct(found: list[tuple[np.ndarray, float]]) -> list[tuple[np.ndarray, f
     """One box for each face, the largest first."""
     kept: list[tuple[np.ndarray, float]] = []
     for box, score in sorted(found, key=lambda item: -item[1]):
-        if all(overlap(box, other) < _SAME_FACE for other, _ in kept):
+        if all(overlap(box, other) < SAME_FACE for other, _ in kept):
             kept.append((box, score))
-    return sorted(kept, key=lambda item: -_size(item[0]))
+    return sorted(kept, key=lambda item: -size_of(item[0]))
 
 
 def _tile_sides(width: int, height: int) -> list[int]:
@@ -218,7 +219,7 @@ class FaceWindow:
         with quiet():
             self._mesh.reset()
             points = self._settle(frame)
-        if points is None or overlap(box_of(points), box) < _SAME_FACE:
+        if points is None or overlap(box_of(points), box) < SAME_FACE:
             self.lose()
             return None
         self.box = self.last_box = box_of(points)
@@ -229,7 +230,7 @@ class FaceWindow:
         points = self._see(frame)
         if points is None:  # the graph has let go; shown again, it looks for a face in the window
             points = self._settle(frame)
-            if points is None or overlap(box_of(points), self.box) < _SAME_FACE:
+            if points is None or overlap(box_of(points), self.box) < SAME_FACE:
                 self.lose()
                 return None
         self.box = self.last_box = box_of(points)
@@ -254,7 +255,7 @@ class FaceWindow:
         return points
 
     def _suits(self, width: int, height: int) -> bool:
-        square, size = self.square, _size(self.box)
+        square, size = self.square, size_of(self.box)
         if not _ZOOM_RANGE[0] <= square.side / size <= _ZOOM_RANGE[1]:
             return False
         inside = (self.box[0] - square.x, self.box[1] - square.y)
@@ -267,7 +268,7 @@ class FaceWindow:
         """Moves the window in steps that Face Mesh can follow, all of them on this frame: its memory is in fractions
         of the window, and one jump would show it the wrong place."""
         start = self.square
-        way = max(abs(target.x - start.x), abs(target.y - start.y)) / _size(self.box)
+        way = max(abs(target.x - start.x), abs(target.y - start.y)) / size_of(self.box)
         zoom = abs(math.log(target.side / start.side))
         steps = min(max(math.ceil(way / _STRIDE), math.ceil(zoom / _STRIDE), 1), 30)
         for i in range(1, steps + 1):
@@ -284,7 +285,7 @@ class FaceWindow:
         for _ in range(_SETTLED):
             last, points = points, self._see(frame)
             if last is not None and points is not None:
-                if np.abs(points - last)[:, :2].mean() < 1e-3 * _size(box_of(points)):
+                if np.abs(points - last)[:, :2].mean() < 1e-3 * size_of(box_of(points)):
                     break
         return points
 
@@ -298,7 +299,7 @@ class FaceWindow:
         # MediaPipe counts from the middle of a pixel, here pixel centres lie at +0.5; the rest is its mesh's own bias.
         along = points[263, :2] - points[33, :2]  # between the outer corners of the eyes
         along = along / max(float(np.hypot(*along)), 1e-6)
-        bias = _MESH_BIAS * MESH_MARGIN / MESH_INPUT * _size(box_of(points))
+        bias = _MESH_BIAS * MESH_MARGIN / MESH_INPUT * size_of(box_of(points))
         points[:, 0] += square.x + 0.5 - bias * (along[0] - along[1])
         points[:, 1] += square.y + 0.5 - bias * (along[0] + along[1])
         return points.astype(np.float32)
@@ -311,4 +312,4 @@ def _level(frame: np.ndarray, box: np.ndarray) -> float:
     return float(np.percentile(part.max(2), 90)) if part.size else 255.0
 
 
-__all__ = ["FaceFinder", "FaceWindow", "Square", "box_of", "overlap", "quiet"]
+__all__ = ["SAME_FACE", "FaceFinder", "FaceWindow", "Square", "box_of", "overlap", "quiet", "size_of"]

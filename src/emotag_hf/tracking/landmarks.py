@@ -22,7 +22,7 @@ from PIL import Image
 
 from ..import_utils import require_package
 from ..video_reader import single_photo
-from .face_window import FaceFinder, FaceWindow, box_of, overlap, quiet
+from .face_window import SAME_FACE, FaceFinder, FaceWindow, box_of, overlap, quiet, size_of
 from .head_track import NUM_POINTS, FaceLandmarks
 from .setup import INSTALL, MODEL_NAME, find_face_landmarker
 
@@ -36,7 +36,6 @@ _MAX_FACES = 4  # followed at once
 _RIVAL = 0.5  # of the largest face's size: smaller ones cannot become the largest, and are only counted
 _SURE_OTHER = 0.7  # detector score of a face that is only counted
 _SMALLEST_OTHER = 0.25  # of the largest face's size: smaller ones are pictures on the wall
-_SAME_FACE = 0.3  # overlap of two boxes of one face
 _TWINS = 0.6  # overlap from which two windows show one face
 _STILL = 10.0  # of 255: below it, the change of a 64x64 thumbnail may be the encoder's alone
 _STILL_FACE = 0.04  # of the face's size: below it, the motion of points may be their jitter alone
@@ -304,14 +303,14 @@ class _Crowd:
     def _take_up(self, found: list, boxes: list, frame: np.ndarray, index: int, is_check: bool) -> None:
         """Follows the faces found from now on, or counts them; adds to `boxes` those that are followed."""
         for box, score in found:
-            if any(overlap(box, other) >= _SAME_FACE for other in boxes):
+            if any(overlap(box, other) >= SAME_FACE for other in boxes):
                 continue
             person = self._lost_near(box)
             if person is None and (is_check or not self._people):
                 person = self._newcomer(box, boxes)
             if person is None:
-                largest = max((_size(other) for other in boxes), default=0.0)
-                self._others += score >= _SURE_OTHER and _size(box) >= _SMALLEST_OTHER * largest
+                largest = max((size_of(other) for other in boxes), default=0.0)
+                self._others += score >= _SURE_OTHER and size_of(box) >= _SMALLEST_OTHER * largest
             elif person.begin(frame, index, box):
                 if person is self._spare:
                     self._people.append(person)
@@ -327,14 +326,14 @@ class _Crowd:
         if len(self._people) == 1 and lost:
             return lost[0]
         near = [(np.abs(person.window.last_box - box).max(), person) for person in lost]
-        near = [(far, person) for far, person in near if far <= 2 * _size(box)]
+        near = [(far, person) for far, person in near if far <= 2 * size_of(box)]
         return min(near, key=lambda item: item[0])[1] if near else None
 
     def _newcomer(self, box: np.ndarray, boxes: list[np.ndarray]) -> _Person | None:
         """Somebody who joins the people if Face Mesh finds a face in the box."""
         if len(self._people) >= max(_MAX_FACES, self._face or 0):
             return None
-        if self._face is None and _size(box) < _RIVAL * max((_size(other) for other in boxes), default=0.0):
+        if self._face is None and size_of(box) < _RIVAL * max((size_of(other) for other in boxes), default=0.0):
             return None
         self._spare = self._spare or self._make()
         return self._spare
@@ -409,10 +408,6 @@ class _Blendshapes:
         shapes = result.face_blendshapes[0]
         self.names = tuple(shape.category_name for shape in shapes)
         return np.array([shape.score for shape in shapes], np.float32)
-
-
-def _size(box: np.ndarray) -> float:
-    return float(max(box[2] - box[0], box[3] - box[1]))
 
 
 __all__ = [

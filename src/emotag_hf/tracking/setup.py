@@ -71,7 +71,7 @@ def find_face_landmarker(path: str | os.PathLike | None = None) -> Path | None:
     cached = cache_folder() / MODEL_NAME
     if not cached.is_file():
         return None
-    if _sha256(cached.read_bytes()) != MODEL_SHA256:
+    if sha256(cached) != MODEL_SHA256:
         raise ValueError(f"{MODEL_NAME}: the copy {cached} is damaged; delete it and run: {INSTALL}")
     return cached
 
@@ -83,12 +83,13 @@ def fetch_face_landmarker() -> Path:
         OSError: no connection, no right to write, or a file that is not the expected one.
     """
     target = cache_folder() / MODEL_NAME
-    if target.is_file() and _sha256(target.read_bytes()) == MODEL_SHA256:
+    if target.is_file() and sha256(target) == MODEL_SHA256:
         return target
     with urllib.request.urlopen(MODEL_URL, timeout=30) as answer:
         data = answer.read(_MAX_MODEL_BYTES)
-    if _sha256(data) != MODEL_SHA256:
-        raise OSError(f"{MODEL_URL} gave {len(data)} bytes that are not the expected file (sha256 {_sha256(data)}).")
+    found = hashlib.sha256(data).hexdigest()
+    if found != MODEL_SHA256:
+        raise OSError(f"{MODEL_URL} gave {len(data)} bytes that are not the expected file (sha256 {found}).")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{MODEL_NAME}.{secrets.token_hex(4)}")
     try:
@@ -218,8 +219,17 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if any(c in word for c in "<> ") else word
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-__all__ = ["TrackingSetupError", "cache_folder", "fetch_face_landmarker", "find_face_landmarker", "setup_tracking"]
+__all__ = [
+    "TrackingSetupError",
+    "cache_folder",
+    "fetch_face_landmarker",
+    "find_face_landmarker",
+    "setup_tracking",
+    "sha256",
+]
