@@ -66,7 +66,8 @@ class FitOptions:
         contact_weight: how much more it counts where they touch: a mouth is shut or it is not.
         smoothness: pull of the neighbouring frames; 0 is none.
         num_keyframes: frames on which identity is found.
-        unbias: takes MediaPipe's known offsets from the open head's landmarks; for points of another origin, False.
+        unbias: mends what MediaPipe's points are known to be off on the open head, and its lids; for points of another
+            origin, False.
         failed_error: pixels of a 512-wide picture at a face 256 px high; a frame beyond it is flagged.
     """
 
@@ -76,7 +77,7 @@ class FitOptions:
     below_sigma: float = 0.06
     jaw_sigma: float = 0.25
     jaw_side_sigma: float = 0.03
-    pair_weight: float = 30.0
+    pair_weight: float = 12.0
     contact_weight: float = 200.0
     smoothness: float = 1.0
     num_keyframes: int = 40
@@ -127,7 +128,8 @@ def fit_head(
     with torch.no_grad():
         fit = _ClipFit(points[:, :468], there, camera, head, options)
         state, shape = fit.run(shape)
-        state.eyelids = settle_lids(state.eyelids, fit.errors(state, shape)[1] > 0.5)
+        if options.unbias:  # MediaPipe's lids have faults of their own
+            state.eyelids = settle_lids(state.eyelids, fit.errors(state, shape)[1] > 0.5)
         held = fit.held_out_errors(state, shape)
         errors, inliers = fit.errors(state, shape)
         gaze = fit_gaze(points[:, 468:], state.rotation, state.translation, camera, head, shape, state.expression)
@@ -348,7 +350,7 @@ def _to_track(
     motion = FlameMotion(
         expression=some.expression,
         jaw_pose=some.jaw,
-        eyelids=some.eyelids,
+        eyelids=some.eyelids.clamp(0, 1),
         eyes_pose=gaze[index],
         neck_pose=neck,
         rotation=rotation,
