@@ -322,7 +322,10 @@ class _Maker:
             self.options.features, track, self.head, frames, samples, found.blendshapes, found.blendshape_names
         )
         frames.close()
-        save_file(tensors, self.writer.path(FEATURES), {"format": "emotag-features", "units": FEATURE_UNITS})
+        about = {"format": "emotag-features", "units": FEATURE_UNITS}
+        if "blendshapes" in tensors:
+            about["blendshape_names"] = json.dumps(found.blendshape_names)
+        save_file(tensors, self.writer.path(FEATURES), about)
         info = {"sources": sources, "audio_offset": self.offset(track, samples), "warnings": []}
         self.writer.finish("features", info, files=(FEATURES,))
 
