@@ -52,14 +52,14 @@ def _both(name: str) -> tuple[str, str]:
 
 
 ACTION_UNIT_TABLE: dict[str, UnitRule] = {
-    "AU01": UnitRule("inner_brow", 0.0, 5.0, 0.5, ("browInnerUp",), 0.15, 1.0),
-    "AU02": UnitRule("outer_brow", 0.5, 6.0, 0.5, _both("browOuterUp"), 0.1, 1.0),
-    "AU04": UnitRule("brow_lower", 0.0, 4.0, 0.5, _both("browDown")),
+    "AU01": UnitRule("inner_brow", -0.2, 4.0, 0.5, ("browInnerUp",), 0.15, 1.0),
+    "AU02": UnitRule("outer_brow", 0.2, 4.5, 0.5, _both("browOuterUp"), 0.1, 1.0),
+    "AU04": UnitRule("brow_lower", 1.0, 5.0, 0.5, _both("browDown")),
     "AU05": UnitRule("opening", 8.0, 12.5, 0.5, _both("eyeWide"), 0.01, 0.1),
     "AU06": UnitRule("cheek", 0.1, 1.0, 0.5),
     "AU07": UnitRule("lower_lid", 1.0, 4.5, 0.5, _both("eyeSquint"), 0.3, 1.0),
     "AU09": UnitRule("nose", 0.1, 0.9, 0.5),
-    "AU12": UnitRule("smile", 2.0, 12.0, 0.25, _both("mouthSmile"), 0.05, 1.0),
+    "AU12": UnitRule("smile", 1.0, 8.5, 0.25, _both("mouthSmile"), 0.05, 1.0),
     "AU15": UnitRule("corner_drop", 0.5, 3.5, 0.5, _both("mouthFrown"), 0.0, 0.7),
     "AU17": UnitRule("lower_lip", 0.0, 3.5, 0.25, ("mouthShrugLower",), 0.0, 0.5),
     "AU20": UnitRule("stretch", 0.05, 0.7, 0.5, _both("mouthStretch"), 0.0, 0.6),
