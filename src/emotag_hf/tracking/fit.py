@@ -11,6 +11,7 @@ The focal length cannot be told from such clips (it trades with distance and ide
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,8 @@ _EYE_CORNERS = (33, 263)  # outer corners: their distance is the yardstick of a 
 
 # Landmarks that no fit ever sees, spread over the face: what the reported error is measured on.
 HELD_OUT = tuple(i for i in range(468) if i % 8 == 3 and i not in {j for pair in _PAIRS for j in pair})
+
+_CANDIDATES = 1000  # frames among which the keyframes are sought
 
 # Directions that landmarks do not show; they stay at rest.
 _UNSEEN = ("tongueOut", "tongueUp", "nostrilDilate", "nostrilCompress", "neckTighten_L", "neckTighten_R")
@@ -249,15 +252,17 @@ class _ClipFit:
 
     def _keyframes(self, state: FrameState) -> Tensor:
         """Frames that differ most from each other in pose and in the shape of the face (farthest points)."""
-        flat = (self.points - self.points.mean(1, keepdim=True)) @ torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-        turned = (flat / self.face_scale[..., None]) @ (self.camera.viewmat[:3, :3].T @ state.rotation)
-        features = torch.cat([turned.flatten(1) * 0.3, state.rotation.flatten(1)], 1)
+        some = torch.arange(0, len(state), math.ceil(len(state) / _CANDIDATES))  # a long clip takes no more memory
+        points, rotation = self.points[some], state.rotation[some]
+        flat = (points - points.mean(1, keepdim=True)) @ torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+        turned = (flat / self.face_scale[some][..., None]) @ (self.camera.viewmat[:3, :3].T @ rotation)
+        features = torch.cat([turned.flatten(1) * 0.3, rotation.flatten(1)], 1)
         chosen = [int((features - features.median(0).values).square().sum(1).argmin())]
         nearest = torch.full((len(features),), math.inf)
         while len(chosen) < min(self.options.num_keyframes, len(features)):
             nearest = torch.minimum(nearest, (features - features[chosen[-1]]).square().sum(1))
             chosen.append(int(nearest.argmax()))
-        return torch.tensor(sorted(set(chosen)))
+        return some[sorted(set(chosen))]
 
     def _chunks(self, count: int) -> list[Tensor]:
         return list(torch.arange(count).split(self.options.chunk))
@@ -288,24 +293,29 @@ class _ClipFit:
         weight = (self.options.smoothness / sigma.square()).expand_as(offset)
         return offset, weight
 
-    def distances(self, state: FrameState, shape: Tensor, model: LandmarkModel, index: Tensor) -> Tensor:
-        """Pixels `[T,L]` between the fitted and the seen landmarks, scaled to a 512-wide picture."""
-        out = []
+    def distances(
+        self, state: FrameState, shape: Tensor, model: LandmarkModel, index: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """By chunks: frames, and pixels `[t,L]` of a 512-wide picture between their fitted and seen landmarks."""
         for part in self._chunks(len(state)):
             some = state[part]
             head = model(shape, some.expression, some.jaw, some.eyelids)
             pixels, _, _ = self.solver.project(some, head.points)
-            out.append((pixels.transpose(1, 2) - self.truths(part, some)[:, index]).norm(dim=-1))
-        return torch.cat(out) * (512.0 / self.camera.width)
+            apart = (pixels.transpose(1, 2) - self.truths(part, some)[:, index]).norm(dim=-1)
+            yield part, apart * (512.0 / self.camera.width)
 
     def errors(self, state: FrameState, shape: Tensor) -> tuple[Tensor, Tensor]:
         """Median distance `[T]` on the fitted landmarks; the share `[T]` of landmarks that the robust term trusts."""
-        distance = self.distances(state, shape, self.solver.model, self.kept)
         sigma = self.face_scale * self.options.landmark_sigma * (512.0 / self.camera.width)
-        return distance.median(1).values, (distance < 2 * sigma).float().mean(1)
+        medians, inliers = [], []
+        for part, distance in self.distances(state, shape, self.solver.model, self.kept):
+            medians.append(distance.median(1).values)
+            inliers.append((distance < 2 * sigma[part]).float().mean(1))
+        return torch.cat(medians), torch.cat(inliers)
 
     def held_out_errors(self, state: FrameState, shape: Tensor) -> Tensor:
-        return self.distances(state, shape, self.held_model, self.held).median(1).values
+        chunks = self.distances(state, shape, self.held_model, self.held)
+        return torch.cat([distance.median(1).values for _, distance in chunks])
 
 
 def _similarity(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
