@@ -71,6 +71,7 @@ class FitOptions:
         num_keyframes: frames on which identity is found.
         unbias: mends what MediaPipe's points are known to be off on the open head, and its lids; for points of another
             origin, False.
+        chunk: frames that are solved at once; memory, not the result, depends on it.
         failed_error: pixels of a 512-wide picture at a face 256 px high; a frame beyond it is flagged.
     """
 
