@@ -184,15 +184,15 @@ class _ClipFit:
             keys = self._keyframes(state)
             shape = torch.zeros(self.head.num_shape)
             some, seen = state[keys], self.seen(keys, state[keys])
-            some, _ = solver.solve_frames(some, shape, seen, steps=4, free=pose)
-            some, _ = solver.solve_frames(some, shape, seen, steps=4, free=mouth)
+            some = solver.solve_frames(some, shape, seen, steps=4, free=pose)
+            some = solver.solve_frames(some, shape, seen, steps=4, free=mouth)
             for _ in range(3):
                 some, shape = solver.solve_shared(some, shape, self.seen(keys, some), steps=4)
         for index in self._chunks(len(state)):
             some, seen = state[index], self.seen(index, state[index])
-            some, _ = solver.solve_frames(some, shape, seen, steps=3, free=pose)
-            some, _ = solver.solve_frames(some, shape, seen, steps=2, free=mouth)
-            some, _ = solver.solve_frames(some, shape, self.seen(index, some), steps=6)
+            some = solver.solve_frames(some, shape, seen, steps=3, free=pose)
+            some = solver.solve_frames(some, shape, seen, steps=2, free=mouth)
+            some = solver.solve_frames(some, shape, self.seen(index, some), steps=6)
             state[index] = some
         if options.smoothness > 0 and len(state) > 2:
             for _ in range(2):
@@ -200,7 +200,7 @@ class _ClipFit:
                 for index in self._chunks(len(state)):
                     smooth = self._pull(state[index], target[index])
                     seen = self.seen(index, state[index])
-                    state[index], _ = solver.solve_frames(state[index], shape, seen, steps=2, smooth=smooth)
+                    state[index] = solver.solve_frames(state[index], shape, seen, steps=2, smooth=smooth)
         return state, shape
 
     def aligned(self) -> FrameState:

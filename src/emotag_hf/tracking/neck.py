@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..modeling_gaussians import rotation_to_quat
 from ..modeling_head import ParametricHead, rotation_matrix
 from .solver import FrameState
 
@@ -41,8 +42,6 @@ def share_with_neck(
 
 def rotation_to_axis_angle(rotation: Tensor) -> Tensor:
     """Rotation matrices `[...,3,3]` to axis-angle `[...,3]` in radians, below pi."""
-    from ..modeling_gaussians import rotation_to_quat
-
     quat = rotation_to_quat(rotation)
     length = quat[..., 1:].norm(dim=-1, keepdim=True)
     angle = 2 * torch.atan2(length, quat[..., :1])

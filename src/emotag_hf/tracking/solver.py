@@ -110,7 +110,6 @@ class Linearised:
     weight: Tensor
     frame_by: Tensor
     shared_by: Tensor | None
-    pixels: Tensor  # [T,L] distance of each landmark in pixels
 
 
 class LandmarkSolver:
@@ -167,7 +166,6 @@ class LandmarkSolver:
             torch.cat([weight, gap_weight], 1),
             join(frame_by),
             join(shared_by) if with_shape else None,
-            distance.sqrt() * seen.scale,
         )
 
     def frame_equations(
@@ -191,7 +189,7 @@ class LandmarkSolver:
         steps: int,
         free: slice | None = None,
         smooth: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[FrameState, Linearised]:
+    ) -> FrameState:
         """Gauss-Newton on every frame by itself; `free` names the columns that may move (all without)."""
         for _ in range(steps):
             line = self.linearise(state, shape, seen, with_shape=False)
@@ -202,7 +200,7 @@ class LandmarkSolver:
             state = state.moved(_bounded(step))
             if smooth is not None:
                 smooth = (smooth[0] + _bounded(step), smooth[1])
-        return state, self.linearise(state, shape, seen, with_shape=False)
+        return state
 
     def solve_shared(
         self, state: FrameState, shape: Tensor, seen: Observations, steps: int
