@@ -21,6 +21,9 @@ LAYERS = (
         "configuration_emotag",
         "audio_io",
         "provenance",
+        "consent",
+        "consent_dialogue",
+        "avatar_card",
         "video_io",
         "video_reader",
         "cropping",
@@ -35,18 +38,22 @@ LAYERS = (
         "compositing_kernels",
         "emotion_prototypes",
         "gaussian_binding",
+        "gaussian_correctives",
+        "gaussian_rig_kernels",
+        "modeling_gaussian_prior",
         "modeling_gaussians",
         "modeling_head",
         "modeling_motion",
         "motion_controls",
     ),
     ("modeling_emotag", "processing_emotag"),
-    ("talking_head", "pipeline_emotag", "pipeline_talking_head", "registration"),
+    ("avatar_facts", "avatar_folder", "talking_head", "pipeline_emotag", "pipeline_talking_head", "registration"),
     ("tracking",),
     ("features",),
     ("data", "training", "evaluation", "hub"),
     ("doctor",),
-    ("cli", "cli_clips"),
+    ("adaptation", "dubbing"),
+    ("cli", "cli_avatar", "cli_clips"),
 )
 
 # Packages that only these modules may import, at the top of the file or inside a function.
@@ -55,7 +62,7 @@ ONLY_IN = {
     "mediapipe": {"tracking.landmarks", "tracking.masks"},
     "diffusers": {"pipeline_emotag"},
     "datasets": {"data.dataset", "data.prepare", "data.clip"},
-    "accelerate": {"training.loop", "training.pretrain", "training.adapt"},
+    "accelerate": {"adaptation", "training.pretrain"},
     "c2pa": {"provenance"},
     "smplx": set(),  # non-commercial; tests alone compare with it
     "gradio": set(),  # space/ alone

@@ -142,7 +142,7 @@ def test_another_head_is_refused(tiny_folder, tmp_path):
 
 def test_unknown_config_names_are_refused():
     """transformers stores any keyword in silence; a spelling mistake would be lost."""
-    with pytest.raises(ValueError, match="unknown argument num_gausians; expected one of num_gaussians"):
+    with pytest.raises(ValueError, match="unknown argument num_gausians; expected one of num_correctives, num_g"):
         EmoTaGConfig(gaussians_config={"num_gausians": 3})
     with pytest.raises(ValueError, match="sh_degree: expected 0, 1 or 2, got 7"):
         EmoTaGConfig(gaussians_config={"sh_degree": 7})

@@ -52,7 +52,7 @@ def test_refinement_finds_the_pose(scene):
     """The picture's error falls by more than half, and the head turns back to where it truly was."""
     model, true, frames, track, black = scene
     options = RefineOptions(size=SIZE)
-    found = refine_photometric(track, model.head, model.gaussians, lambda i: frames[i], [0, 1], black, options)
+    found = refine_photometric(track, model, lambda i: frames[i], [0, 1], black, options)
     assert (found.after < 0.5 * found.before).all()
     apart_before, apart_after = turned_apart(track.motion, true), turned_apart(found.track.motion, true)
     assert (apart_after < 0.4 * apart_before).all()
@@ -63,11 +63,11 @@ def test_only_the_named_frames_move(scene):
     model, true, frames, track, black = scene
     before = track.motion.rotation.clone()
     options = RefineOptions(steps=3, size=SIZE)
-    found = refine_photometric(track, model.head, model.gaussians, lambda i: frames[i], [1], black, options)
+    found = refine_photometric(track, model, lambda i: frames[i], [1], black, options)
     assert torch.equal(found.track.motion.rotation[0], before[0]) and torch.equal(track.motion.rotation, before)
     assert not torch.equal(found.track.motion.rotation[1], before[1])
     perfect = replace(track, motion=true)
-    kept = refine_photometric(perfect, model.head, model.gaussians, lambda i: frames[i], [0], black, options)
+    kept = refine_photometric(perfect, model, lambda i: frames[i], [0], black, options)
     assert kept.after[0] <= kept.before[0]
 
 
@@ -75,6 +75,6 @@ def test_wrong_frames_are_named(scene):
     """A frame of another size, and a frame that is not there, are said in one sentence."""
     model, _, frames, track, _ = scene
     with pytest.raises(ValueError, match="indices: expected frames 0 to 1"):
-        refine_photometric(track, model.head, model.gaussians, lambda i: frames[i], [2])
+        refine_photometric(track, model, lambda i: frames[i], [2])
     with pytest.raises(ValueError, match="frame: expected 160x160"):
-        refine_photometric(track, model.head, model.gaussians, lambda i: np.zeros((8, 8, 3), np.uint8), [0])
+        refine_photometric(track, model, lambda i: np.zeros((8, 8, 3), np.uint8), [0])

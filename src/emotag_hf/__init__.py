@@ -13,8 +13,10 @@ __version__ = "0.1.0"
 
 # Public name -> the module that has it, imported on first use.
 _LAZY = {
+    "AdaptArguments": "training.arguments",
     "AudioClip": "audio_io",
     "Camera": "rendering",
+    "Consent": "consent",
     "EmoTaGConfig": "configuration_emotag",
     "EmoTaGGaussiansConfig": "configuration_emotag",
     "EmoTaGHeadConfig": "configuration_emotag",
@@ -23,6 +25,7 @@ _LAZY = {
     "EmoTaGPipeline": "pipeline_emotag",
     "EmoTaGProcessor": "processing_emotag",
     "FlameMotion": "outputs",
+    "GaussianPrior": "modeling_gaussian_prior",
     "GatedResidualMotionNetwork": "modeling_motion",
     "ParametricHead": "modeling_head",
     "RiggedGaussians": "modeling_gaussians",
@@ -31,7 +34,11 @@ _LAZY = {
     "ProcessedClip": "data.clip",
     "FeatureOptions": "data.teachers",
     "HeadTrack": "tracking.head_track",
+    "adapt": "adaptation",
     "default_model_path": "hub_paths",
+    "dub": "dubbing",
+    "evaluate": "evaluation.protocol",
+    "save_with_alpha": "dubbing",
     "clips_dataset": "data.dataset",
     "examine": "doctor",
     "fit_head": "tracking.fit",
@@ -69,8 +76,10 @@ def _register() -> None:
 _register()
 
 if TYPE_CHECKING:
+    from .adaptation import adapt
     from .audio_io import AudioClip
     from .configuration_emotag import EmoTaGConfig, EmoTaGGaussiansConfig, EmoTaGHeadConfig, EmoTaGMotionConfig
+    from .consent import Consent
     from .constants import EMOTIONS, EXPRESSION_NAMES
     from .data.clip import ProcessedClip
     from .data.dataset import clips_dataset
@@ -79,8 +88,11 @@ if TYPE_CHECKING:
     from .data.teachers import FeatureOptions
     from .data.vhap import import_vhap
     from .doctor import examine
+    from .dubbing import dub, save_with_alpha
+    from .evaluation.protocol import evaluate
     from .hub_paths import default_model_path, sample_path
     from .modeling_emotag import EmoTaGModel
+    from .modeling_gaussian_prior import GaussianPrior
     from .modeling_gaussians import RiggedGaussians
     from .modeling_head import ParametricHead
     from .modeling_motion import GatedResidualMotionNetwork
@@ -93,3 +105,4 @@ if TYPE_CHECKING:
     from .talking_head import TalkingHeadOutput
     from .tracking.fit import fit_head
     from .tracking.head_track import HeadTrack
+    from .training.arguments import AdaptArguments

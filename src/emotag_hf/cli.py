@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from .cli_avatar import add_commands as add_avatar_commands
 from .cli_clips import add_commands
 from .constants import EMOTIONS
 
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="for programs")
     info.set_defaults(run=_info)
     add_commands(commands)
+    add_avatar_commands(commands)
     return parser
 
 
@@ -161,18 +163,20 @@ def _backends() -> dict[str, str]:
 
 
 def _licences() -> dict[str, str]:
-    from .constants import CONFIG_NAME, DEFAULT_MODEL, OPEN_HEAD
+    from .constants import CONFIG_NAME, DEFAULT_MODEL, DEFAULT_PRIOR, OPEN_HEAD
     from .hub_paths import ASSETS
 
     found = {"emotag_hf": "Apache-2.0"}
-    head, config = ASSETS / OPEN_HEAD, ASSETS / DEFAULT_MODEL / CONFIG_NAME
+    head = ASSETS / OPEN_HEAD
     if head.is_file():
         from safetensors import safe_open
 
         with safe_open(head, framework="np") as file:
             found[OPEN_HEAD] = (file.metadata() or {}).get("license", "not stated")
-    if config.is_file():
-        found[DEFAULT_MODEL] = json.loads(config.read_text(encoding="utf-8")).get("weights_license", "not stated")
+    for name in (DEFAULT_MODEL, DEFAULT_PRIOR):
+        config = ASSETS / name / CONFIG_NAME
+        if config.is_file():
+            found[name] = json.loads(config.read_text(encoding="utf-8")).get("weights_license", "not stated")
     return found
 
 

@@ -20,7 +20,7 @@ _INHERITED = {
 }  # fmt: skip
 
 
-class _StrictNames:
+class StrictNames:
     """Refuses unknown keyword arguments, which `PreTrainedConfig` would store in silence."""
 
     def __post_init__(self, **kwargs: Any):
@@ -50,7 +50,7 @@ def _positive(config: PreTrainedConfig, *names: str) -> None:
 
 
 @strict
-class EmoTaGHeadConfig(_StrictNames, PreTrainedConfig):
+class EmoTaGHeadConfig(StrictNames, PreTrainedConfig):
     """The parametric head (METHOD 2).
 
     Args:
@@ -75,7 +75,7 @@ class EmoTaGHeadConfig(_StrictNames, PreTrainedConfig):
 
 
 @strict
-class EmoTaGMotionConfig(_StrictNames, PreTrainedConfig):
+class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
     """The Gated Residual Motion Network and its audio front end (METHOD 3).
 
     Args:
@@ -146,7 +146,7 @@ class EmoTaGMotionConfig(_StrictNames, PreTrainedConfig):
 
 
 @strict
-class EmoTaGGaussiansConfig(_StrictNames, PreTrainedConfig):
+class EmoTaGGaussiansConfig(StrictNames, PreTrainedConfig):
     """The Gaussians on the head (METHOD 2).
 
     Args:
@@ -154,6 +154,7 @@ class EmoTaGGaussiansConfig(_StrictNames, PreTrainedConfig):
             this number true.
         num_mouth_gaussians (`int`): how many of them, the last ones, lie inside the mouth and take GRMN's mouth motion.
         sh_degree (`int`): degree of the spherical harmonics, 0..2.
+        num_correctives (`int`): numbers of the expression code that changes means and colours; 0 for none.
     """
 
     model_type = "emotag_gaussians"
@@ -162,9 +163,12 @@ class EmoTaGGaussiansConfig(_StrictNames, PreTrainedConfig):
     num_gaussians: int = 1000
     num_mouth_gaussians: int = 0
     sh_degree: int = 0
+    num_correctives: int = 0
 
     def _check_values(self) -> None:
         _positive(self, "num_gaussians")
+        if self.num_correctives < 0:
+            raise ValueError(f"{type(self).__name__}.num_correctives: expected 0 or more, got {self.num_correctives}.")
         if not 0 <= self.sh_degree <= 2:
             raise ValueError(f"sh_degree: expected 0, 1 or 2, got {self.sh_degree}.")
         if not 0 <= self.num_mouth_gaussians <= self.num_gaussians:
@@ -175,13 +179,15 @@ class EmoTaGGaussiansConfig(_StrictNames, PreTrainedConfig):
 
 
 @strict
-class EmoTaGConfig(_StrictNames, PreTrainedConfig):
+class EmoTaGConfig(StrictNames, PreTrainedConfig):
     """Configuration of an [`EmoTaGModel`].
 
     Args:
         head_config, motion_config, gaussians_config (`dict` or config): the three parts.
         camera (`dict`, *optional*): how the avatar is framed: `{"target": [x, y, z] m, "distance": m, "focal": image
-            widths}`.
+            widths}`; or the camera of its clip, `{"width", "height", "K": 3 x 3 px, "viewmat": 4 x 4}`.
+        rest_pose (`dict`, *optional*): where the person's head and body are between movements: `rotation`, `neck_pose`,
+            `translation`, `body_translation`, three numbers each (rad, m), to which generated motion is added.
         backdrop (`dict`, *optional*): what is behind it when the caller gives no background: a soft spot of light,
             `{"inner": [r, g, b], "outer": [r, g, b]}` in [0, 1].
         avatar_name (`str`): shown in logs and cards.
@@ -206,6 +212,7 @@ class EmoTaGConfig(_StrictNames, PreTrainedConfig):
     motion_config: dict | EmoTaGMotionConfig | None = None
     gaussians_config: dict | EmoTaGGaussiansConfig | None = None
     camera: dict | None = None
+    rest_pose: dict | None = None
     backdrop: dict | None = None
     avatar_name: str = "unnamed"
     weights_license: str = "apache-2.0"

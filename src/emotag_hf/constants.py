@@ -50,5 +50,6 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 MODEL_INDEX_NAME = "model_index.json"
 DEFAULT_MODEL = "emotag-base-open"  # a folder in assets/
+DEFAULT_PRIOR = "emotag-gaussian-prior"  # a folder in assets/
 OPEN_HEAD = "open_head.safetensors"  # a file in assets/
 TASK = "talking-head"

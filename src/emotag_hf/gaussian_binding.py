@@ -112,11 +112,13 @@ def pose_numba(vertices, faces, binding, means, quats, scales, mouth_offsets=Non
     local = [as_array(x) for x in (means, quats, scales)]
     num_frames, n = vertices.shape[0], len(binding)
     start = n - (0 if mouth_offsets is None else mouth_offsets.shape[1])
-    rest, mouth = [x[:start] for x in local], [x[start:] for x in local]
+    moving = local[0].ndim == 3  # means that differ from frame to frame
     out = [np.empty((num_frames, n, d), np.float32) for d in (3, 4, 3)]
     frames = np.empty((faces.shape[0], 17), np.float32)
     moved, moved_quats = np.empty((n - start, 6), np.float32), np.empty((n - start, 4), np.float32)
     for t in range(num_frames):
+        now = [local[0][t] if moving else local[0], *local[1:]]
+        rest, mouth = [x[:start] for x in now], [x[start:] for x in now]
         _triangle_frames(vertices[t], faces, frames)
         _bind(frames, binding[:start], *rest, *(x[t, :start] for x in out))
         if start < n:

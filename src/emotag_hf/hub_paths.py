@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .constants import DEFAULT_MODEL
+from .constants import DEFAULT_MODEL, DEFAULT_PRIOR
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -21,6 +21,11 @@ def asset_path(name: str) -> str:
 def default_model_path() -> str:
     """The folder of the model that speaks when none is named."""
     return asset_path(DEFAULT_MODEL)
+
+
+def default_prior_path() -> str:
+    """The folder of the Gaussian prior that an adaptation starts from when none is named."""
+    return asset_path(DEFAULT_PRIOR)
 
 
 def sample_path() -> str:

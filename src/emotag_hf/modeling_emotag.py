@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,13 +17,15 @@ from transformers import PreTrainedModel
 from .checkpoints import check_loading, check_weights_file
 from .compositing import composite, make_background
 from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
-from .modeling_gaussians import RiggedGaussians
-from .modeling_head import ParametricHead
+from .gaussian_correctives import ExpressionCode
+from .modeling_gaussians import RiggedGaussians, rotation_to_axis_angle
+from .modeling_head import ParametricHead, rotation_matrix
 from .modeling_motion import GatedResidualMotionNetwork
 from .motion_controls import emotion_curve, generate_upper_face, resample_frames
 from .outputs import EmoTaGOutput, FlameMotion, PosedGaussians, RenderOutput
 from .rendering import Camera, rasterize
 
+_STORED_IN_HALF = ("gaussians.corrective_",)
 DEFAULT_CAMERA = {"target": [0.0, -0.03, 0.0], "distance": 1.7, "focal": 4.0}
 
 
@@ -37,7 +40,8 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
     # binding would become floats too.
     _keep_in_fp32_modules_strict = [
         "gaussians.means", "gaussians.quats", "gaussians.log_scales", "gaussians.opacity_logits", "gaussians.colors",
-        "gaussians.canonical", "shape",
+        "gaussians.canonical", "gaussians.corrective_means", "gaussians.corrective_colors", "expression_code.basis",
+        "expression_code.center", "expression_code.low", "expression_code.high", "shape",
     ]  # fmt: skip
 
     @torch.no_grad()
@@ -46,6 +50,13 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         # head, whose numbers may be licensed to the user alone. All else has to be in the checkpoint.
         if isinstance(module, ParametricHead):
             module.refill_()
+
+    def save_pretrained(self, save_directory, **kwargs) -> None:
+        """As in transformers. Correctives, most of an avatar's bytes, are stored in 16 bits and come back in 32."""
+        if kwargs.get("state_dict") is None:
+            state = self.state_dict()
+            kwargs["state_dict"] = {k: v.half() if k.startswith(_STORED_IN_HALF) else v for k, v in state.items()}
+        super().save_pretrained(save_directory, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
@@ -82,6 +93,8 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         self.head = load_head(config.head_config)
         self.motion = GatedResidualMotionNetwork(config.motion_config)
         self.gaussians = RiggedGaussians(config.gaussians_config)
+        num_codes = config.gaussians_config.num_correctives
+        self.expression_code = ExpressionCode(num_codes) if num_codes else None
         # The person: identity coefficients of the head, and the face embedding that AdaIN reads (METHOD 3).
         self.register_buffer("shape", torch.zeros(config.head_config.num_shape))
         self.register_buffer("identity_embedding", torch.zeros(config.motion_config.identity_dim))
@@ -142,18 +155,36 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         if num_frames != num_native or fps != rate:
             loudness = resample_frames(torch.as_tensor(loudness)[:, None], rate, times)[:, 0].numpy()
             upper = generate_upper_face(times, loudness, seed, head_motion)
-        motion = FlameMotion(
-            expression=at_fps(out.expression) + upper.expression,
-            jaw_pose=at_fps(out.jaw_pose),
-            eyelids=upper.eyelids,
-            eyes_pose=upper.eyes_pose,
-            neck_pose=upper.neck_pose,
-            rotation=upper.rotation,
-            translation=upper.translation,
-            mouth_code=at_fps(out.mouth_code),
-            fps=fps,
+        motion = self.on_rest_pose(
+            FlameMotion(
+                expression=at_fps(out.expression) + upper.expression,
+                jaw_pose=at_fps(out.jaw_pose),
+                eyelids=upper.eyelids,
+                eyes_pose=upper.eyes_pose,
+                neck_pose=upper.neck_pose,
+                rotation=upper.rotation,
+                translation=upper.translation,
+                mouth_code=at_fps(out.mouth_code),
+                fps=fps,
+            )
         )
         return EmoTaGOutput(motion, at_fps(out.gate)[:, 0], at_fps(out.emotion_logits))
+
+    def on_rest_pose(self, motion: FlameMotion) -> FlameMotion:
+        """Motion about the origin to motion about where the person's head and body are (`config.rest_pose`)."""
+        if not self.config.rest_pose:
+            return motion
+        rest = {name: torch.tensor(value, dtype=torch.float32) for name, value in self.config.rest_pose.items()}
+        turn = rotation_matrix(rest["rotation"])
+        # A sitter's shoulders keep still: what was meant for the root joint turns the neck, too.
+        neck = rotation_matrix(motion.rotation) @ rotation_matrix(rest["neck_pose"]) @ rotation_matrix(motion.neck_pose)
+        return replace(
+            motion,
+            rotation=rest["rotation"].expand(len(motion), 3),
+            neck_pose=rotation_to_axis_angle(neck),
+            translation=motion.translation @ turn.T + rest["translation"],
+            body_translation=(rest["body_translation"] - motion.translation @ turn.T).contiguous(),
+        )
 
     def native_times(self, num_frames: int, fps: float) -> np.ndarray:
         """When the network's own frames lie that cover `num_frames` at `fps`: seconds, rising."""
@@ -178,12 +209,16 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         if motion.mouth_code is not None and self.config.gaussians_config.num_mouth_gaussians:
             basis = self.mouth_basis() if mouth_basis is None else mouth_basis
             offsets = self.motion.mouth_offsets(motion.mouth_code.to(basis.dtype), basis=basis)
-        return self.gaussians.pose(vertices, self.head.faces, offsets)
+        codes = None if self.expression_code is None else self.expression_code(motion)
+        return self.gaussians.pose(vertices, self.head.faces, offsets, codes)
 
     def camera(self, width: int = 512, height: int | None = None, *, yaw: float = 0.0, pitch: float = 0.0) -> Camera:
         """The avatar's own framing at `width` x `height` pixels, orbited by `yaw` and `pitch` radians."""
         framing = DEFAULT_CAMERA | (self.config.camera or {})
         size = (width, height or width)
+        if "K" in framing:  # of the clip that the person comes from
+            own = Camera(framing["width"], framing["height"], framing["K"], framing["viewmat"])
+            return own.fit(size).orbit(yaw, pitch)
         return Camera.portrait(
             size,
             target=framing["target"],
@@ -217,9 +252,9 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             )
         background = background.to(device, torch.float32)
         images, alphas = [], []
-        for means, quats, scales in zip(posed.means, posed.quats, posed.scales):
+        for t, (means, quats, scales) in enumerate(zip(posed.means, posed.quats, posed.scales)):
             color, alpha, _ = rasterize(
-                means, quats, scales, posed.opacities, posed.colors,
+                means, quats, scales, posed.opacities, posed.frame_colors(t),
                 viewmats=camera.viewmat[None].to(device), Ks=camera.K[None].to(device),
                 width=camera.width, height=camera.height,
                 sh_degree=posed.sh_degree or None, backend=backend,

@@ -17,6 +17,7 @@ from .precision import Float32Module
 from .rendering.spherical_harmonics import SH_C0
 
 _PER_GAUSSIAN = ("means", "quats", "log_scales", "opacity_logits", "colors")
+_CORRECTIVES = ("corrective_means", "corrective_colors")
 
 
 def triangle_frames(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -61,6 +62,14 @@ def rotation_to_quat(rotations: torch.Tensor) -> torch.Tensor:
     return torch.where(quat[..., :1] < 0, -quat, quat)
 
 
+def rotation_to_axis_angle(rotation: torch.Tensor) -> torch.Tensor:
+    """Rotation matrices `[...,3,3]` to axis-angle `[...,3]` in radians, below pi."""
+    quat = rotation_to_quat(rotation)
+    length = quat[..., 1:].norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(length, quat[..., :1])
+    return quat[..., 1:] * torch.where(length > 1e-8, angle / length.clamp_min(1e-8), torch.full_like(length, 2.0))
+
+
 def quat_multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Hamilton product of quaternions `[..., 4]`, wxyz."""
     aw, ax, ay, az = a.unbind(-1)
@@ -92,6 +101,9 @@ class RiggedGaussians(Float32Module):
     Buffers, all in the checkpoint: `binding [N]` (triangle of each Gaussian) and `canonical [N, 3]` (its position on
     the neutral head scaled to [-1, 1], where GRMN's tri-plane is read).
     The last `num_mouth_gaussians` lie inside the mouth and take GRMN's mouth motion.
+    With `num_correctives` = K > 0 the parameters `corrective_means [N, K, 3]` and `corrective_colors [N, K, 3]` say how
+    an expression code changes the local means and the colours (their first coefficient): wrinkles, shadows, what
+    blend shapes get wrong.
     """
 
     def __init__(self, config: EmoTaGGaussiansConfig):
@@ -103,6 +115,9 @@ class RiggedGaussians(Float32Module):
         self.log_scales = nn.Parameter(torch.full((n, 3), -1.0))
         self.opacity_logits = nn.Parameter(torch.full((n,), 4.6))  # 0.99 [code]
         self.colors = nn.Parameter(torch.zeros(n, k, 3))
+        if config.num_correctives:
+            self.corrective_means = nn.Parameter(torch.zeros(n, config.num_correctives, 3))
+            self.corrective_colors = nn.Parameter(torch.zeros(n, config.num_correctives, 3))
         self.register_buffer("binding", torch.zeros(n, dtype=torch.int64))
         self.register_buffer("canonical", torch.zeros(n, 3))
 
@@ -111,7 +126,11 @@ class RiggedGaussians(Float32Module):
         return self.means.shape[0]
 
     def pose(
-        self, vertices: torch.Tensor, faces: torch.Tensor, mouth_offsets: torch.Tensor | None = None
+        self,
+        vertices: torch.Tensor,
+        faces: torch.Tensor,
+        mouth_offsets: torch.Tensor | None = None,
+        correctives: torch.Tensor | None = None,
     ) -> PosedGaussians:
         """Carries the Gaussians along with the posed head.
 
@@ -119,6 +138,7 @@ class RiggedGaussians(Float32Module):
             vertices: `[T, V, 3]` metres. faces: `[F, 3]`.
             mouth_offsets: `[T, num_mouth, 9]` of the inner-mouth Gaussians in their local frames: mean (3), rotation
                 as axis-angle (3, rad), log-scale (3); None leaves them alone.
+            correctives: `[T, K]` expression codes, K of the config; None leaves means and colours as they are.
 
         Returns:
             `PosedGaussians` of T frames. Without gradients and on a CPU a Numba kernel computes the same numbers.
@@ -135,7 +155,7 @@ class RiggedGaussians(Float32Module):
                     f"mouth_offsets: expected a tensor of shape {expected}, got {tuple(mouth_offsets.shape)}."
                 )
             mouth_offsets = mouth_offsets.float()
-        *local, opacities, colors = self._activate()
+        *local, opacities, colors = self._activate(self._checked_codes(correctives, vertices))
         needs_grad = torch.is_grad_enabled() and (vertices.requires_grad or local[0].requires_grad)
         if vertices.device.type == "cpu" and not needs_grad:
             from .gaussian_binding import pose_numba as pose_with
@@ -153,13 +173,27 @@ class RiggedGaussians(Float32Module):
                 "another head."
             )
 
-    def _activate(self) -> tuple[torch.Tensor, ...]:
-        """Means, unit quats, scales, opacities and colours out of the parameters."""
-        colors = self.colors
+    def _checked_codes(self, codes: torch.Tensor | None, vertices: torch.Tensor) -> torch.Tensor | None:
+        if codes is None or not self.config.num_correctives:
+            return None
+        expected = (vertices.shape[0], self.config.num_correctives)
+        if tuple(codes.shape) != expected:
+            raise ValueError(f"correctives: expected a tensor of shape {expected}, got {tuple(codes.shape)}.")
+        return codes.float()
+
+    def _activate(self, codes: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """Means, unit quats, scales, opacities and colours out of the parameters and codes `[T, K]`."""
+        means, colors = self.means, self.colors
+        if codes is not None:
+            means = means + torch.einsum("tk,nkc->tnc", codes, self.corrective_means)
+            change = torch.einsum("tk,nkc->tnc", codes, self.corrective_colors)
+            colors = torch.cat(
+                [(colors[:, 0] + change)[:, :, None], colors[None, :, 1:].expand(len(codes), -1, -1, -1)], 2
+            )
         if self.config.sh_degree == 0:  # no view direction is needed: RGB spares the rasteriser the harmonics
-            colors = (colors[:, 0] * SH_C0 + 0.5).clamp_min(0)
+            colors = (colors[..., 0, :] * SH_C0 + 0.5).clamp_min(0)
         quats = nn.functional.normalize(self.quats, dim=-1)
-        return self.means, quats, self.log_scales.exp(), self.opacity_logits.sigmoid(), colors
+        return means, quats, self.log_scales.exp(), self.opacity_logits.sigmoid(), colors
 
     def resize(self, index: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> torch.Tensor:
         """Rebuilds the set from `index [M]`: a missing entry is pruned, a repeated one is cloned.
@@ -179,7 +213,7 @@ class RiggedGaussians(Float32Module):
         in_mouth = index >= old - num_mouth
         index = torch.cat([index[~in_mouth], index[in_mouth]])
         is_clone = _repeats(index)
-        for name in _PER_GAUSSIAN:
+        for name in _PER_GAUSSIAN + (_CORRECTIVES if self.config.num_correctives else ()):
             parameter = getattr(self, name)
             fresh = nn.Parameter(parameter.detach()[index].clone(), requires_grad=parameter.requires_grad)
             if optimizer is not None:
@@ -208,7 +242,7 @@ def pose_torch(
 
     Args:
         vertices: `[T, V, 3]`. faces: `[F, 3]`. binding: `[N]`.
-        means, quats, scales: `[N, 3]`, `[N, 4]` (unit), `[N, 3]`, local.
+        means, quats, scales: `[N, 3]` or `[T, N, 3]`, `[N, 4]` (unit), `[N, 3]`, local.
         mouth_offsets: `[T, num_mouth, 9]` for the last Gaussians, or None.
 
     Returns:

@@ -245,6 +245,7 @@ class ParametricHead(Float32Module):
         neck_pose: Tensor | None = None,
         rotation: Tensor | None = None,
         translation: Tensor | None = None,
+        body_translation: Tensor | None = None,
     ) -> HeadOutput:
         """Poses the head (FLAME equations 2 to 5).
 
@@ -255,6 +256,7 @@ class ParametricHead(Float32Module):
             eyelids: [B,2] closure of the left and right lids, 0 open to 1 shut.
             eyes_pose: [B,6] axis-angle of the left, then the right eye in radians.
             translation: [B,3] metres, added last.
+            body_translation: [B,3] metres, added to what the root joint carries, fading out over the neck.
 
         Returns:
             HeadOutput with vertices [B,V,3] and joints [B,5,3].
@@ -266,6 +268,7 @@ class ParametricHead(Float32Module):
             "shape": (shape, self.num_shape), "expression": (expression, len(EXPRESSION_NAMES)),
             "jaw_pose": (jaw_pose, 3), "eyelids": (eyelids, 2), "eyes_pose": (eyes_pose, 6),
             "neck_pose": (neck_pose, 3), "rotation": (rotation, 3), "translation": (translation, 3),
+            "body_translation": (body_translation, 3),
         }  # fmt: skip
         batch = _batch_size(given)
         dtype = next((t.dtype for t, _ in given.values() if t is not None), self.v_template.dtype)
@@ -280,6 +283,8 @@ class ParametricHead(Float32Module):
             planes = self._shut(planes, eyelids.expand(batch, 2))
         transforms, posed_joints = _kinematics(rotations, joints.expand(batch, -1, -1))
         vertices = _skin(planes, transforms, self.lbs_weights.to(dtype)).transpose(1, 2).contiguous()
+        if body_translation is not None:
+            vertices = vertices + self.lbs_weights[:, :1].to(dtype) * body_translation[:, None]
         if translation is not None:
             vertices, posed_joints = vertices + translation[:, None], posed_joints + translation[:, None]
         return HeadOutput(vertices, posed_joints)

@@ -25,6 +25,8 @@ class FlameMotion:
         neck_pose, rotation: `[T, 3]` axis-angle of the neck and of the whole head.
         translation: `[T, 3]` metres.
         mouth_code: `[T, R]` or None: what drives the inner-mouth Gaussians (GRMN's delta_mouth).
+        body_translation: `[T, 3]` metres or None: how far what the root joint alone carries (chest and shoulders) is
+            shifted against the head. FLAME's one neck joint cannot slide a head over its shoulders; people do.
         fps: frames per second.
     """
 
@@ -36,6 +38,7 @@ class FlameMotion:
     rotation: torch.Tensor
     translation: torch.Tensor
     mouth_code: torch.Tensor | None = None
+    body_translation: torch.Tensor | None = None
     fps: float = 25.0
 
     def __post_init__(self):
@@ -44,6 +47,11 @@ class FlameMotion:
             shape = tuple(getattr(self, name).shape)
             if shape != (num_frames, dim):
                 raise ValueError(f"{name}: expected a tensor of shape ({num_frames}, {dim}), got {shape}.")
+        body = self.body_translation
+        if body is not None and tuple(body.shape) != (num_frames, 3):
+            raise ValueError(
+                f"body_translation: expected a tensor of shape ({num_frames}, 3), got {tuple(body.shape)}."
+            )
 
     @classmethod
     def zeros(cls, num_frames: int, *, fps: float = 25.0, device=None) -> FlameMotion:
@@ -65,14 +73,17 @@ class FlameMotion:
 
     def head_inputs(self) -> dict[str, torch.Tensor]:
         """The keyword arguments of `ParametricHead.forward`."""
-        return {name: getattr(self, name) for name in MOTION_DIMS}
+        inputs = {name: getattr(self, name) for name in MOTION_DIMS}
+        return inputs if self.body_translation is None else inputs | {"body_translation": self.body_translation}
 
     @classmethod
     def cat(cls, parts: list[FlameMotion]) -> FlameMotion:
         """Joins motions in time."""
         joined = {n: torch.cat([getattr(p, n) for p in parts]) for n in MOTION_DIMS}
-        codes = [p.mouth_code for p in parts]
-        return cls(**joined, mouth_code=None if codes[0] is None else torch.cat(codes), fps=parts[0].fps)
+        for name in ("mouth_code", "body_translation"):
+            rows = [getattr(p, name) for p in parts]
+            joined[name] = None if rows[0] is None else torch.cat(rows)
+        return cls(**joined, fps=parts[0].fps)
 
 
 @dataclass
@@ -97,7 +108,8 @@ class GRMNOutput:
 @dataclass
 class PosedGaussians:
     """Gaussians in world space: `means [T, N, 3]` m, `quats [T, N, 4]` wxyz, `scales [T, N, 3]` m, `opacities [N]`,
-    `colors [N, 3]` RGB, or with `sh_degree` > 0 `[N, K, 3]` spherical-harmonics coefficients."""
+    `colors [N, 3]` RGB, or with `sh_degree` > 0 `[N, K, 3]` spherical-harmonics coefficients; with one more dimension
+    in front, `[T, N, 3]`, where the expression changes them."""
 
     means: torch.Tensor
     quats: torch.Tensor
@@ -108,7 +120,18 @@ class PosedGaussians:
 
     def __getitem__(self, frames: slice) -> PosedGaussians:
         """Some of the frames."""
-        return replace(self, means=self.means[frames], quats=self.quats[frames], scales=self.scales[frames])
+        per_frame = self.colors.dim() == (4 if self.sh_degree else 3)
+        return replace(
+            self,
+            means=self.means[frames],
+            quats=self.quats[frames],
+            scales=self.scales[frames],
+            colors=self.colors[frames] if per_frame else self.colors,
+        )
+
+    def frame_colors(self, index: int) -> torch.Tensor:
+        """The colours of one frame, as `rasterize` takes them."""
+        return self.colors[index] if self.colors.dim() == (4 if self.sh_degree else 3) else self.colors
 
 
 @dataclass

@@ -8,12 +8,17 @@ In: a recording and controls. Out: `TalkingHeadOutput`. Its folder is flat: `con
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import numpy as np
 from diffusers import DiffusionPipeline
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from .avatar_facts import decode_picture
+from .avatar_folder import BACKGROUND, CARD, read_avatar_files
 from .checkpoints import check_weights_file
+from .consent import CONSENT_JSON, parse_consent
 from .hub_paths import default_model_path
 from .modeling_emotag import EmoTaGModel
 from .processing_emotag import EmoTaGProcessor
@@ -43,6 +48,15 @@ class EmoTaGPipeline(DiffusionPipeline):
     def __init__(self, model: EmoTaGModel, processor: EmoTaGProcessor):
         super().__init__()
         self.register_modules(model=model, processor=processor)
+        self._avatar_files: dict[str, bytes] = {}
+        self._background: np.ndarray | None = None
+        self.training_report = None  # of `adapt`, which made this pipeline
+
+    def set_avatar_files(self, files: dict[str, bytes]) -> None:
+        """What makes a model an avatar (`avatar_folder.make_avatar_files`): saved and pushed along with it."""
+        self._avatar_files = dict(files)
+        picture = files.get(BACKGROUND)
+        self._background = None if picture is None else decode_picture(picture, "background")
 
     def __call__(
         self,
@@ -69,7 +83,7 @@ class EmoTaGPipeline(DiffusionPipeline):
             seed: of generated head motion, blinks and gaze; the same seed gives the same frames to the bit.
             fps: frames per second, 10 to 60.
             size: pixels, a number or (width, height), even.
-            background: colour, picture or path; None for the avatar's own backdrop.
+            background: colour, picture or path; None for what was behind the person, or the avatar's own backdrop.
             output_type: of the frames, `"np"`, `"pil"`, `"pt"`, or `"motion"` for no pictures at all.
             head_motion: strength of generated head, gaze and brow motion, 0 to 1.
 
@@ -79,6 +93,7 @@ class EmoTaGPipeline(DiffusionPipeline):
         Raises:
             ValueError: naming the argument, what was expected and what came.
         """
+        background = self._background if background is None else background
         options = SpeakOptions(emotion, intensity, seed, fps, size, background, output_type, head_motion)
         if isinstance(audio, (list, tuple)):
             return [self._speak(one, sampling_rate, options) for one in audio]
@@ -123,7 +138,9 @@ class EmoTaGPipeline(DiffusionPipeline):
         folder = cls.download(path, **kwargs)
         check_weights_file(folder)
         model = EmoTaGModel.from_pretrained(folder, **({} if dtype is None else {"dtype": dtype}))
-        return cls(model=model, processor=EmoTaGProcessor.from_pretrained(folder))
+        pipeline = cls(model=model, processor=EmoTaGProcessor.from_pretrained(folder))
+        pipeline.set_avatar_files(read_avatar_files(folder))
+        return pipeline
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs) -> str:
@@ -152,3 +169,20 @@ class EmoTaGPipeline(DiffusionPipeline):
         self.model.save_pretrained(save_directory)
         self.processor.save_pretrained(save_directory)
         self.save_config(save_directory)
+        for name, content in self._avatar_files.items():
+            (Path(save_directory) / name).write_bytes(content)
+
+    def push_to_hub(self, repo_id: str, **kwargs) -> str:
+        """Uploads the folder that `save_pretrained` writes, an avatar with its consent and card.
+
+        Raises:
+            ConsentError: the person did not agree to that.
+        """
+        if self._avatar_files:
+            parse_consent(self._avatar_files[CONSENT_JSON]).check_publication()
+        return super().push_to_hub(repo_id, **kwargs)
+
+    def _upload_folder(self, working_dir, *args, **kwargs):
+        if CARD in self._avatar_files:  # diffusers has just put a card of its own there
+            (Path(working_dir) / CARD).write_bytes(self._avatar_files[CARD])
+        return super()._upload_folder(working_dir, *args, **kwargs)

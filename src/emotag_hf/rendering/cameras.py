@@ -122,6 +122,29 @@ class Camera:
         scale = self.K.new_tensor([width / self.width, height / self.height, 1.0])
         return Camera(width, height, self.K * scale[:, None], self.viewmat)
 
+    def fit(self, size: int | tuple[int, int]) -> Camera:
+        """The same place and middle at another size and shape: the shorter side shows what it showed, the longer more
+        or less; one number for a square or (width, height)."""
+        width, height = (size, size) if isinstance(size, int) else tuple(size)
+        _check_size("width", width)
+        _check_size("height", height)
+        scale = min(width, height) / min(self.width, self.height)
+        K = self.K * self.K.new_tensor([scale, scale, 1.0])[:, None]
+        K[0, 2] += (width - self.width * scale) / 2
+        K[1, 2] += (height - self.height * scale) / 2
+        return Camera(width, height, K, self.viewmat)
+
+    def orbit(self, yaw: float = 0.0, pitch: float = 0.0) -> Camera:
+        """The camera turned around the world's origin, by radians as in `portrait`."""
+        if not yaw and not pitch:
+            return self
+        cy, sy, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
+        about_y = torch.tensor([[cy, 0.0, -sy], [0.0, 1.0, 0.0], [sy, 0.0, cy]])
+        about_x = torch.tensor([[1.0, 0.0, 0.0], [0.0, cp, -sp], [0.0, sp, cp]])
+        viewmat = self.viewmat.clone()
+        viewmat[:3, :3] = self.viewmat[:3, :3] @ about_x @ about_y
+        return Camera(self.width, self.height, self.K, viewmat)
+
     @property
     def position(self) -> torch.Tensor:
         """[3] the camera's place in the world, metres."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..modeling_gaussians import rotation_to_quat
+from ..modeling_gaussians import rotation_to_axis_angle
 from ..modeling_head import ParametricHead, rotation_matrix
 from .solver import FrameState
 
@@ -40,14 +40,6 @@ def share_with_neck(
     return root, state.translation + stays - turned - base, neck
 
 
-def rotation_to_axis_angle(rotation: Tensor) -> Tensor:
-    """Rotation matrices `[...,3,3]` to axis-angle `[...,3]` in radians, below pi."""
-    quat = rotation_to_quat(rotation)
-    length = quat[..., 1:].norm(dim=-1, keepdim=True)
-    angle = 2 * torch.atan2(length, quat[..., :1])
-    return quat[..., 1:] * torch.where(length > 1e-8, angle / length.clamp_min(1e-8), torch.full_like(length, 2.0))
-
-
 def _low_pass(values: Tensor, sigma: float) -> Tensor:
     """A Gaussian window over time `[T,C]`, renormalised at the ends."""
     reach = max(1, min(int(3 * sigma), len(values) - 1))
@@ -57,4 +49,4 @@ def _low_pass(values: Tensor, sigma: float) -> Tensor:
     return smooth[:, :-1] / smooth[:, -1:]
 
 
-__all__ = ["rotation_to_axis_angle", "share_with_neck"]
+__all__ = ["share_with_neck"]

@@ -110,6 +110,11 @@ def head_mask(buffers: MeshBuffers, head: ParametricHead, *, scalp: bool = True)
     return mask if scalp else mask & (mesh != HAIR)
 
 
+def face_regions(head: ParametricHead) -> np.ndarray:
+    """`[F]` uint8, the index into `REGIONS` of each triangle of a head."""
+    return _face_tables(head)[0][:-1]
+
+
 def bare_head(labels: np.ndarray) -> np.ndarray:
     """Bool of the same shape: where `region_labels` found face, mouth, eyes, ears or neck."""
     return np.isin(labels, (FACE, MOUTH, EYES, EARS, NECK))
@@ -289,4 +294,4 @@ def _flood(seeds, mask, out, stack):  # pragma: no cover - compiled
                 count += 1
 
 
-__all__ = ["REGIONS", "bare_head", "camera_vertices", "head_mask", "region_labels"]
+__all__ = ["REGIONS", "bare_head", "camera_vertices", "face_regions", "head_mask", "region_labels"]

@@ -1,0 +1,358 @@
+"""The avatar folder: a model folder that says whose face it is, of which recording, who agreed, and how good it is.
+
+In: a pipeline and the facts of its adaptation. Out: one flat folder, as for the Hub, that is whole or not there; and
+back: `AvatarInfo`. Beside the model's own files (`EmoTaGPipeline.save_pretrained`) it holds
+
+- consent.json: docs/consent.md;
+- avatar.json: `format`, `format_version`, `package_version`, `base_model`, `source` (of the recording its hash, lengths
+  and sizes: no name, no frame), `training`, `metrics` (held-out numbers, or null), `licenses` of head, motion network
+  and Gaussian prior;
+- README.md, and LICENSE.md where Apache-2.0 does not say it all;
+- preview.png, a rendering, and background.png, what was behind the person: both optional.
+
+There is no time stamp in it: the same adaptation writes the same files. (METHOD 5; the consent is not in the paper.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError
+
+from .avatar_card import LICENSE_MD, render_card, render_license
+from .avatar_facts import (
+    PARTS,
+    SOURCE,
+    AvatarError,
+    check_base_model,
+    check_licenses,
+    check_name,
+    check_source,
+    encode_picture,
+    plain_facts,
+)
+from .checkpoints import check_weights_file
+from .consent import CONSENT_JSON, Consent, parse_consent
+from .constants import CONFIG_NAME, DEFAULT_MODEL, MODEL_INDEX_NAME, WEIGHTS_NAME
+from .provenance import package_version
+
+if TYPE_CHECKING:
+    from .pipeline_emotag import EmoTaGPipeline
+
+FORMAT = "emotag-avatar"
+FORMAT_VERSION = 1
+AVATAR_JSON, CARD = "avatar.json", "README.md"
+PREVIEW, BACKGROUND = "preview.png", "background.png"
+MAX_WEIGHTS_BYTES = 12_000_000  # of all *.safetensors of an avatar: a few seconds of a home connection
+
+# The files that make a model folder an avatar -> how many bytes of each are read at most.
+AVATAR_FILES = {
+    AVATAR_JSON: 1_000_000, CONSENT_JSON: 64_000, CARD: 1_000_000, LICENSE_MD: 1_000_000,
+    PREVIEW: 32_000_000, BACKGROUND: 32_000_000,
+}  # fmt: skip
+_MODEL_FILES = (CONFIG_NAME, WEIGHTS_NAME, MODEL_INDEX_NAME, "processor_config.json")
+_OURS = frozenset({*AVATAR_FILES, *_MODEL_FILES, ".gitattributes"})  # the Hub adds the last to what is downloaded
+
+
+@dataclass(frozen=True)
+class AvatarInfo:
+    """What an avatar's folder says about itself; see the head of this file.
+
+    Args:
+        consent: whose face it is, and what they agreed to.
+        source: `sha256`, `frames_used`, `width`, `height`, `seconds`, `fps`, `tracker_version` of the recording.
+        training: numbers of its adaptation.
+        metrics: held-out numbers, or None.
+        licenses: of `head`, `motion` and `gaussian_prior`.
+        base_model: whose prior it started from.
+        package_version: of the emotag_hf that wrote it.
+    """
+
+    consent: Consent
+    source: dict[str, Any]
+    training: dict[str, Any]
+    metrics: dict[str, Any] | None
+    licenses: dict[str, str]
+    base_model: str
+    package_version: str
+
+
+def make_avatar_files(
+    pipeline: EmoTaGPipeline,
+    *,
+    consent: Consent,
+    source: dict[str, Any],
+    training: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+    preview: np.ndarray | None = None,
+    background: np.ndarray | None = None,
+    licenses: dict[str, str] | None = None,
+    base_model: str = DEFAULT_MODEL,
+) -> dict[str, bytes]:
+    """Name and content of every file of an avatar but the model's own; the arguments are those of `write_avatar`."""
+    consent = consent.for_clip(check_source(source)["sha256"])
+    facts = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "package_version": package_version(),
+        "base_model": check_base_model(base_model),
+        "source": {key: source[key] for key in SOURCE},
+        "training": plain_facts("training", training or {}),
+        "metrics": None if metrics is None else plain_facts("metrics", metrics),
+        "licenses": check_licenses(pipeline.model, licenses or {}),
+    }
+    content = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    if len(content) > AVATAR_FILES[AVATAR_JSON]:
+        raise AvatarError(f"metrics: {len(content):,} bytes of facts are too many; leave out what is given per frame.")
+    files = {AVATAR_JSON: content, CONSENT_JSON: consent.to_json()}
+    for name, picture in ((PREVIEW, preview), (BACKGROUND, background)):
+        if picture is not None:
+            files[name] = encode_picture(name.removesuffix(".png"), picture)
+    files[CARD] = render_card(facts, consent, has_preview=PREVIEW in files).encode()
+    if license_text := render_license(consent, facts["licenses"]):
+        files[LICENSE_MD] = license_text.encode()
+    return files
+
+
+def write_avatar(
+    pipeline: EmoTaGPipeline,
+    folder: str | os.PathLike,
+    *,
+    consent: Consent,
+    source: dict[str, Any],
+    training: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+    preview: np.ndarray | None = None,
+    background: np.ndarray | None = None,
+    licenses: dict[str, str] | None = None,
+    base_model: str = DEFAULT_MODEL,
+    overwrite: bool = False,
+) -> AvatarInfo:
+    """Writes an avatar's folder, whole or not at all.
+
+    Args:
+        pipeline: the adapted pipeline; its `avatar_files` become those of the folder.
+        folder: where. Only an empty folder or, with `overwrite`, an avatar may be there already.
+        consent: of the person, for the recording in `source`.
+        source: of the recording, see `source_of_clip`.
+        training, metrics: JSON values without paths; NumPy's numbers become Python's, NaN and infinity null. `metrics`
+            are held-out numbers only.
+        preview: a rendering (not a frame of the recording), `[H, W, 3]` uint8.
+        background: what was behind the person, `[H, W, 3]` uint8.
+        licenses: of `motion` and `gaussian_prior`, where it is not the config's `weights_license`; of `head`, where its
+            asset does not say it.
+        base_model: Hub name of the model that was adapted.
+        overwrite: replace the avatar that is there.
+
+    Raises:
+        AvatarError: something else is there, the weights are too large, or an argument is not as it should be.
+        ConsentError: no consent for this recording.
+    """
+    target = _real(folder)
+    check_avatar_folder(target, overwrite)
+    files = make_avatar_files(
+        pipeline,
+        consent=consent,
+        source=source,
+        training=training,
+        metrics=metrics,
+        preview=preview,
+        background=background,
+        licenses=licenses,
+        base_model=base_model,
+    )
+    pipeline.avatar_files = files
+    new = target.with_name(f"{target.name}.new-{secrets.token_hex(4)}")
+    try:
+        new.mkdir(parents=True)
+        pipeline.save_pretrained(new)
+        _check_size(new)
+        for name, content in files.items():
+            (new / name).write_bytes(content)
+        info = read_avatar_info(new)
+        _settle(new)
+        check_avatar_folder(target, overwrite)  # something may have come there in the meantime
+        _swap(new, target)
+    except (OSError, SafetensorError) as error:  # the latter is how a full disk looks to safetensors
+        reason = getattr(error, "strerror", None) or error
+        raise AvatarError(f"folder: {target} cannot be written ({reason}); choose another place.") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return info
+
+
+def check_avatar_folder(folder: str | os.PathLike, overwrite: bool = False) -> None:
+    """Raises AvatarError if no avatar can be written at `folder`; to be asked before any work. It changes nothing."""
+    target = _real(folder)
+    try:
+        exists = target.exists()
+        parent = next(place for place in target.parents if place.exists())
+        if exists and not target.is_dir():
+            raise AvatarError(f"folder: expected a folder or nothing, but {target} is a file; choose another name.")
+        there = sorted(entry.name for entry in target.iterdir()) if exists else []
+    except OSError as error:
+        raise AvatarError(f"folder: {target} cannot be used ({error.strerror}); choose another place.") from error
+    if there and not is_avatar(target):
+        raise AvatarError(f"folder: {target} holds {', '.join(there[:3])} and is no avatar; choose another folder.")
+    if there and not overwrite:
+        raise AvatarError(f"folder: there is an avatar in {target}; choose another folder, or overwrite=True.")
+    if strangers := [name for name in there if name not in _OURS or not (target / name).is_file()]:
+        raise AvatarError(
+            f"folder: {target} holds {', '.join(strangers[:3])}, which does not belong to an avatar and would be lost; "
+            "move it, or choose another folder."
+        )
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise AvatarError(f"folder: nothing can be written in {parent}; choose another place.")
+
+
+def is_avatar(folder: str | os.PathLike) -> bool:
+    """Whether a folder says that it is an avatar. Says nothing of whether it is whole: `read_avatar_info` does."""
+    try:
+        return _read_facts(Path(folder)).get("format") == FORMAT
+    except (AvatarError, OSError):
+        return False
+
+
+def read_avatar_info(folder: str | os.PathLike) -> AvatarInfo:
+    """What an avatar's folder says about itself, checked; warns if its consent has expired.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        AvatarError: it is no avatar, or of a newer format, or not as documented.
+        ConsentError: its consent.json is not as documented.
+        ValueError: its model is not whole.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder: expected an avatar, but there is no folder {folder}.")
+    facts = _read_facts(folder)
+    if facts.get("format") != FORMAT:
+        raise AvatarError(f"folder: expected an avatar, but {folder / AVATAR_JSON} is not one's.")
+    version = facts.get("format_version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise AvatarError(f"folder: {folder / AVATAR_JSON} has no format_version; make the avatar again.")
+    if version > FORMAT_VERSION:
+        raise AvatarError(
+            f"folder: {folder} has a newer avatar format than {FORMAT_VERSION}, the newest that this emotag_hf reads; "
+            "update it: pip install -U emotag_hf"
+        )
+    try:
+        source = check_source(facts["source"])
+        info = {
+            "source": source,
+            "training": plain_facts("training", facts["training"]),
+            "metrics": None if facts["metrics"] is None else plain_facts("metrics", facts["metrics"]),
+            "licenses": {part: check_name(part, facts["licenses"][part]) for part in PARTS},
+            "base_model": check_base_model(facts["base_model"]),
+            "package_version": check_name("package_version", facts["package_version"]),
+        }
+    except (KeyError, TypeError, AvatarError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise AvatarError(f"folder: {folder / AVATAR_JSON} is not an avatar's ({reason})") from None
+    data = _read_file(folder, CONSENT_JSON)
+    if data is None:
+        raise AvatarError(f"folder: {folder} has no {CONSENT_JSON}; an avatar without consent is not used.")
+    consent = parse_consent(data, str(folder / CONSENT_JSON))
+    if consent.clip_sha256 != source["sha256"]:
+        raise AvatarError(f"folder: the consent in {folder} is for another recording than the avatar; ask again.")
+    check_weights_file(folder)
+    consent.warn_if_expired()
+    return AvatarInfo(consent=consent, **info)
+
+
+def read_avatar_files(folder: str | os.PathLike) -> dict[str, bytes]:
+    """Name and content of the files of `AVATAR_FILES` in a folder; {} if it is no avatar. Raises as
+    `read_avatar_info` does if it is one and not whole."""
+    folder = Path(folder)
+    if not is_avatar(folder):
+        return {}
+    read_avatar_info(folder)
+    found = {name: _read_file(folder, name) for name in AVATAR_FILES}
+    return {name: content for name, content in found.items() if content is not None}
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    data = _read_file(folder, AVATAR_JSON)
+    if data is None:
+        raise AvatarError(f"folder: expected an avatar, but {folder} has no {AVATAR_JSON}; `emotag adapt` makes one.")
+    try:
+        facts = json.loads(data)
+        if not isinstance(facts, dict):
+            raise ValueError("no object")
+    except (ValueError, RecursionError) as error:
+        raise AvatarError(f"folder: {folder / AVATAR_JSON} is not whole ({error}); copy it again.") from None
+    return facts
+
+
+def _read_file(folder: Path, name: str) -> bytes | None:
+    path, limit = folder / name, AVATAR_FILES[name]
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise AvatarError(f"folder: {path} has more than {limit:,} bytes, which no avatar's has.")
+    return content
+
+
+def _check_size(folder: Path) -> None:
+    size = sum(path.stat().st_size for path in folder.glob("**/*.safetensors"))
+    if size > MAX_WEIGHTS_BYTES:
+        raise AvatarError(
+            f"pipeline: expected at most {MAX_WEIGHTS_BYTES / 1e6:.0f} MB of safetensors, got {size / 1e6:.1f} MB; use "
+            "fewer Gaussians or correctives, or store them in 16 bit."
+        )
+
+
+def _settle(folder: Path) -> None:
+    """Gives every file the ordinary mode (safetensors makes files that nobody else may read) and puts it on disk."""
+    mode = (folder / AVATAR_JSON).stat().st_mode & 0o777
+    for path in folder.iterdir():
+        with suppress(PermissionError):  # drives without modes
+            path.chmod(mode)
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Renames `new` to `target`. An avatar that is there steps aside first, and comes back if that fails."""
+    old = None
+    if target.exists():
+        old = target.with_name(f"{target.name}.old-{secrets.token_hex(4)}")
+        os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except OSError:
+        if old is not None:
+            os.rename(old, target)
+        raise
+    if old is not None:
+        for name in _OURS:  # not rmtree: what somebody else put there in this very moment stays
+            (old / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            old.rmdir()
+
+
+def _real(folder: str | os.PathLike) -> Path:
+    """Where the avatar will lie: behind a link, if `folder` is one."""
+    return Path(os.path.realpath(folder))
+
+
+__all__ = [
+    "AvatarError",
+    "AvatarInfo",
+    "check_avatar_folder",
+    "is_avatar",
+    "make_avatar_files",
+    "read_avatar_files",
+    "read_avatar_info",
+    "write_avatar",
+]

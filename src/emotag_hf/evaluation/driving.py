@@ -1,0 +1,153 @@
+"""What moves an avatar in each mode of METHOD 7: a motion of the test frames, out of what the mode is given.
+
+In: a person's `EmoTaGModel`, the test frames' track and pictures (oracle), their pose, action units and sound (driven),
+or their sound alone (audio-only). Out: `FlameMotion`, a frame for each test frame, in the clip's camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..audio_io import AudioClip
+from ..constants import MOTION_FPS, SAMPLE_RATE
+from ..modeling_emotag import EmoTaGModel, evaluating
+from ..modeling_head import ParametricHead
+from ..motion_controls import loudness_from_samples
+from ..outputs import FlameMotion
+from ..processing_emotag import EmoTaGProcessor
+from ..tracking.head_track import HeadTrack
+from ..tracking.photometric import RefineOptions, refine_photometric
+from .split import joined_tracks
+
+
+def oracle_motion(
+    model: EmoTaGModel,
+    track: HeadTrack,
+    frame: Callable[[int], np.ndarray],
+    test: Sequence[int],
+    background: torch.Tensor,
+    options: RefineOptions | None = None,
+    progress: Callable[[Any], Any] = iter,
+) -> FlameMotion:
+    """Pose and expression tracked on the test frames' pixels: measures head, Gaussians and tracker, no speech.
+
+    Args:
+        model: the person.
+        track: of all frames of the clip, with the person's identity.
+        frame: gives frame i, `[H, W, 3]` uint8.
+        test: the frames.
+        background: `[H, W, 3]` in [0, 1], the person's own plate.
+        options, progress: of `refine_photometric`.
+    """
+    refined = refine_photometric(track, model, frame, list(test), background, options, progress)
+    return refined.track.motion[list(test)]
+
+
+@torch.no_grad()
+def driven_motion(
+    model: EmoTaGModel,
+    track: HeadTrack,
+    test: Sequence[int],
+    action_units: np.ndarray,
+    speech: torch.Tensor,
+) -> FlameMotion:
+    """Head, neck, eyes and lids as landmarks show them in the test frames; expression, jaw and mouth from GRMN, which
+    is given the sound and the action units: the paper's inference.
+
+    Args:
+        model: the person.
+        track: of all frames of the clip, with the person's identity.
+        test: the frames.
+        action_units: `[n, 6]` of the test frames, 0..5 (`GRMN_ACTION_UNITS`).
+        speech: `[1, L, F]` of `speech_features` from the first test frame to the last.
+    """
+    pose = track.motion[list(test)]
+    rows = [i - test[0] for i in test]
+    units = np.zeros((rows[-1] + 1, action_units.shape[1]), np.float32)
+    units[rows] = action_units
+    like = next(model.motion.parameters())
+    with evaluating(model):  # dropout would make other frames each time
+        out = model(speech.to(like), action_units=torch.from_numpy(units)[None].to(like))
+    chosen = {name: getattr(out, name)[0].float().cpu()[rows] for name in ("expression", "jaw_pose", "mouth_code")}
+    return replace(pose, **chosen, body_translation=_body(model, pose))
+
+
+def _body(model: EmoTaGModel, pose: FlameMotion) -> torch.Tensor | None:
+    """`[n, 3]` that keeps the shoulders, which landmarks do not show, at rest under a head that moves; None without a
+    rest pose. On four people 0.2 dB better than shoulders that move along, and steadier."""
+    if not model.config.rest_pose:
+        return None
+    rest = {name: torch.tensor(value, dtype=torch.float32) for name, value in model.config.rest_pose.items()}
+    return rest["translation"] + rest["body_translation"] - pose.translation
+
+
+def audio_only_motion(
+    model: EmoTaGModel, test: Sequence[int], speech: torch.Tensor, samples: np.ndarray
+) -> FlameMotion:
+    """Nothing of the test frames but the sound: what the avatar does with any recording, from its rest pose, the most
+    ordinary one of the training frames.
+
+    Args:
+        model: the person.
+        test: the frames.
+        speech: `[1, L, F]` of `speech_features`; samples: `[n]` at 16 kHz that they are of.
+    """
+    count = test[-1] - test[0] + 1
+    loudness = loudness_from_samples(samples, SAMPLE_RATE, model.native_times(count, MOTION_FPS))
+    like = next(model.motion.parameters())
+    predicted = model.predict_motion(speech.to(like), num_frames=count, fps=MOTION_FPS, loudness=loudness)
+    return predicted.motion[[i - test[0] for i in test]]
+
+
+def calibrated_action_units(
+    training: HeadTrack, track: HeadTrack, test: Sequence[int], head: ParametricHead
+) -> np.ndarray:
+    """Action units of the test frames, calibrated to the person's neutral in the training frames.
+
+    Args:
+        training: the training frames' track, valid in them alone.
+        track, test: the tested clip's frames, and which.
+
+    Returns:
+        `[n, 14]` intensities 0 to 5, in the order of `ACTION_UNITS`.
+    """
+    from ..features.action_units import action_units_from_track
+
+    return action_units_from_track(joined_tracks(training, track, test), head)[len(training) :]
+
+
+def sound_of(audio: AudioClip, test: Sequence[int], late: float = 0.0) -> AudioClip:
+    """A clip's sound from the first test frame to the end of the last.
+
+    Args:
+        audio: the clip's.
+        test: the frames.
+        late: frames by which the sound comes later than the picture; what the clip does not have is silence.
+    """
+    rate = audio.sampling_rate
+    first, last = (round((i + late) * rate / MOTION_FPS) for i in (test[0], test[-1] + 1))
+    samples = np.zeros((last - first, audio.samples.shape[1]), np.float32)
+    there = slice(max(first, 0), max(min(last, len(audio.samples)), 0))
+    samples[there.start - first :][: max(there.stop - there.start, 0)] = audio.samples[there]
+    return AudioClip(samples, rate)
+
+
+def speech_features(processor: EmoTaGProcessor, sound: AudioClip) -> tuple[torch.Tensor, np.ndarray]:
+    """What GRMN hears of a sound: `[1, L, F]`, and its samples `[n]` at 16 kHz."""
+    samples = sound.mono(SAMPLE_RATE)
+    return processor(audio=samples, sampling_rate=SAMPLE_RATE)["input_features"], samples
+
+
+__all__ = [
+    "audio_only_motion",
+    "calibrated_action_units",
+    "driven_motion",
+    "oracle_motion",
+    "sound_of",
+    "speech_features",
+]

@@ -1,0 +1,334 @@
+"""METHOD 7's protocol: adapt to the first part of a clip, make the later frames, and score what was written.
+
+In: a processed clip or a video. Out: a folder with `oracle.mp4`, `driven.mp4`, `audio_only.mp4` (the test frames alone,
+over a background plate of the training frames) and `metrics.json`; `Evaluation`s. Nothing of the test frames reaches
+the weights: `split` sees to that, and a test corrupts them and compares the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from ..data.clip import ProcessedClip
+from ..hub_paths import default_model_path, default_prior_path
+from ..modeling_emotag import EmoTaGModel
+from ..modeling_gaussian_prior import GaussianPrior
+from ..processing_emotag import EmoTaGProcessor
+from ..tracking.landmarks import load_mediapipe
+from ..tracking.photometric import RefineOptions
+from ..training.arguments import AdaptArguments
+from ..training.gaussian_trainer import GaussianTrainer
+from ..training.person import make_model
+from ..training.personalise import personalise_motion
+from ..training.scene import TrainingScene
+from ..video_reader import read_video
+from .report import MODES, Evaluation, comparison_sheet, write_metrics
+from .split import SplitClip, split_frames
+from .trial import Trial
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "emotag-evaluations"
+METRICS, TRUTH, SHEET = "metrics.json", "truth.mp4", "sheet.png"
+_SHARED = ("clip", "train_clip", "train_frames", "test_frames", "version")  # the same in every mode's Evaluation
+_SHARES = 1000  # steps of a training's bar
+_OWN = ("weights", "seconds", "scores", "intervals")
+
+Source = ProcessedClip | str | os.PathLike
+
+
+def evaluate(clip: Source, output: str | os.PathLike, *, mode: str = "oracle", **options: Any) -> Evaluation:
+    """Adapts to the first part of a clip and scores the avatar on the rest, in one mode; see [`evaluate_modes`]."""
+    return evaluate_modes(clip, output, (mode,), **options)[0]
+
+
+def evaluate_modes(
+    clip: Source,
+    output: str | os.PathLike,
+    modes: Sequence[str] = MODES,
+    *,
+    train_fraction: float = 0.5,
+    train_clip: Source | None = None,
+    test_frames: Iterable[int] | None = None,
+    blocks: bool = False,
+    quality: str = "fast",
+    arguments: AdaptArguments | None = None,
+    base_model: EmoTaGModel | str | os.PathLike | None = None,
+    prior: str | os.PathLike | GaussianPrior | None = "default",
+    model: EmoTaGModel | None = None,
+    refine: RefineOptions | None = None,
+    true_background: bool = False,
+    action_units: bool = False,
+    truth: bool = False,
+    sheet: bool = False,
+    progress: bool | None = None,
+) -> list[Evaluation]:
+    """Adapts once to the first part of a clip and scores the avatar on the later frames, in every mode asked for.
+
+    The modes (METHOD 7): `"oracle"`: pose and expression are tracked on the test frames' pixels; `"driven"`: pose and
+    action units of the test frames' landmarks, and the sound, from which the motion network makes expression and jaw;
+    `"audio-only"`: the sound, from the rest pose, the most ordinary one of the training frames.
+
+    Args:
+        clip: a processed clip, its folder, or a video, which is prepared in a folder of `output`.
+        output: a folder, made if it is not there. What an earlier evaluation left in it goes.
+        modes: one or more of them.
+        train_fraction: share of the frames to train on, the first ones.
+        train_clip: trains on another clip of the same person instead, on all of it.
+        test_frames: numbers of frames of `clip` to test on; None is every frame that is later than the training's.
+        blocks: trains and tests on blocks of 15 frames by turns: a diagnostic, no result.
+        quality: `"fast"` or `"best"`, where no arguments are given.
+        arguments: the numbers of the adaptation.
+        base_model: whose motion network it is, a model or its folder; None is the embedded one.
+        prior: the Gaussian prior as `adapt` takes it. For a figure, it must not know the person, nor must `base_model`.
+        model: a person's model that was trained on exactly these training frames; it is used as it is.
+        refine: numbers of the oracle's tracking; with `steps=0` landmarks alone are its pose and expression.
+        true_background: pastes the true background around the person: a diagnostic, which metrics.json says.
+        action_units: also the action units' error (AUE): the written face is tracked once more.
+        truth: also writes the real test frames, truth.mp4. sheet: also pictures beside the real ones, sheet.png (with
+            several modes `<mode>_sheet.png`). Both hold real frames.
+        progress: shows or hides bars; None shows them on a terminal.
+
+    Returns:
+        `Evaluation`s in the order of `modes`; `read_metrics` reads them from metrics.json again.
+
+    Raises:
+        ValueError: an unknown mode; frames that cannot be split so; a mode that needs sound and a clip without; the two
+            clips are of one video; a file in the way.
+        FileNotFoundError: there is no such clip, video or model.
+        ImportError: action units are asked for, and MediaPipe is not installed.
+    """
+    modes, output = _checked_modes(modes), _checked_output(output)
+    arguments = arguments or AdaptArguments.preset(quality)
+    clip = _opened(clip, output, progress)
+    other = None if train_clip is None else _opened(train_clip, output, progress)
+    _check_clips(clip, other, modes)
+    if action_units:
+        load_mediapipe()  # or an ImportError, before the work
+    split = split_frames(
+        len(clip),
+        fraction=train_fraction,
+        test_frames=test_frames,
+        blocks=blocks,
+        train_count=None if other is None else len(other),
+    )
+    base, processor = _loaded(base_model)
+    training, stages = SplitClip(other or clip, split.train, base.head), _Stages(progress)
+    weights: dict[str, str] = {}
+    personal = None
+    with stages("tracking the training frames"):
+        training.track, training.background  # noqa: B018 - made now, so that nobody counts it as training
+    if model is None:
+        weights["base_motion"] = weights_sha256(base.motion)
+        model = _trained(training, base, arguments, prior, weights, stages)
+        if set(modes) - {"oracle"} and training.audio is not None:
+            with stages("personalising the motion"):
+                personal = personalise_motion(model, training, [i for i in split.train if bool(training.valid[i])])
+    weights["avatar"] = weights_sha256(model.gaussians, model.expression_code, shape=model.shape)
+    weights["motion"] = weights_sha256(model.motion, identity_embedding=model.identity_embedding)
+    refine = refine or RefineOptions()
+    trial = Trial(model, processor, clip, split.test, training, true_background, refine)
+    with stages("tracking the test frames"):
+        trial.track  # noqa: B018
+    _clear(output)
+    about = {
+        "clip": clip.path.name,
+        "train_clip": None if other is None else _other_name(other, clip),
+        "train_frames": list(split.train),
+        "test_frames": list(split.test),
+        "weights": weights,
+    }
+    found = [_tested(trial, mode, output, about, stages, action_units) for mode in modes]
+    if truth:
+        trial.write_truth(output / TRUTH)
+    if sheet:
+        for mode in modes:
+            name = SHEET if len(modes) == 1 else f"{_stem(mode)}_{SHEET}"
+            written = read_video(output / f"{_stem(mode)}.mp4").frames()
+            comparison_sheet(written, trial.truth(), output / name, difference=True, first=split.test[0])
+    extra = {"true_background": true_background, "blocks": blocks, "arguments": asdict(arguments)}
+    extra["refine"] = asdict(refine)
+    extra["personalised"] = None if personal is None else {"status": personal.status, "reason": personal.reason}
+    _write(output / METRICS, found, extra)
+    return found
+
+
+def read_metrics(path: str | os.PathLike) -> list[Evaluation]:
+    """The evaluations in a metrics.json, for tables over many of them.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it is not one of this package's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path: expected a metrics.json, but there is no file {path}.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("format") != FORMAT:
+            raise ValueError(f"no format {FORMAT!r}")
+        shared = {name: content[name] for name in _SHARED}
+        return [Evaluation(mode=m, **shared, **{n: content[m][n] for n in _OWN}) for m in MODES if m in content]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"path: expected the metrics.json of an evaluation, but {path} is none ({error}).") from error
+
+
+def weights_sha256(*modules: torch.nn.Module | None, **tensors: torch.Tensor) -> str:
+    """The SHA-256 of the safetensors file that holds the parameters and buffers of some modules, and some tensors."""
+    named = dict(tensors)
+    for number, module in enumerate(modules):
+        if module is not None:
+            named |= {f"{number}.{name}": tensor for name, tensor in module.state_dict().items()}
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named.items()}
+    return hashlib.sha256(save(plain)).hexdigest()
+
+
+def _trained(
+    training: SplitClip,
+    base: EmoTaGModel,
+    arguments: AdaptArguments,
+    prior: str | os.PathLike | GaussianPrior | None,
+    weights: dict[str, str],
+    stages: _Stages,
+) -> EmoTaGModel:
+    """The person's model after METHOD 5's first stage, the Gaussians."""
+    if prior is not None and not isinstance(prior, GaussianPrior):
+        prior = GaussianPrior.from_pretrained(default_prior_path() if prior == "default" else prior)
+    if prior is not None:
+        weights["prior"] = weights_sha256(prior)
+    with stages("training", _SHARES) as bar:
+        trainer = GaussianTrainer(TrainingScene(training, training.train_frames, base.head), arguments, prior)
+        trainer.train(lambda now: bar.at(now.progress, f"{now.psnr:.1f} dB"))
+        return make_model(trainer, base, training.path.name)
+
+
+def _tested(
+    trial: Trial, mode: str, output: Path, about: dict[str, Any], stages: _Stages, action_units: bool
+) -> Evaluation:
+    """Makes, writes and scores one mode's video."""
+    path, shared = output / f"{_stem(mode)}.mp4", {k: v for k, v in stages.seconds.items() if ": " not in k}
+    with stages(f"{mode}: motion", len(trial.test)) as bar:
+        motion = trial.motion(mode, bar.over)
+    with stages(f"{mode}: video", len(trial.test)) as bar:
+        trial.write(motion, path, mode, bar.over)
+    with stages(f"{mode}: scores"):
+        scores = trial.score(path, action_units)
+    summary = scores.summary() | {"true_background": trial.true_background}
+    own = {what: stages.seconds[f"{mode}: {what}"] for what in ("motion", "video", "scores")}
+    return Evaluation(mode=mode, seconds=shared | own, scores=summary, intervals=scores.intervals(), **about)
+
+
+def _write(path: Path, found: list[Evaluation], extra: dict[str, Any]) -> None:
+    """What the modes share once, then what each has of its own."""
+    first = asdict(found[0])
+    content = {"format": FORMAT, "split": found[0].split} | {name: first[name] for name in _SHARED} | extra
+    for one in found:
+        content[one.mode] = {"video": f"{_stem(one.mode)}.mp4"} | {name: asdict(one)[name] for name in _OWN}
+    write_metrics(path, content)
+
+
+class _Stages:
+    """Counts the seconds of each stage, and shows it on a terminal."""
+
+    def __init__(self, progress: bool | None):
+        self.seconds: dict[str, float] = {}
+        self._disable = None if progress is None else not progress  # None: only where someone looks
+
+    @contextmanager
+    def __call__(self, name: str, total: int | None = None) -> Iterator[_Bar]:
+        from tqdm.auto import tqdm
+
+        logger.info("%s.", name)
+        began = time.perf_counter()
+        with tqdm(None, name, total, False, disable=self._disable) as bar:
+            yield _Bar(bar)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+class _Bar:
+    """A bar that is told a share, or counts what runs through it."""
+
+    def __init__(self, bar: Any):
+        self._bar = bar
+
+    def at(self, share: float, note: str) -> None:
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(round(min(share, 1.0) * self._bar.total) - self._bar.n)
+
+    def over(self, items: Iterable) -> Iterator:
+        for item in items:
+            yield item
+            self._bar.update()
+
+
+def _checked_modes(modes: Sequence[str]) -> tuple[str, ...]:
+    given = (modes,) if isinstance(modes, str) else tuple(modes)
+    if not given or len(set(given)) < len(given) or set(given) - set(MODES):
+        raise ValueError(f"modes: expected one or more different ones of {', '.join(MODES)}, got {given}.")
+    return given
+
+
+def _checked_output(output: str | os.PathLike) -> Path:
+    path = Path(output)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"output: expected a folder or nothing, but {path} is a file; choose another name.")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _opened(source: Source, output: Path, progress: bool | None) -> ProcessedClip:
+    if isinstance(source, ProcessedClip):
+        return source
+    path = Path(source)
+    if path.is_dir():
+        return ProcessedClip.open(path)
+    from ..data.prepare import prepare
+
+    return prepare(path, output / f"{path.stem}_clip", progress=progress)
+
+
+def _check_clips(clip: ProcessedClip, other: ProcessedClip | None, modes: Sequence[str]) -> None:
+    if other is not None and other.info["source"]["sha256"] == clip.info["source"]["sha256"]:
+        raise ValueError("train_clip: expected another video than the clip's, got the same; leave it out.")
+    if set(modes) - {"oracle"} and clip.audio is None:
+        raise ValueError("modes: driven and audio-only need sound, and the clip has none; choose oracle.")
+
+
+def _loaded(base_model: EmoTaGModel | str | os.PathLike | None) -> tuple[EmoTaGModel, EmoTaGProcessor]:
+    if isinstance(base_model, EmoTaGModel):
+        frontend = base_model.config.motion_config.frontend
+        if frontend != "log_mel":
+            raise ValueError(f"base_model: expected its folder, since it hears through {frontend!r}, got the model.")
+        return base_model, EmoTaGProcessor()
+    folder = default_model_path() if base_model is None else os.fspath(base_model)
+    return EmoTaGModel.from_pretrained(folder), EmoTaGProcessor.from_pretrained(folder)
+
+
+def _other_name(other: ProcessedClip, clip: ProcessedClip) -> str:
+    same = other.path.name == clip.path.name
+    return f"{other.path.absolute().parent.name}/{other.path.name}" if same else other.path.name
+
+
+def _stem(mode: str) -> str:
+    return mode.replace("-", "_")
+
+
+def _clear(output: Path) -> None:
+    """Takes away what an earlier evaluation wrote: the folder speaks of one."""
+    stems = [_stem(mode) for mode in MODES]
+    for name in (METRICS, TRUTH, SHEET, *(f"{s}.mp4" for s in stems), *(f"{s}_{SHEET}" for s in stems)):
+        (output / name).unlink(missing_ok=True)
+
+
+__all__ = ["METRICS", "evaluate", "evaluate_modes", "read_metrics", "weights_sha256"]

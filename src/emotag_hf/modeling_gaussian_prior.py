@@ -1,0 +1,76 @@
+"""GaussianPrior: what a new person's Gaussians start from where their clip shows nothing (METHOD 2).
+
+In: a checkpoint. Out: where Gaussians lie on the head's surface, and the mean colours of the mouth's inside over many
+people: a dark cavity behind lit teeth, a tongue. No person's face is in it. A larger prior (sizes, opacities, and how
+colours change with a shared expression code, all means over people) was measured and left out: on people whom it had
+not seen it was worth nothing (docs/adapting.md).
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from .checkpoints import check_loading, check_weights_file
+from .configuration_emotag import StrictNames
+
+
+@strict
+class GaussianPriorConfig(StrictNames, PreTrainedConfig):
+    """Sizes of a [`GaussianPrior`].
+
+    Args:
+        num_surface (`int`): Gaussians on the head's surface.
+        head_sha256 (`str`, *optional*): of the head asset whose triangles are meant.
+        num_people (`int`): over how many people the means run.
+        weights_license (`str`): licence of the numbers.
+    """
+
+    model_type = "emotag_gaussian_prior"
+
+    num_surface: int = 14000
+    head_sha256: str | None = None
+    num_people: int = 0
+    weights_license: str = "apache-2.0"
+
+
+class GaussianPrior(PreTrainedModel):
+    """Means over people for S Gaussians on the surface of the head.
+
+    Frozen numbers: `faces [S]` and `barycentric [S, 3]`: where each lies; `inner_colors [S, 3]`: RGB in [0, 1] of the
+    mouth's inside; `has_inner [S]`: which of them are that, and were seen on at least three people.
+    """
+
+    config_class = GaussianPriorConfig
+    base_model_prefix = "prior"
+    main_input_name = "faces"
+
+    def __init__(self, config: GaussianPriorConfig):
+        super().__init__(config)
+        s = config.num_surface
+        self.register_buffer("faces", torch.zeros(s, dtype=torch.int64))
+        self.register_buffer("has_inner", torch.zeros(s, dtype=torch.bool))
+        self.barycentric = nn.Parameter(torch.zeros(s, 3), requires_grad=False)
+        self.inner_colors = nn.Parameter(torch.zeros(s, 3), requires_grad=False)
+        self.post_init()
+
+    def _init_weights(self, module) -> None:
+        """Nothing: all numbers are in the checkpoint."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> GaussianPrior:
+        """As in transformers, but strict: a corrupt file, a missing or an unexpected key is a ValueError."""
+        path = pretrained_model_name_or_path
+        if os.path.isdir(path):
+            check_weights_file(os.fspath(path))
+        options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True} | kwargs
+        prior, info = super().from_pretrained(path, *args, ignore_mismatched_sizes=True, **options)
+        check_loading(path, info)
+        return prior.eval()
+
+
+__all__ = ["GaussianPrior", "GaussianPriorConfig"]

@@ -1,0 +1,90 @@
+"""The numbers of an adaptation: one dataclass, which is also the command line's list of options.
+
+In: nothing, a preset's name, or keywords. Out: `AdaptArguments`. Defaults are what measurements chose:
+docs/adapting.md has them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+QUALITIES = ("fast", "best")
+
+
+def _number(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class AdaptArguments:
+    """How Gaussians are fitted to a clip. `AdaptArguments.preset("best")` and keywords change what is wanted.
+
+    Every field's `metadata["help"]` says what it is.
+
+    Raises:
+        ValueError: naming the field that cannot be.
+    """
+
+    steps: int = _number(1000, "optimiser steps; each looks at one frame")
+    budget_s: float | None = _number(
+        None, "seconds to train; the schedule is stretched or squeezed to fit, instead of steps"
+    )
+    seed: int = _number(0, "of sampling, frame order and crops")
+    num_surface: int = _number(14000, "Gaussians on the head's surface")
+    num_beside: int = _number(7000, "at most so many Gaussians beside it: hair and shoulders")
+    num_correctives: int = _number(
+        8, "expression directions that change colours and places; 3 more follow the head's turn"
+    )
+    max_frames: int = _number(375, "training frames that are kept, those furthest apart in motion")
+    coarse_until: float = _number(0.15, "share of the training at 128 pixels")
+    crops_from: float = _number(0.55, "share of the training from which full-size crops are drawn")
+    crop: int = _number(256, "pixels of a crop, and of whole frames in the middle stage")
+    size: int = _number(512, "pixels of full size")
+    ssim_weight: float = _number(0.2, "of 1 - SSIM beside L1 (METHOD 5)")
+    face_weight: float = _number(2.0, "weight of a pixel in the face's box")
+    alpha_weight: float = _number(0.1, "of the difference between alpha and matte")
+    corrective_weight: float = _number(0.01, "L2 pull of the correctives to the prior, or to none")
+    smooth_weight: float = _number(0.1, "pull of neighbouring Gaussians' correctives to each other")
+    place_weight: float = _number(1e-3, "L2 pull of the Gaussians to where they started, in triangle sizes")
+    size_weight: float = _number(0.02, "against Gaussians that grow beyond twice their start")
+    refine: bool = _number(True, "lets pixels move the tracked motion, if a cross-check agrees")
+    offset_rate: float = _number(0.3, "rate of that movement, in half pixels")
+    offset_prior: float = _number(2e-6, "pull of that movement to the landmarks' answer")
+    trial_steps: int = _number(60, "of that cross-check, with and without")
+    densify: bool = _number(False, "clones, splits and prunes Gaussians in the middle stage")
+    ema: float = _number(0.995, "decay of the averaged weights, which are the result; 0 for the last weights")
+    validation_share: float = _number(0.04, "share of the frames, the last ones, kept for early stop")
+    patience: int = _number(3, "checks without gain after which training stops")
+    rate: float = _number(1.0, "factor on all learning rates")
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "trial_steps", "num_surface", "max_frames", "crop", "size", "rate")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)!r}.")
+        if self.budget_s is not None and self.budget_s <= 0:
+            raise ValueError(f"budget_s: expected seconds above 0, got {self.budget_s!r}.")
+        for name in ("coarse_until", "crops_from", "ema", "ssim_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)!r}.")
+        if not 0 <= self.validation_share <= 0.5:
+            raise ValueError(f"validation_share: expected 0 to 0.5, got {self.validation_share!r}.")
+
+    @classmethod
+    def preset(cls, quality: str = "fast", **changes: Any) -> AdaptArguments:
+        """`"fast"`: under two minutes on two cores; `"best"`: three times as long, finer.
+
+        Raises:
+            ValueError: an unknown quality or argument.
+        """
+        if quality not in QUALITIES:
+            raise ValueError(f"quality: expected one of {', '.join(QUALITIES)}, got {quality!r}.")
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(changes.keys() - known):
+            raise ValueError(f"arguments: unknown {', '.join(unknown)}; expected one of {', '.join(sorted(known))}.")
+        best = {"steps": 3000, "num_surface": 18000, "num_beside": 10000} if quality == "best" else {}
+        return replace(cls(**best), **changes)
+
+
+__all__ = ["QUALITIES", "AdaptArguments"]

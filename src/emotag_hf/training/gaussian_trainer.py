@@ -1,0 +1,492 @@
+"""Fits Gaussians, and the tracked motion with them, to the frames of one person (METHOD 2 and 5).
+
+In: a `TrainingScene`, `AdaptArguments`, optionally a `GaussianPrior`. Out: Gaussians, an expression code and
+corrections of the motion; `make_model` turns them into an `EmoTaGModel`. One step looks at one frame: small pictures first, then
+full-size crops, half of them on the face. Everything that changes is in `state_dict`, so a stopped training goes on as
+if it had not been.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..gaussian_correctives import ExpressionCode, code_features
+from ..modeling_gaussians import RiggedGaussians, triangle_frames
+from ..rendering.cameras import Camera
+from ..rendering.spherical_harmonics import SH_C0
+from ..tracking.motion_offsets import MotionOffsets
+from ..tracking.photometric import RefineOptions, draw_vertices, refine_photometric, shrunk
+from .arguments import AdaptArguments
+from .densify import DensifyOptions, DensifyStrategy
+from .expression_basis import fit_expression_code
+from .initialise import InitOptions, initialise_gaussians
+from .losses import alpha_loss
+from .scene import TrainingScene
+from .ssim import SsimTarget, l1_and_ssim
+
+logger = logging.getLogger(__name__)
+
+# Learning rates at first; colours are spherical-harmonics coefficients.
+RATES = {
+    "means": 0.01, "log_scales": 0.01, "quats": 0.005, "opacity_logits": 0.03, "colors": 0.003 / SH_C0,
+    "corrective_means": 0.01, "corrective_colors": 0.003 / SH_C0,
+}  # fmt: skip
+_COARSE = 128  # pixels of the first pictures
+_FALL_FROM, _FALL_TO = 0.3, 0.1  # learning rates fall to a tenth from this share of the training on
+_GROWTH = 0.7  # log of how much a Gaussian may grow for free
+_COLOR_SCALE, _PLACE_SCALE = 0.3, 3.0  # how colours and places of correctives weigh against each other
+_NEIGHBOURS, _PAIRS = 6, 2000
+_CROP_SCATTER = 25.0  # pixels of full size around the face's middle
+_MOVING = ("face", "lips", "lids", "lashes", "inner_lids", "mouth_interior", "teeth_upper", "teeth_lower", "gums",
+           "tongue", "left_eye", "right_eye")  # fmt: skip
+_NEAR = 2.0  # triangle sizes: what is bound to a face's triangle from farther away is hair
+_CHECK_FROM, _CHECK_EVERY = 0.5, 0.1  # shares of the training between looks at the validation frames
+_CHECKED_FRAMES, _CHECK_STEPS = 4, 8
+_TRIAL_FRAMES = 8  # of the cross-check
+_GAIN = 0.02  # dB that count as getting better
+
+
+@dataclass
+class TrainingReport:
+    """What a training did.
+
+    Args:
+        steps: taken. seconds: of training. stopped: why it ended.
+        refined: whether pixels moved the tracked motion.
+        validation: PSNR of the face's box over the training, `[(share, dB), ...]`, on frames kept for early stop.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+    refined: bool = False
+    validation: list[tuple[float, float]] = field(default_factory=list)
+
+
+class GaussianTrainer:
+    """Call `train`, then `make_model`. See the module's first lines.
+
+    Attributes:
+        head, gaussians, expression_code: the person so far, as `tracking.photometric` draws it.
+        offsets: corrections of the tracked motion, a row a frame.
+        step: steps taken; progress: share of the training that is done; psnr: running mean over training pictures, dB.
+    """
+
+    def __init__(self, scene: TrainingScene, arguments: AdaptArguments | None = None, prior=None):
+        self.scene, self.arguments = scene, arguments or AdaptArguments()
+        args = self.arguments
+        self.head, self.camera = scene.head, scene.camera
+        self.validation, self.frames = _split(scene, args)
+        self.prior = prior
+        features = code_features(scene.motion)[self.frames]
+        self.expression_code: ExpressionCode = fit_expression_code(features, self.head, args.num_correctives)
+        options = InitOptions(args.num_surface, args.num_beside, seed=args.seed)
+        num_codes = len(self.expression_code.low)
+        self.gaussians: RiggedGaussians = initialise_gaussians(scene, num_codes, options, prior)
+        self.offsets = MotionOffsets(scene.motion, self.head, scene.shape)
+        self.generator = torch.Generator().manual_seed(args.seed)
+        self._start = {name: p.detach().clone() for name, p in self.gaussians.named_parameters()}
+        self._moving = _moving_parts(self.head, self.gaussians)
+        self._neighbours = _neighbours(self.head, scene.shape, self.gaussians, self._moving)
+        groups = [
+            {"params": [p], "lr": RATES[name] * args.rate, "base": RATES[name] * args.rate, "name": name}
+            for name, p in self.gaussians.named_parameters()
+        ]
+        self.optimizer = torch.optim.Adam(groups, eps=1e-15, fused=True)
+        self._average: dict[str, Tensor] = {}
+        self._strategy = self._make_strategy() if args.densify else None
+        self._order: list[int] = []
+        self._error, self._seen = 0.0, 0
+        self.step, self.progress, self.seconds = 0, 0.0, 0.0
+        self.refining: bool | None = None if args.refine else False  # None: the cross-check is still to come
+        self.report = TrainingReport()
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def train(self, after_step: Callable[[GaussianTrainer], Any] | None = None) -> TrainingReport:
+        """Trains to the end, from wherever it stands.
+
+        Args:
+            after_step: called with the trainer after every step; returning True stops there (the state can be saved).
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # its threads would take the rasteriser's cores
+        began, before = time.perf_counter(), self.seconds
+        try:
+            while self.progress < 1:
+                self.take_step()
+                self.seconds = before + time.perf_counter() - began
+                self.progress = self._progress()
+                if after_step is not None and after_step(self):
+                    self.report.stopped = "asked to stop"
+                    break
+                if self._has_saturated():
+                    self.report.stopped = "no gain on the validation frames"
+                    break
+            else:
+                self.report.stopped = "done"
+        finally:
+            torch.set_num_threads(threads)
+        self.report.steps, self.report.seconds, self.report.refined = self.step, self.seconds, bool(self.refining)
+        return self.report
+
+    def take_step(self) -> float:
+        """One step on one frame; returns its mean absolute error of colours."""
+        args = self.arguments
+        if self.refining is None and self.progress >= args.coarse_until:
+            self._cross_check()
+        frame = self._next_frame()
+        fall = 1.0 if self.progress < _FALL_FROM else _FALL_TO ** ((self.progress - _FALL_FROM) / (1 - _FALL_FROM))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * fall
+        refine = bool(self.refining) and self.progress >= args.coarse_until
+        row = self.offsets.row(frame)
+        with torch.set_grad_enabled(refine):
+            motion = self.offsets.motion(torch.tensor([frame]), row[None])
+            vertices = self.head(shape=self.scene.shape[None], **motion.head_inputs()).vertices[0]
+            code = self.expression_code(motion)[0]
+        camera, window = self._view(frame)
+        picture, target, alpha, meta = self._draw(vertices, code, frame, camera, window)
+        weight = self._window(self.scene.weight(frame, camera, args.face_weight), window)
+        photometric = l1_and_ssim(picture, SsimTarget(target), 1 - args.ssim_weight, -args.ssim_weight, weight)
+        matte = self._window(self.scene.alpha(frame, camera), window)
+        loss = photometric + args.ssim_weight + args.alpha_weight * alpha_loss(alpha, matte) + self._regularisers()
+        if refine:
+            loss = loss + args.offset_prior * row.square().sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._keep_still()
+        self.optimizer.step()
+        if refine:
+            self.offsets.update(frame, row.grad, args.offset_rate * fall)
+        self._after(meta)
+        return self._remember(picture, target)
+
+    def _progress(self) -> float:
+        budget = self.arguments.budget_s
+        return self.step / self.arguments.steps if budget is None else self.seconds / budget
+
+    def _next_frame(self) -> int:
+        if not self._order:
+            order = torch.randperm(len(self.frames), generator=self.generator)
+            self._order = [self.frames[i] for i in order]
+        return self._order.pop()
+
+    def _view(self, frame: int) -> tuple[Camera, tuple[int, int, int] | None]:
+        """The camera of a step, and the crop `(left, top, side)` out of its picture."""
+        args = self.arguments
+        if self.progress < args.coarse_until:
+            return self._sized(_COARSE), None
+        if self.progress < args.crops_from:
+            return self._sized(args.crop), None
+        camera = self._sized(args.size)
+        room = torch.tensor([camera.width - args.crop, camera.height - args.crop])
+        if (room <= 0).any():
+            return camera, None
+        u = torch.rand(3, generator=self.generator)
+        corner = u[:2] * room
+        points = self.scene.track.landmarks[frame, :468, :2] * (camera.width / self.camera.width)
+        if u[2] < 0.5 and torch.isfinite(points).all():
+            scatter = _CROP_SCATTER * torch.randn(2, generator=self.generator)
+            corner = points.mean(0) + scatter - args.crop / 2
+        left, top = torch.minimum(corner.clamp_min(0), room.float()).long().tolist()
+        return camera, (left, top, args.crop)
+
+    def _sized(self, size: int) -> Camera:
+        scale = min(1.0, size / min(self.camera.width, self.camera.height))
+        return self.camera.resize((round(self.camera.width * scale), round(self.camera.height * scale)))
+
+    def _draw(self, vertices, code, frame, camera, window) -> tuple[Tensor, Tensor, Tensor, dict]:
+        background = self._background(camera)
+        shown = camera
+        if window is not None:
+            left, top, side = window
+            K = camera.K.clone()
+            K[0, 2] -= left
+            K[1, 2] -= top
+            shown = Camera(side, side, K, camera.viewmat)
+        absgrad = self._strategy is not None
+        colors, alpha, meta = draw_vertices(vertices, code, self, shown, absgrad=absgrad)
+        picture = colors + (1 - alpha) * self._window(background, window)
+        return picture, self._window(self.scene.picture(frame, camera), window), alpha, meta
+
+    def _background(self, camera: Camera) -> Tensor:
+        key = camera.height
+        cache = self.__dict__.setdefault("_backgrounds", {})
+        if key not in cache:
+            cache[key] = shrunk(self.scene.background, camera.width, camera.height)
+        return cache[key]
+
+    @staticmethod
+    def _window(picture: Tensor, window) -> Tensor:
+        if window is None:
+            return picture
+        left, top, side = window
+        return picture[top : top + side, left : left + side].contiguous()
+
+    # --- what holds the Gaussians back ------------------------------------------------------------------------------
+
+    def _regularisers(self) -> Tensor:
+        args, g = self.arguments, self.gaussians
+        start = self._start
+        d_means = g.corrective_means - start["corrective_means"]
+        d_colors = g.corrective_colors - start["corrective_colors"]
+        pull = _PLACE_SCALE * d_means.square().sum(-1).mean() + _COLOR_SCALE * d_colors.square().sum(-1).mean()
+        grown = (g.log_scales - start["log_scales"] - _GROWTH).clamp_min(0).square().mean()
+        away = (g.means - start["means"]).square().mean()
+        total = args.corrective_weight * pull + args.size_weight * grown + args.place_weight * away
+        if args.smooth_weight and len(self._neighbours):
+            rows = torch.randint(len(self._neighbours), (_PAIRS,), generator=self.generator)
+            columns = torch.randint(1, self._neighbours.shape[1], (_PAIRS,), generator=self.generator)
+            a, b = self._neighbours[rows, 0], self._neighbours[rows, columns]
+            uneven = _COLOR_SCALE * (d_colors[a] - d_colors[b]).square().sum(-1).mean()
+            uneven = uneven + _PLACE_SCALE * (d_means[a] - d_means[b]).square().sum(-1).mean()
+            total = total + args.smooth_weight * uneven
+        return total
+
+    def _keep_still(self) -> None:
+        """Hair, clothes and ears have no expression: their correctives get no gradient."""
+        for parameter in (self.gaussians.corrective_means, self.gaussians.corrective_colors):
+            if parameter.grad is not None:
+                parameter.grad *= self._moving
+
+    def _after(self, meta: dict) -> None:
+        """Densification, weight averages, counting."""
+        self.step += 1
+        args = self.arguments
+        if self._strategy is not None and args.coarse_until <= self.progress < args.crops_from:
+            self._strategy.before_backward(meta)
+            self._densified(self._strategy.after_backward(self.step, self.gaussians, self.optimizer, meta))
+        if args.ema and self.progress >= _CHECK_FROM:
+            now = {name: p.detach() for name, p in self.gaussians.named_parameters()}
+            if not self._average:
+                self._average = {name: p.clone() for name, p in now.items()}
+            torch._foreach_lerp_([*self._average.values()], [*now.values()], 1 - args.ema)
+
+    def _densified(self, report) -> None:
+        if report is None:
+            return
+        for values in (self._start, self._average):
+            for name, value in values.items():
+                values[name] = value[report.order]
+        self._moving = self._moving[report.order]
+        self._neighbours = _neighbours(self.head, self.scene.shape, self.gaussians, self._moving)
+
+    def _make_strategy(self) -> DensifyStrategy:
+        args = self.arguments
+        middle = (round(args.steps * args.coarse_until), round(args.steps * args.crops_from))
+        every = max(25, (middle[1] - middle[0]) // 8)
+        options = DensifyOptions(
+            start_step=middle[0], stop_step=middle[1], every=every, seed=args.seed,
+            max_gaussians=2 * self.gaussians.num_gaussians,
+        )  # fmt: skip
+        with torch.no_grad():
+            sizes = triangle_frames(self.head(shape=self.scene.shape[None]).vertices[0], self.head.faces)[2][:, 0]
+        protected = torch.zeros(self.gaussians.num_gaussians, dtype=torch.bool)
+        protected[-self.gaussians.config.num_mouth_gaussians :] = True
+        return DensifyStrategy(options, sizes, protected)
+
+    def _remember(self, picture: Tensor, target: Tensor) -> float:
+        with torch.no_grad():
+            square = (picture - target).square().mean().item()
+        self._seen += 1
+        keep = min(1 - 1 / self._seen, 0.98)
+        self._error = keep * self._error + (1 - keep) * square
+        return square**0.5
+
+    @property
+    def psnr(self) -> float:
+        """Running mean over the training pictures, dB."""
+        return -10 * float(np.log10(max(self._error, 1e-10)))
+
+    # --- looking at frames that are not trained on ------------------------------------------------------------------
+
+    def check(self) -> float:
+        """PSNR of the face's box on the validation frames, dB, each tracked by pixels for a few steps."""
+        camera = self._sized(self.arguments.crop)
+        options = RefineOptions(steps=_CHECK_STEPS, size=self.arguments.crop, face_weight=self.arguments.face_weight)
+        background = self.scene.background
+        with self.averaged():
+            found = refine_photometric(
+                self.scene.track, self, self.scene.frame, self.validation, background, options
+            ).track.motion
+            squares = []
+            for frame in self.validation:
+                motion = found[frame : frame + 1]
+                with torch.no_grad():
+                    vertices = self.head(shape=self.scene.shape[None], **motion.head_inputs()).vertices[0]
+                    code = self.expression_code(motion)[0]
+                    picture, target, _, _ = self._draw(vertices, code, frame, camera, None)
+                height, width = picture.shape[:2]
+                box = slice(height // 4, height * 7 // 8), slice(width // 4, width * 3 // 4)
+                squares.append((picture - target)[box].square().mean().item())
+        return -10 * float(np.log10(max(np.mean(squares), 1e-10)))
+
+    def _has_saturated(self) -> bool:
+        """Looks at the validation frames from time to time; True once they have stopped getting better."""
+        if not self.validation or self.progress < _CHECK_FROM or self.progress >= 1:
+            return False
+        last = self.report.validation[-1][0] if self.report.validation else -1.0
+        if self.progress - last < _CHECK_EVERY:
+            return False
+        self.report.validation.append((self.progress, self.check()))
+        values = [value for _, value in self.report.validation]
+        patience = self.arguments.patience
+        return len(values) > patience and max(values[-patience:]) < max(values[:-patience]) + _GAIN
+
+    def _cross_check(self) -> None:
+        """Whether moving the training motion by pixels helps pictures that are not trained on: tries both, briefly."""
+        if not self.validation:
+            self.refining = True
+            return
+        self.refining = False
+        state, result = self.state_dict(), {}
+        for refining in (True, False):
+            self.load_state_dict(state)
+            self.refining, self.progress = refining, self.arguments.coarse_until
+            # Few frames, each several times: a frame's motion must have moved before it can help.
+            some = self.frames[:: max(1, len(self.frames) // _TRIAL_FRAMES)][:_TRIAL_FRAMES]
+            self._order = some * -(-self.arguments.trial_steps // len(some))
+            for _ in range(self.arguments.trial_steps):
+                self.take_step()
+            result[refining] = self.check()
+        self.load_state_dict(state)
+        self.refining = result[True] >= result[False]
+        logger.info("refining the track: %.2f dB with, %.2f dB without", result[True], result[False])
+
+    # --- what comes out ---------------------------------------------------------------------------------------------
+
+    def averaged(self) -> _Averaged:
+        """Within this context the Gaussians have their averaged weights."""
+        return _Averaged(self.gaussians, self._average)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes: parameters, binding, optimiser, offsets, averages, random state, data order."""
+        optimizer = [
+            {key: value.clone() for key, value in self.optimizer.state.get(group["params"][0], {}).items()}
+            for group in self.optimizer.param_groups
+        ]
+        return {
+            "gaussians": {name: value.clone() for name, value in self.gaussians.state_dict().items()},
+            "num_mouth_gaussians": self.gaussians.config.num_mouth_gaussians,
+            "optimizer": optimizer,
+            "offsets": {name: value.clone() for name, value in self.offsets.state_dict().items()},
+            "start": {name: value.clone() for name, value in self._start.items()},
+            "average": {name: value.clone() for name, value in self._average.items()},
+            "moving": self._moving.clone(),
+            "neighbours": self._neighbours.clone(),
+            "strategy": None if self._strategy is None else self._strategy.state_dict(),
+            "generator": self.generator.get_state(),
+            "order": list(self._order),
+            "step": self.step,
+            "progress": self.progress,
+            "seconds": self.seconds,
+            "refining": self.refining,
+            "error": [self._error, self._seen],
+            "validation": [list(pair) for pair in self.report.validation],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to what `state_dict` gave; the scene and the arguments must be the same."""
+        gaussians = state["gaussians"]
+        count = len(gaussians["means"])
+        if count != self.gaussians.num_gaussians:
+            self.gaussians.resize(torch.zeros(count, dtype=torch.int64), self.optimizer)
+        self.gaussians.config.num_mouth_gaussians = state["num_mouth_gaussians"]
+        self.gaussians.load_state_dict(gaussians)
+        for group, saved in zip(self.optimizer.param_groups, state["optimizer"]):
+            self.optimizer.state[group["params"][0]] = {key: value.clone() for key, value in saved.items()}
+        self.offsets.load_state_dict(state["offsets"])
+        self._start = {name: value.clone() for name, value in state["start"].items()}
+        self._average = {name: value.clone() for name, value in state["average"].items()}
+        self._moving, self._neighbours = state["moving"].clone(), state["neighbours"].clone()
+        if self._strategy is not None:
+            self._strategy.load_state_dict(state["strategy"])
+        self.generator.set_state(state["generator"])
+        self._order = list(state["order"])
+        self.step, self.progress, self.seconds = state["step"], state["progress"], state["seconds"]
+        self.refining = state["refining"]
+        self._error, self._seen = state["error"]
+        self.report.validation = [tuple(pair) for pair in state["validation"]]
+
+
+class _Averaged:
+    """Puts averaged weights into the Gaussians for as long as a block runs."""
+
+    def __init__(self, gaussians: RiggedGaussians, average: dict[str, Tensor]):
+        self._parameters = dict(gaussians.named_parameters()) if average else {}
+        self._average = average
+
+    def __enter__(self) -> None:
+        self._kept = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self._put(self._average)
+
+    def __exit__(self, *_) -> None:
+        self._put(self._kept)
+
+    @torch.no_grad()
+    def _put(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.copy_(values[name])
+
+
+def _split(scene: TrainingScene, args: AdaptArguments) -> tuple[list[int], list[int]]:
+    """Validation frames (spread over the last ones) and training frames."""
+    count = round(len(scene.train) * args.validation_share)
+    kept = len(scene.train) - count
+    if count < 2 or kept < 8:
+        count, kept = 0, len(scene.train)
+    slice_ = scene.train[kept:]
+    picks = (
+        np.unique(np.linspace(0, len(slice_) - 1, min(_CHECKED_FRAMES, len(slice_))).round().astype(int))
+        if count
+        else []
+    )
+    validation = [slice_[i] for i in picks]
+    frames = scene.train[:kept]
+    scene.train = frames
+    if len(frames) > args.max_frames:
+        frames = sorted(scene.apart(args.max_frames))
+    return validation, frames
+
+
+def _moving_parts(head, gaussians: RiggedGaussians) -> Tensor:
+    """`[N, 1, 1]` float: 1 for Gaussians of the face, eyes and mouth, 0 for hair, ears and clothes."""
+    faces = torch.zeros(len(head.faces), dtype=torch.bool)
+    for name in _MOVING:
+        if name in head.region_names:
+            faces[head.region_faces(name)] = True
+    moving = faces[gaussians.binding] & (gaussians.means.detach().norm(dim=1) < _NEAR)
+    return moving.float()[:, None, None]
+
+
+@torch.no_grad()
+def _neighbours(head, shape: Tensor, gaussians: RiggedGaussians, moving: Tensor) -> Tensor:
+    """`[m, 1 + k]`: each moving Gaussian and its nearest on the same part: lips do not pull each other."""
+    rotations, centroids, sizes = (
+        x[gaussians.binding] for x in triangle_frames(head(shape=shape[None]).vertices[0], head.faces)
+    )
+    places = sizes * (rotations @ gaussians.means[..., None])[..., 0] + centroids
+    part = torch.zeros(len(places), 1)
+    for number, name in enumerate((*_MOVING[5:], "upper_lip", "lower_lip")):
+        if name in head.region_names:
+            mask = torch.zeros(len(head.faces), dtype=torch.bool)
+            mask[head.region_faces(name)] = True
+            part[mask[gaussians.binding]] = float(number + 1)  # metres apart
+    key = torch.cat([places, part], 1)
+    own = torch.nonzero(moving[:, 0, 0] > 0)[:, 0]
+    if len(own) <= _NEIGHBOURS:
+        return torch.zeros(0, 1 + _NEIGHBOURS, dtype=torch.int64)
+    rows = [torch.cdist(key[some], key[own]).topk(_NEIGHBOURS + 1, largest=False).indices for some in own.split(1024)]
+    return torch.cat([own[:, None], own[torch.cat(rows)[:, 1:]]], 1)
+
+
+__all__ = ["RATES", "GaussianTrainer", "TrainingReport"]

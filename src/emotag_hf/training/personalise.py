@@ -1,0 +1,426 @@
+"""Stage two of the adaptation: the motion network learns how one person moves (METHOD 3 to 5).
+
+In: a model, a processed clip and the frames that may be learned from. Out: the same model with the person's identity
+embedding and a changed AdaIN modulation, and a report; or, where that makes frames kept aside worse, the model as it
+was. A few seconds teach what is constant in a person (how far the jaw hangs, how widely it moves, how the face rests),
+not new shapes of the mouth. On later frames of 14 real speakers (17 cuts of 1.6 to 5.6 s) AdaIN alone about halves the
+errors, but the mouth then moves too little: the spread of its opening is 0.7 of the tracked one, from 1.3 before.
+
+It takes seconds, so that there is nothing to resume: who was interrupted calls again and gets the same weights.
+
+Differences from the paper: each part of the motion loss counts relative to its value before training (radians of a jaw
+and coefficients are no common unit, and guidance would drown both), and part of the windows come without action units,
+because audio alone has none.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..audio_features import FRAME_RATE, LATENCY_MS
+from ..audio_net import TOKEN_RATE
+from ..constants import MOTION_FPS
+from ..data.clip import ProcessedClip
+from ..features.action_units import grmn_action_units
+from ..modeling_emotag import EmoTaGModel
+from ..modeling_motion import GatedResidualMotionNetwork
+from ..outputs import GRMNOutput
+from .losses import KL_WEIGHT, SCORE_WEIGHT, motion_loss, semantic_guidance
+
+logger = logging.getLogger(__name__)
+
+MIN_FRAMES = 12  # half a second, of which three frames have to say whether it did harm
+_MIN_VALIDATION = 3
+_DECODER = ("base_hidden", "base_motion", "emotion_encoder", "emotion_decoder", "gate")
+TRAINABLE = {  # modules of GatedResidualMotionNetwork; the others have no part in expression and jaw
+    "adain": ("id_net",),
+    "decoder": ("id_net", *_DECODER),
+    "all": ("id_net", *_DECODER, "audio_net", "expr_net"),
+}
+ERRORS = ("expression", "jaw", "audio_only_expression", "audio_only_jaw")
+_TINY = 1e-6  # squared coefficients or radians: a thousandth of either is below what tracking can see
+
+
+@dataclass(frozen=True)
+class PersonaliseOptions:
+    """Numbers of the second stage.
+
+    Args:
+        trainable: "adain", what the ID Net makes of the identity (the paper's choice); "decoder", the Expert Motion
+            Decoder as well; "all", the Audio Net and the Expr Net too.
+        steps: at most; the learning rate falls to a tenth over them (METHOD 5).
+        learning_rate: of AdamW.
+        window, batch_size: frames of a contiguous window, and windows of a step.
+        without_units: share of the windows that are shown without action units, in [0, 1].
+        kl_weight, score_weight: of semantic guidance, beside a motion loss that begins at 2.
+        start_weight: of the squared distance of the weights from where they started.
+        ema: decay of the averaged weights, which are the result, in [0, 1].
+        validation: share of the frames, the last ones, that are kept aside to judge by, in [0, 0.5]; at least three
+            frames are.
+        check_every: steps from one look at them to the next.
+        patience: looks without a better one, after which it ends.
+        seed: of the windows.
+
+    Raises:
+        ValueError: naming the option that is out of range.
+    """
+
+    trainable: str = "adain"
+    steps: int = 400
+    learning_rate: float = 2e-3
+    window: int = 32
+    batch_size: int = 8
+    without_units: float = 0.25
+    kl_weight: float = KL_WEIGHT
+    score_weight: float = SCORE_WEIGHT
+    start_weight: float = 3e-3
+    ema: float = 0.995
+    validation: float = 0.25
+    check_every: int = 10
+    patience: int = 12
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.trainable not in TRAINABLE:
+            raise ValueError(f"trainable: expected one of {', '.join(TRAINABLE)}, got {self.trainable!r}.")
+        for name in ("steps", "window", "batch_size", "check_every", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}.")
+        for name in ("learning_rate", "kl_weight", "score_weight", "start_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a number of at least 0, got {getattr(self, name)}.")
+        for name, most in (("without_units", 1), ("ema", 1), ("validation", 0.5)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name}: expected a number from 0 to {most}, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class PersonaliseReport:
+    """What the second stage has done.
+
+    Attributes:
+        status: "personalised"; "rolled back": no step was worth it, the weights are as they were; "skipped": too few
+            frames, nothing was tried or changed.
+        reason: one sentence, for people.
+        identity_set: whether the model has the clip's identity embedding now.
+        trainable: which parameters were meant.
+        trained_frames, validation_frames: how many frames had a face and sound and were used for which.
+        steps, best_step: how many were made, and after which the weights were taken; 0 for none.
+        sound_offset: frames at 25 fps by which the sound was moved to fit the lips; positive: it came late.
+        before, after: mean squared errors on the validation frames, of the model as it came and as it is now:
+            `expression` and `jaw` (rad^2) with the clip's action units, `audio_only_expression` and `audio_only_jaw`
+            without any. Empty where nothing was tried.
+        seconds: how long it took.
+    """
+
+    status: str
+    reason: str
+    identity_set: bool = False
+    trainable: str = "adain"
+    trained_frames: int = 0
+    validation_frames: int = 0
+    steps: int = 0
+    best_step: int = 0
+    sound_offset: float = 0.0
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def personalise_motion(
+    model: EmoTaGModel,
+    clip: ProcessedClip,
+    frames: Sequence[int],
+    options: PersonaliseOptions | None = None,
+    *,
+    progress: Callable[..., Any] | None = None,
+) -> PersonaliseReport:
+    """Brings the motion that a model predicts from a clip's sound closer to the motion that was tracked in it.
+
+    Sets `model.identity_embedding` and the parameters that `options.trainable` names; every other number of the model
+    stays as it is, to the bit. Of track, action units and emotion only the rows of `frames` are read; of the sound what
+    lies before the last of them and the network's look-ahead after it. The clip's identity embedding and the offset
+    of its sound are taken as they are; in an `evaluation.split.SplitClip` they know of training frames alone.
+
+    The last of the frames are kept aside. Weights are kept only if neither expression nor jaw is worse there than
+    before, with the clip's action units or without any.
+
+    The same arguments give the same weights, to the bit on one machine with the same number of threads. Nothing else
+    is random: torch's own generator is neither read nor moved.
+
+    Args:
+        model: of a person whose head is the one that the clip was tracked with. Changed in place, at the very end.
+        clip: with sound.
+        frames: indices of frames to learn from, in any order. Those without a face, or whose sound was not recorded,
+            are left out.
+        options: `PersonaliseOptions()` if None.
+        progress: wraps the iterable of steps, such as `tqdm`: called as `progress(steps, total=n)`.
+
+    Returns:
+        `PersonaliseReport`.
+
+    Raises:
+        ValueError: the clip has no sound, or speech features or a head of another kind than the model; a frame that is
+            not in the clip; a model that is not in float32.
+    """
+    options = options or PersonaliseOptions()
+    began = time.perf_counter()
+    _check(model, clip)
+    rate = FRAME_RATE if model.config.motion_config.frontend == "log_mel" else TOKEN_RATE
+    per_frame, offset = rate // MOTION_FPS, clip.audio_offset
+    sound_offset = offset.frames if offset is not None and offset.reliable else 0.0
+    shift = round(sound_offset * per_frame)
+    usable = _usable_frames(clip, frames, per_frame, shift)
+    facts = {"trainable": options.trainable, "sound_offset": sound_offset}
+    if len(usable) < MIN_FRAMES:
+        reason = f"{len(usable)} frames with a face and sound are too few to learn from, at least {MIN_FRAMES} are."
+        logger.warning("Motion is not personalised: %s", reason)
+        return PersonaliseReport("skipped", reason, **facts)
+
+    aside = max(_MIN_VALIDATION, round(len(usable) * options.validation))
+    lesson = _Lesson(model, clip, usable, per_frame, shift, aside)
+    result = _fit(model, lesson, options, progress)
+    with torch.no_grad():
+        if result.identity_set:
+            model.identity_embedding.copy_(lesson.identity[0])
+        for name, value in result.weights.items():
+            model.motion.get_parameter(name).copy_(value)
+    judge = result.judge
+    status = "personalised" if judge.best_step else "rolled back"
+    logger.info("Motion is %s: %s", status, judge.verdict())
+    return PersonaliseReport(
+        status,
+        judge.verdict(),
+        result.identity_set,
+        **facts,
+        trained_frames=len(lesson.train),
+        validation_frames=len(lesson.validation),
+        steps=result.steps,
+        best_step=judge.best_step,
+        before=dict(zip(ERRORS, judge.before)),
+        after=dict(zip(ERRORS, judge.kept)),
+        seconds=time.perf_counter() - began,
+    )
+
+
+# --- what is learned from -----------------------------------------------------------------------------------------
+
+
+def _check(model: EmoTaGModel, clip: ProcessedClip) -> None:
+    config = model.config.motion_config
+    if model.motion.base_motion.weight.dtype != torch.float32:
+        raise ValueError(f"model: expected float32 weights, got {model.motion.base_motion.weight.dtype}; use .float().")
+    if config.fps != MOTION_FPS:
+        raise ValueError(f"model: expected a motion network at {MOTION_FPS} fps as clips are, got {config.fps}.")
+    if clip.track.head_sha256 != model.head.sha256:
+        raise ValueError(
+            "clip: expected a track of the model's own head, got one of another, whose expressions mean something "
+            "else; prepare the video with the model's head."
+        )
+    features = clip.features.get("input_features")
+    if features is None:
+        raise ValueError("clip: expected one with sound, but it has none; motion is learned from sound and picture.")
+    if features.shape[-1] != config.audio_feature_dim:
+        raise ValueError(
+            f"clip: expected speech features of {config.audio_feature_dim} channels as the model reads, got "
+            f"{features.shape[-1]}; prepare the video with the model's speech features."
+        )
+
+
+def _usable_frames(clip: ProcessedClip, frames: Sequence[int], per_frame: int, shift: int) -> list[int]:
+    """Those with a face and with sound, in order."""
+    wrong = [i for i in frames if int(i) != i or not 0 <= i < clip.num_frames]
+    if wrong:
+        raise ValueError(f"frames: expected indices from 0 to {clip.num_frames - 1}, got {wrong[0]}.")
+    heard = range(-shift, len(clip.features["input_features"]) - shift)
+    return [i for i in sorted({int(i) for i in frames}) if i * per_frame in heard and bool(clip.valid[i])]
+
+
+class _Lesson:
+    """One clip as the network sees it; rows of frames that may not be read are 0.
+
+    Attributes: `sound` `[1, Tf, C]`, moved by `shift`; `units` `[T, 6]`; `expression` `[T, 50]`; `jaw` `[T, 3]`;
+    `emotion` `[T, 7]`; `identity` `[1, 512]`; `train` and `validation`, indices of frames; `learnable` `[T]` bool.
+    """
+
+    def __init__(self, model, clip: ProcessedClip, usable: list[int], per_frame: int, shift: int, aside: int):
+        device = model.motion.base_motion.weight.device
+        count = usable[-1] + 1
+        features, track = clip.features, clip.track.motion
+        rows = torch.tensor(usable)
+
+        def only_usable(values: Tensor) -> Tensor:
+            kept = torch.zeros(count, values.shape[1])
+            kept[rows] = values[rows].float()
+            return kept.to(device)
+
+        sound = features["input_features"]
+        end = count * per_frame
+        sound = sound[max(0, shift) : max(0, shift + end - per_frame + 1 + _look_ahead(model.motion))].float()
+        sound = torch.cat([sound.new_zeros(max(0, -shift), sound.shape[1]), sound])
+        missing = max(0, end - len(sound))  # silence, which no frame up to the last hears
+        self.sound = torch.cat([sound, sound.new_zeros(missing, sound.shape[1])])[None].to(device)
+        self.units = only_usable(torch.from_numpy(grmn_action_units(features["action_units"].numpy())))
+        self.emotion = only_usable(features["emotion"])
+        self.expression, self.jaw = only_usable(track.expression), only_usable(track.jaw_pose)
+        self.identity = features["identity"].float()[None].to(device)
+        self.train, self.validation = rows[:-aside].to(device), rows[-aside:].to(device)
+        self.learnable = torch.zeros(count, dtype=torch.bool, device=device)
+        self.learnable[self.train] = True
+
+
+def _look_ahead(network: GatedResidualMotionNetwork) -> int:
+    """How many rows of features after its own first one a video frame hears; below 0 for less than that one."""
+    if network.config.frontend == "log_mel":
+        return math.floor((network.config.look_ahead_ms - LATENCY_MS) * FRAME_RATE / 1000)
+    return network.audio_net.first + network.audio_net.window - 1
+
+
+# --- learning -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Result:
+    weights: dict[str, Tensor]  # of the parameters that changed, by name
+    identity_set: bool
+    steps: int
+    judge: _Judge
+
+
+class _Judge:
+    """Compares errors on the validation frames with those before; keeps the best that do no harm."""
+
+    def __init__(self, before: list[float]):
+        self.before = self.kept = before
+        self.best, self.best_step = self._score(before), 0
+        self.nearest: list[float] | None = None  # to being accepted, for the verdict
+
+    def accepts(self, errors: list[float], step: int) -> bool:
+        """Whether these are the best so far. Of step 0, the identity alone, as good as before is good enough."""
+        score = self._score(errors)
+        if step and not math.isnan(score) and (self.nearest is None or score < self._score(self.nearest)):
+            self.nearest = errors
+        harmless = all(new <= old for new, old in zip(errors, self.before))  # False for NaN
+        if not harmless or not (score < self.best or (step == 0 and score == self.best)):
+            return False
+        self.kept, self.best, self.best_step = errors, score, step
+        return True
+
+    def verdict(self) -> str:
+        """One sentence about the best that was accepted, or about the nearest that was not."""
+        compare = lambda errors: ", ".join(  # noqa: E731
+            f"{name.replace('_', ' ')} {old:.3g} to {new:.3g}" for name, old, new in zip(ERRORS, self.before, errors)
+        )
+        if self.best_step:
+            return f"mean squared errors on frames kept aside: {compare(self.kept)}."
+        if self.nearest is None:
+            return "no step gave finite errors; look for NaN in the clip's track and features."
+        return f"no step made frames kept aside better without harm; the nearest had {compare(self.nearest)}."
+
+    def _score(self, errors: list[float]) -> float:
+        return sum(new / max(old, _TINY) for new, old in zip(errors, self.before)) / len(errors)
+
+
+class _Listener:
+    """A motion network that hears one clip; the audio feature is made once where the Audio Net is not trained."""
+
+    def __init__(self, network: GatedResidualMotionNetwork, sound: Tensor, trains_audio: bool):
+        self.network, self.sound = network, sound
+        with torch.no_grad():
+            self.audio = None if trains_audio else network.audio_net(sound)
+
+    def __call__(self, index: Tensor, units: Tensor, identity: Tensor) -> GRMNOutput:
+        """Motion at the frames `index` `[B, W]` with action units `[B, W, 6]` of a person `[1, 512]`."""
+        audio = self.network.audio_net(self.sound) if self.audio is None else self.audio
+        return self.network._decode(audio[0, index], 0, units, identity.expand(len(index), -1), None, None)
+
+    @torch.no_grad()
+    def errors(self, lesson: _Lesson, frames: Tensor, identity: Tensor) -> list[float]:
+        """Mean squared errors at `frames` `[n]` in the order of `ERRORS`."""
+        units = lesson.units[frames][None]
+        found = []
+        for given in (units, torch.zeros_like(units)):
+            out = self(frames[None], given, identity)
+            found.append((out.expression[0] - lesson.expression[frames]).square().mean().item())
+            found.append((out.jaw_pose[0] - lesson.jaw[frames]).square().mean().item())
+        return found
+
+
+def _fit(model: EmoTaGModel, lesson: _Lesson, options: PersonaliseOptions, progress: Callable | None) -> _Result:
+    """Trains copies, so that a model is never left half-way: the caller takes over what is worth it."""
+    network = copy.deepcopy(model.motion).eval().requires_grad_(False)  # no dropout: start_weight and stopping are it
+    averaged = copy.deepcopy(network)
+    names = [
+        f"{part}.{name}"
+        for part in TRAINABLE[options.trainable]
+        for name, _ in network.get_submodule(part).named_parameters()
+    ]
+    parameters, means = ([n.get_parameter(name) for name in names] for n in (network, averaged))
+    start = [p.clone() for p in parameters]
+    student, candidate = (_Listener(n, lesson.sound, options.trainable == "all") for n in (network, averaged))
+    scales = [max(error, _TINY) ** 0.5 for error in candidate.errors(lesson, lesson.train, lesson.identity)[:2]]
+    judge = _Judge(candidate.errors(lesson, lesson.validation, model.identity_embedding[None]))
+    identity_set = judge.accepts(candidate.errors(lesson, lesson.validation, lesson.identity), 0)
+    weights: dict[str, Tensor] = {}
+    for p in parameters:
+        p.requires_grad_(True)
+    # AdamW's own decay would pull towards 0; what is wanted is a pull to the start.
+    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(options.seed)
+    steps, step, misses = range(1, options.steps + 1), 0, 0
+    for step in steps if progress is None else progress(steps, total=options.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate * 0.1 ** (step / options.steps)
+        with torch.enable_grad():
+            moved = sum((p - s).square().sum() for p, s in zip(parameters, start))
+            loss = _loss(student, lesson, options, scales, generator) + options.start_weight * moved
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        # Without the ramp a few hundred steps would hardly move the average.
+        decay = min(options.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, p in zip(means, parameters):
+                mean.lerp_(p, 1 - decay)
+        if step % options.check_every and step != options.steps:
+            continue
+        if judge.accepts(candidate.errors(lesson, lesson.validation, lesson.identity), step):
+            weights, misses, identity_set = {n: m.clone() for n, m in zip(names, means)}, 0, True
+        else:
+            misses += 1
+            if misses >= options.patience:
+                break
+    return _Result(weights, identity_set, step, judge)
+
+
+def _loss(
+    student: _Listener, lesson: _Lesson, options: PersonaliseOptions, scales: list[float], generator: torch.Generator
+) -> Tensor:
+    """Motion loss and semantic guidance on a batch of windows that lie anywhere over the training frames."""
+    count, train = len(lesson.learnable), lesson.train
+    anchors = train[torch.randint(len(train), (options.batch_size,), generator=generator).to(train.device)]
+    first = anchors - torch.randint(options.window, (options.batch_size,), generator=generator).to(train.device)
+    index = first[:, None] + torch.arange(options.window, device=train.device)
+    inside = (index >= 0) & (index < count)
+    index = index.clamp(0, count - 1)
+    valid = inside & lesson.learnable[index]
+    seen = torch.rand(options.batch_size, 1, 1, generator=generator) >= options.without_units
+    out = student(index, lesson.units[index] * seen.to(train.device), lesson.identity)
+    face, jaw = scales
+    motion = motion_loss(
+        out.expression / face, out.jaw_pose / jaw, lesson.expression[index] / face, lesson.jaw[index] / jaw, valid
+    )
+    guidance = semantic_guidance(out.emotion_logits, out.gate, lesson.emotion[index], valid)
+    return motion + options.kl_weight * guidance["kl"] + options.score_weight * guidance["score"]
+
+
+__all__ = ["MIN_FRAMES", "PersonaliseOptions", "PersonaliseReport", "personalise_motion"]
