@@ -1,8 +1,8 @@
 """Fits Gaussians, and the tracked motion with them, to the frames of one person (METHOD 2 and 5).
 
 In: a `TrainingScene`, `AdaptArguments`, optionally a `GaussianPrior`. Out: Gaussians, an expression code and
-corrections of the motion; `make_model` turns them into an `EmoTaGModel`. One step looks at one frame: small pictures first, then
-full-size crops, half of them on the face. Everything that changes is in `state_dict`, so a stopped training goes on as
+corrections of the motion; `person.make_model` turns them into an `EmoTaGModel`. One step looks at one frame: small
+pictures first, then full-size crops, half of them on the face. Everything that changes is in `state_dict`, so a stopped training goes on as
 if it had not been.
 """
 
