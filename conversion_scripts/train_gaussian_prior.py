@@ -4,9 +4,9 @@
     python conversion_scripts/train_gaussian_prior.py CLIPS -o prior --people splits.json --leave-out may --cache fits
 
 The first makes the embedded one, from nobody's face and free for every use. The second fits people: CLIPS is a folder
-of processed clips (`emotag prepare`); `--people` says who is in each
-(`{"persons": {"name": ["folder/file.mp4", ...]}}`); who is left out is not looked at. Fits are kept in the cache, so a
-stopped run goes on. About 40 s a clip on two cores.
+of processed clips (`emotag prepare`); `--people` says who is in each (`{"persons": {"name": ["folder/file.mp4",
+...]}}`); who is left out is not looked at. Fits are kept in the cache, so a stopped run goes on. About 40 s a clip on
+two cores.
 """
 
 from __future__ import annotations

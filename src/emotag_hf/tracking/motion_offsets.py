@@ -2,8 +2,8 @@
 
 In: a `FlameMotion`. Out: the same, moved. Each number of a row is in steps of about half a pixel of a 512-wide
 portrait, so that one learning rate and one prior serve them all. The head turns about the point between its eyes, not
-about the root joint a hand's breadth below, or turning and shifting would undo each other; the body (what the root joint
-carries) turns and shifts under a head that stays.
+about the root joint a hand's breadth below, or turning and shifting would undo each other; the body (what the root
+joint carries) turns and shifts under a head that stays.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 In: a `HeadTrack`, the person (head, Gaussians, expression code), frames of the crop. Out: the track with refined
 frames, and the error before and after. Landmarks leave a bias of one or two pixels that no fit can remove (they are
-wrong together); pixels do not, once there are Gaussians to compare with. The Gaussians stay as they are. A pose alone can be
-bought from the hair at the face's cost, so the face weighs more and the expression moves with the pose.
+wrong together); pixels do not, once there are Gaussians to compare with. The Gaussians stay as they are. A pose alone
+can be bought from the hair at the face's cost, so the face weighs more and the expression moves with the pose.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 In: a `TrainingScene`, `AdaptArguments`, optionally a `GaussianPrior`. Out: Gaussians, an expression code and
 corrections of the motion; `person.make_model` turns them into an `EmoTaGModel`. One step looks at one frame: small
-pictures first, then full-size crops, half of them on the face. Everything that changes is in `state_dict`, so a stopped training goes on as
-if it had not been.
+pictures first, then full-size crops, half of them on the face. Everything that changes is in `state_dict`, so a stopped
+training goes on as if it had not been.
 """
 
 from __future__ import annotations
