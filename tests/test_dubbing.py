@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from emotag_hf import EmoTaGPipeline, FlameMotion, dubbing, read_provenance
+from emotag_hf.alpha_video import save_with_alpha
 from emotag_hf.audio_io import load_audio
 from emotag_hf.compositing import make_background
 from emotag_hf.constants import EXPRESSION_NAMES
@@ -22,7 +23,7 @@ from emotag_hf.cropping import FrameCrop
 from emotag_hf.data.clip import BACKGROUND, FEATURES, MATTES, TRACK, VIDEO
 from emotag_hf.data.frame_files import FrameWriter
 from emotag_hf.data.writer import ClipWriter
-from emotag_hf.dubbing import dub, save_with_alpha, with_speech
+from emotag_hf.dubbing import dub, with_speech
 from emotag_hf.hub_paths import sample_path
 from emotag_hf.rendering.cameras import Camera
 from emotag_hf.tracking.head_track import HeadTrack

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "emotag_hf"
 
 # From the bottom up: a module imports from its own layer and from those below it, never from above.
 LAYERS = (
-    ("constants", "import_utils", "precision"),
+    ("constants", "import_utils", "precision", "torch_threads"),
     (
         "outputs",
         "configuration_emotag",
@@ -47,7 +47,15 @@ LAYERS = (
         "motion_controls",
     ),
     ("modeling_emotag", "processing_emotag"),
-    ("avatar_facts", "avatar_folder", "talking_head", "pipeline_emotag", "pipeline_talking_head", "registration"),
+    (
+        "alpha_video",
+        "avatar_facts",
+        "avatar_folder",
+        "talking_head",
+        "pipeline_emotag",
+        "pipeline_talking_head",
+        "registration",
+    ),
     ("tracking",),
     ("features",),
     ("data", "training", "evaluation", "hub"),

@@ -38,7 +38,7 @@ _LAZY = {
     "default_model_path": "hub_paths",
     "dub": "dubbing",
     "evaluate": "evaluation.protocol",
-    "save_with_alpha": "dubbing",
+    "save_with_alpha": "alpha_video",
     "clips_dataset": "data.dataset",
     "examine": "doctor",
     "fit_head": "tracking.fit",
@@ -77,6 +77,7 @@ _register()
 
 if TYPE_CHECKING:
     from .adaptation import adapt
+    from .alpha_video import save_with_alpha
     from .audio_io import AudioClip
     from .configuration_emotag import EmoTaGConfig, EmoTaGGaussiansConfig, EmoTaGHeadConfig, EmoTaGMotionConfig
     from .consent import Consent
@@ -88,7 +89,7 @@ if TYPE_CHECKING:
     from .data.teachers import FeatureOptions
     from .data.vhap import import_vhap
     from .doctor import examine
-    from .dubbing import dub, save_with_alpha
+    from .dubbing import dub
     from .evaluation.protocol import evaluate
     from .hub_paths import default_model_path, sample_path
     from .modeling_emotag import EmoTaGModel

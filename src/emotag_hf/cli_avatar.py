@@ -1,4 +1,4 @@
-"""`emotag adapt` and `emotag evaluate`: from a clip to an avatar, and how good it is, on the command line.
+"""`emotag adapt`, `emotag dub` and `emotag evaluate`: from a clip to an avatar, and how good it is.
 
 Every field of `AdaptArguments` is an option of both: the dataclass is the list of them.
 """
@@ -29,6 +29,7 @@ _SCORES = {  # metric -> what is printed of it
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds the two commands to `emotag`'s."""
     _add_adapt(commands)
+    _add_dub(commands)
     _add_evaluate(commands)
 
 
@@ -149,6 +150,41 @@ def _adapt(args: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2))
     elif not args.quiet:
         print(_last_line(facts))
+    return 0
+
+
+def _add_dub(commands: argparse._SubParsersAction) -> None:
+    dub = commands.add_parser("dub", help="new speech for the person in a video, by their avatar")
+    dub.add_argument("video", help="the video that the avatar was made of")
+    dub.add_argument("audio", help="what they shall say")
+    dub.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
+    dub.add_argument("--model", required=True, metavar="DIR", help="folder of the person's avatar")
+    dub.add_argument("--clip", metavar="DIR", help="what `emotag prepare` made of the video (default: prepares it)")
+    dub.add_argument("--emotion", metavar="NAME", help="as in emotag speak")
+    dub.add_argument("--intensity", type=float, default=1.0, help="how much of it, 0 to 1 (default: %(default)s)")
+    dub.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
+    dub.set_defaults(run=_dub)
+
+
+def _dub(args: argparse.Namespace) -> int:
+    from tempfile import TemporaryDirectory
+
+    from tqdm.auto import tqdm
+
+    from .data.clip import ProcessedClip
+    from .data.prepare import prepare
+    from .dubbing import dub
+    from .pipeline_emotag import EmoTaGPipeline
+
+    _hush()
+    pipeline = EmoTaGPipeline.from_pretrained(args.model)
+    with TemporaryDirectory(prefix="emotag_") as folder:
+        clip = ProcessedClip.open(args.clip) if args.clip else prepare(args.video, Path(folder) / "clip")
+        options = {"emotion": args.emotion, "intensity": args.intensity, "progress": None if args.quiet else tqdm}
+        path = dub(pipeline, args.video, clip, args.audio, args.output, **options)
+        clip.close()
+    if not args.quiet:
+        print(path)
     return 0
 
 

@@ -13,33 +13,29 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import replace
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from .audio_features import num_video_frames
-from .audio_io import resample
 from .compositing import to_uint8
 from .constants import EXPRESSION_NAMES, MOTION_FPS
 from .data.clip import ProcessedClip
 from .motion_controls import resample_frames
 from .outputs import FlameMotion, PosedGaussians
-from .provenance import container_tags, make_provenance
+from .provenance import make_provenance
 from .rendering import rasterize
 from .rendering.cameras import Camera
 from .rendering.mesh import NEAR, interpolate, rasterize_mesh
-from .talking_head import LazyFrames, SpeakOptions, TalkingHeadOutput, predict, prepare_audio
+from .talking_head import SpeakOptions, predict, prepare_audio
 from .tracking.masks import box_mean
 from .tracking.setup import sha256
-from .video_io import VideoWriteError, VideoWriter, check_output
+from .video_io import VideoWriter, check_output
 from .video_reader import VideoClip, read_video
 
 logger = logging.getLogger(__name__)
@@ -116,10 +112,10 @@ def dub(
     if region not in REGIONS:
         raise ValueError(f"region: expected one of {', '.join(REGIONS)}, got {region!r}.")
     target = check_output(output)
-    if target.exists() and target.samefile(source_video):
-        raise ValueError(f"output: {target} is the source video itself; give another name.")
     model, filmed = pipeline.model, clip.track.motion if track_motion is None else track_motion
     video = _check(model, clip, filmed, source_video)
+    if target.exists() and target.samefile(source_video):
+        raise ValueError(f"output: {target} is the source video itself; give another name.")
     recording, inputs = prepare_audio(pipeline.processor, audio, sampling_rate)
     count = num_video_frames(len(recording.samples), video.fps, recording.sampling_rate)
     # So many frames the source has for certain: the clip's number of frames was rounded.
@@ -416,85 +412,4 @@ def _source_plate(clip: ProcessedClip) -> np.ndarray:
     return plate.round().byte().permute(1, 2, 0).numpy()
 
 
-_WITH_ALPHA = {  # suffix -> container, codec, pixels, options, sound
-    ".mov": ("mov", "prores_ks", "yuva444p10le", {"profile": "4444"}, "pcm_s16le"),
-    ".webm": ("webm", "libvpx-vp9", "yuva420p", {"crf": "20", "b": "0", "deadline": "realtime"}, "libopus"),
-}
-_SOUND_RATE = 48_000  # Hz, what Opus takes
-
-
-def save_with_alpha(output: TalkingHeadOutput, path: str | os.PathLike, *, progress=None) -> str:
-    """Writes a talking head and its sound without the background, with straight (not premultiplied) alpha.
-
-    Args:
-        output: of a pipeline; its background is not used.
-        path: `.mov` for ProRes 4444 (video editors; large) or `.webm` for VP9 (browsers; small, colours at half size).
-        progress: wraps the iterable of frames, such as `tqdm`; by default the output's own bar.
-
-    Raises:
-        ValueError: another kind of file, or an output without pictures.
-        FileNotFoundError, PermissionError, VideoWriteError: it cannot be written; nothing half-written is left.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in _WITH_ALPHA:
-        raise ValueError(f"path: expected a name that ends in {' or '.join(_WITH_ALPHA)}, got {path.name!r}.")
-    if output.frames is None:
-        raise ValueError("save_with_alpha: this result holds motion only; ask for output_type 'np', 'pil' or 'pt'.")
-    check_output(path.with_suffix(".mp4"))  # whether its folder can be written to
-    kind, codec, pixels, options, sound_codec = _WITH_ALPHA[path.suffix.lower()]
-    partial = path.with_name(f".emotag-{secrets.token_hex(4)}.partial{path.suffix}")
-    progress = progress or output.progress or (lambda frames, total: frames)
-    rate, position = Fraction(output.fps).limit_denominator(1001), 0
-    sound = resample(output.audio.samples, output.audio.sampling_rate, _SOUND_RATE)
-    try:
-        with av.open(os.path.abspath(partial), "w", format=kind) as container:
-            container.metadata.update(container_tags(output.metadata))
-            video = container.add_stream(codec, rate=rate, options=options)
-            context = video.codec_context
-            context.height, context.width = output.frames._background.shape[:2]
-            context.pix_fmt, context.time_base, context.thread_count = pixels, 1 / rate, 2
-            context.color_primaries = context.color_trc = context.colorspace = context.color_range = 1  # BT.709, TV
-            layout = "mono" if sound.shape[1] == 1 else "stereo"
-            track = container.add_stream(sound_codec, rate=_SOUND_RATE, layout=layout)
-            pieces = np.array_split(np.ascontiguousarray(sound, np.float32), len(output.frames))
-            for i, frame in enumerate(progress(_rgba(output.frames), total=len(output.frames))):
-                picture = av.VideoFrame.from_ndarray(frame, format="rgba").reformat(format=pixels, dst_colorspace=1)
-                picture.pts, picture.time_base = i, 1 / rate
-                container.mux(video.encode(picture))
-                if pieces[i].size:
-                    samples = av.AudioFrame.from_ndarray(pieces[i].reshape(1, -1), format="flt", layout=layout)
-                    samples.sample_rate, samples.pts, samples.time_base = (
-                        _SOUND_RATE,
-                        position,
-                        Fraction(1, _SOUND_RATE),
-                    )
-                    position += len(pieces[i])
-                    container.mux(track.encode(samples))
-            for stream in container.streams:
-                container.mux(stream.encode(None))
-        os.replace(partial, path)
-    except (OSError, av.error.FFmpegError) as error:
-        raise VideoWriteError(f"path: {path} could not be written ({error}); nothing was left behind.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return os.fspath(path)
-
-
-@torch.no_grad()
-def _rgba(frames: LazyFrames) -> Iterator[np.ndarray]:
-    """Frames `[H, W, 4]` uint8."""
-    model, camera = frames._model, frames._camera
-    black, basis = torch.zeros_like(frames._background), model.mouth_basis()
-    model.warm_up()
-    for start in range(0, len(frames), _CHUNK):
-        posed = model.pose(frames._motion[start : start + _CHUNK], basis)
-        for i in range(len(posed.means)):
-            drawn = model.render(posed[i : i + 1], camera, black)
-            color, alpha = drawn.images[0].cpu(), drawn.alphas[0].cpu()
-            # Where nothing is, the person's mean colour: what encoders smear over the edge must not be black.
-            mean = color.sum((0, 1)) / alpha.sum().clamp_min(1e-6)
-            straight = (color + 1e-3 * mean) / (alpha + 1e-3)
-            yield to_uint8(torch.cat([straight, alpha], -1).clamp(0, 1))
-
-
-__all__ = ["MAX_TURNS", "REGIONS", "dub", "save_with_alpha", "with_speech"]
+__all__ = ["MAX_TURNS", "REGIONS", "dub", "with_speech"]

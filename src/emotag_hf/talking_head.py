@@ -7,10 +7,8 @@ asked for, so that an hour of video never sits in memory.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +22,7 @@ from .compositing import make_background, to_uint8
 from .motion_controls import check_emotion, check_unit_interval, loudness_from_samples
 from .outputs import FlameMotion
 from .provenance import make_provenance
+from .torch_threads import one_torch_thread
 from .video_io import VideoWriter
 
 OUTPUT_TYPES = ("np", "pil", "pt", "motion")
@@ -74,27 +73,6 @@ class SpeakOptions:
         return int(pair[0]), int(pair[1])
 
 
-_thread_lock = threading.Lock()
-_inside = {"count": 0, "threads": 1}
-
-
-@contextmanager
-def _one_torch_thread():
-    """Keeps torch's threads asleep: a frame's tensors are too small for them, and they take the rasteriser's cores."""
-    # The setting is the process's: the first of several threads in here saves it, the last one restores it.
-    with _thread_lock:
-        if _inside["count"] == 0:
-            _inside["threads"] = torch.get_num_threads()
-        _inside["count"] += 1
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        with _thread_lock:
-            _inside["count"] -= 1
-            torch.set_num_threads(_inside["threads"])
-
-
 class LazyFrames(Sequence):
     """T frames, rendered when read: `len(frames)`, `frames[i]`, `frames[a:b]` and iteration.
 
@@ -136,12 +114,12 @@ class LazyFrames(Sequence):
         # Chunks start at multiples of their size, so that a frame has the same bits however it is asked for.
         for chunk in range(start - start % _POSE_CHUNK, stop, _POSE_CHUNK):
             began = time.perf_counter()
-            with _one_torch_thread():
+            with one_torch_thread():
                 posed = self._model.pose(self._motion[chunk : chunk + _POSE_CHUNK], basis)
             self.seconds["pose"] += time.perf_counter() - began
             for i in range(max(start, chunk), min(stop, chunk + _POSE_CHUNK)):
                 began = time.perf_counter()
-                with _one_torch_thread():
+                with one_torch_thread():
                     one = posed[i - chunk : i - chunk + 1]
                     image = self._model.render(one, self._camera, self._background).images[0]
                 self.seconds["raster"] += time.perf_counter() - began

@@ -23,6 +23,7 @@ from ..modeling_gaussians import RiggedGaussians
 from ..modeling_head import ParametricHead
 from ..outputs import FlameMotion
 from ..rendering import Camera, rasterize
+from ..torch_threads import one_torch_thread
 from .head_track import HeadTrack
 from .motion_offsets import MotionOffsets
 
@@ -78,7 +79,7 @@ def refine_photometric(
     """Moves some frames of a track so that the person's Gaussians, drawn in its camera, come closer to the pictures.
 
     A frame whose error does not fall keeps its motion, so the result is never worse than the landmarks alone by its own
-    measure. A frame that follows another in `indices` starts from that one's correction.
+    measure. Every frame starts from its own landmarks: begun at the frame before, a brow that rises stays down.
 
     Args:
         track: T frames.
@@ -99,7 +100,7 @@ def refine_photometric(
         raise ValueError(f"indices: expected frames 0 to {len(track) - 1}, got {[*indices]}.")
     views = [_View(camera, size, background, options) for size in (max(options.size // 2, _COARSE), options.size)]
     offsets = MotionOffsets(track.motion, person.head, track.shape)
-    before, after, last = [], [], None
+    before, after = [], []
     for index in progress(indices):
         picture = frame(index)
         if picture.shape[:2] != (camera.height, camera.width):
@@ -110,12 +111,10 @@ def refine_photometric(
         target = torch.from_numpy(np.ascontiguousarray(picture)).float() / 255
         for view in views:
             view.show(target, track.landmarks[index])
-        if last is not None and last == index - 1:
-            offsets.rows[index] = offsets.rows[last]
-        errors = _refine(offsets, index, person, track.shape, views, options)
+        with one_torch_thread():
+            errors = _refine(offsets, index, person, track.shape, views, options)
         before.append(errors[0])
         after.append(errors[1])
-        last = index
     motion = _with_rows(track.motion, offsets, list(indices))
     return Refinement(replace(track, motion=motion), torch.tensor(before), torch.tensor(after))
 
@@ -134,8 +133,8 @@ class _View:
         self.behind = self.target if self.background is None else self.background
         self.weight = face_weight(landmarks, self.full, self.camera, self.face)
 
-    def error(self, motion: FlameMotion, person: Person, shape: Tensor) -> Tensor:
-        colors, alpha = draw(motion, person, shape, self.camera)
+    def error(self, vertices: Tensor, code: Tensor | None, person: Person) -> Tensor:
+        colors, alpha, _ = draw_vertices(vertices, code, person, self.camera)
         apart = (colors + (1 - alpha) * self.behind - self.target).abs().mean(-1)
         return (apart * self.weight).sum() / self.weight.sum()
 
@@ -148,12 +147,14 @@ def _refine(offsets, index, person, shape, views, options) -> tuple[float, float
     frames = torch.tensor([index])
     landmarks_alone = torch.zeros_like(offsets.rows[index])
     with torch.no_grad():
-        first = views[-1].error(offsets.motion(frames, landmarks_alone[None]), person, shape).item()
+        motion = offsets.motion(frames, landmarks_alone[None])
+        first = views[-1].error(*posed(motion, person, shape), person).item()
     best, kept = first, landmarks_alone
     for step in range(options.steps + 1):
         view = views[0] if 3 * step < 2 * options.steps else views[-1]
         row = offsets.row(index)
-        error = view.error(offsets.motion(frames, row[None]), person, shape)
+        vertices, code = posed(offsets.motion(frames, row[None]), person, shape)
+        error = view.error(vertices, code, person)
         if view is views[-1] and error.item() < best:
             best, kept = error.item(), row.detach()
         if step < options.steps:
@@ -163,11 +164,15 @@ def _refine(offsets, index, person, shape, views, options) -> tuple[float, float
     return first, best
 
 
+def posed(motion: FlameMotion, person: Person, shape: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Vertices `[V, 3]` and code `[K]` of one frame."""
+    vertices = person.head(shape=shape[None], **motion.head_inputs()).vertices[0]
+    return vertices, None if person.expression_code is None else person.expression_code(motion)[0]
+
+
 def draw(motion: FlameMotion, person: Person, shape: Tensor, camera: Camera, **options) -> tuple[Tensor, Tensor]:
     """Premultiplied colours `[H, W, 3]` and alphas `[H, W, 1]` of one frame, differentiable in motion and Gaussians."""
-    vertices = person.head(shape=shape[None], **motion.head_inputs()).vertices[0]
-    code = None if person.expression_code is None else person.expression_code(motion)[0]
-    colors, alphas, _ = draw_vertices(vertices, code, person, camera, **options)
+    colors, alphas, _ = draw_vertices(*posed(motion, person, shape), person, camera, **options)
     return colors, alphas
 
 

@@ -22,6 +22,7 @@ from ..gaussian_correctives import ExpressionCode, code_features
 from ..modeling_gaussians import RiggedGaussians, triangle_frames
 from ..rendering.cameras import Camera
 from ..rendering.spherical_harmonics import SH_C0
+from ..torch_threads import one_torch_thread
 from ..tracking.motion_offsets import MotionOffsets
 from ..tracking.photometric import RefineOptions, draw_vertices, refine_photometric, shrunk
 from .arguments import AdaptArguments
@@ -117,10 +118,8 @@ class GaussianTrainer:
         Args:
             after_step: called with the trainer after every step; returning True stops there (the state can be saved).
         """
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # its threads would take the rasteriser's cores
         began, before = time.perf_counter(), self.seconds
-        try:
+        with one_torch_thread():
             while self.progress < 1:
                 self.take_step()
                 self.seconds = before + time.perf_counter() - began
@@ -133,8 +132,6 @@ class GaussianTrainer:
                     break
             else:
                 self.report.stopped = "done"
-        finally:
-            torch.set_num_threads(threads)
         self.report.steps, self.report.seconds, self.report.refined = self.step, self.seconds, bool(self.refining)
         return self.report
 
