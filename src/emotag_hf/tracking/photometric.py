@@ -53,9 +53,9 @@ class RefineOptions:
 
     steps: int = 40
     size: int = 512
-    rate: float = 1.0
-    face_weight: float = 4.0
-    prior: float = 5e-7
+    rate: float = 2.0
+    face_weight: float = 6.0
+    prior: float = 1e-7
 
 
 @dataclass

@@ -51,6 +51,7 @@ _MOVING = ("face", "lips", "lids", "lashes", "inner_lids", "mouth_interior", "te
 _NEAR = 2.0  # triangle sizes: what is bound to a face's triangle from farther away is hair
 _CHECK_FROM, _CHECK_EVERY = 0.5, 0.1  # shares of the training between looks at the validation frames
 _CHECKED_FRAMES, _CHECK_STEPS = 4, 8
+_LEAST_VALIDATION = 3  # frames
 _TRIAL_FRAMES = 8  # of the cross-check
 _GAIN = 0.02  # dB that count as getting better
 
@@ -439,7 +440,7 @@ def _split(scene: TrainingScene, args: AdaptArguments) -> tuple[list[int], list[
     """Validation frames (spread over the last ones) and training frames."""
     count = round(len(scene.train) * args.validation_share)
     kept = len(scene.train) - count
-    if count < 2 or kept < 8:
+    if count < _LEAST_VALIDATION:  # of three seconds every frame is needed
         count, kept = 0, len(scene.train)
     slice_ = scene.train[kept:]
     picks = (
