@@ -125,6 +125,7 @@ def evaluate_modes(
         train_count=None if other is None else len(other),
     )
     base, processor = _loaded(base_model)
+    output.mkdir(parents=True, exist_ok=True)  # nothing is left of a call that was refused
     training, stages = SplitClip(other or clip, split.train, base.head), _Stages(progress)
     weights: dict[str, str] = {}
     personal = None
@@ -283,7 +284,6 @@ def _checked_output(output: str | os.PathLike) -> Path:
     path = Path(output)
     if path.exists() and not path.is_dir():
         raise ValueError(f"output: expected a folder or nothing, but {path} is a file; choose another name.")
-    path.mkdir(parents=True, exist_ok=True)
     return path
 
 
