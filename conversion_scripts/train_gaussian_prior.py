@@ -58,8 +58,7 @@ def demo(head: ParametricHead, count: int) -> GaussianPrior:
     prior.faces.copy_(surface.faces)
     prior.barycentric.copy_(surface.barycentric)
     for name in INNER_MOUTH:
-        part = torch.zeros(len(head.faces), dtype=torch.bool)
-        part[head.region_faces(name)] = True
+        part = head.face_mask(name)
         mine = torch.nonzero(part[surface.faces])[:, 0]
         theirs = torch.nonzero(part[model.gaussians.binding])[:, 0]
         nearest = torch.cdist(surface.points[mine], painted.means[0, theirs]).topk(3, largest=False).indices
@@ -84,10 +83,7 @@ def join(fits: list[dict], head: ParametricHead, people: int, license: str) -> G
     config = GaussianPriorConfig(num_surface=count, head_sha256=head.sha256, num_people=people, weights_license=license)
     prior = GaussianPrior(config)
     surface = sample_surface(head, head.v_template, count, torch.Generator().manual_seed(AdaptArguments().seed))
-    inner = torch.zeros(len(head.faces), dtype=torch.bool)
-    for name in INNER_MOUTH:
-        inner[head.region_faces(name)] = True
-    inner = inner[surface.faces]
+    inner = head.face_mask(*INNER_MOUTH)[surface.faces]
     back = torch.argsort(torch.cat([torch.nonzero(~inner)[:, 0], torch.nonzero(inner)[:, 0]]))
     colors = torch.stack([one["colors"] for one in fits])
     moved = (colors - torch.stack([one["start"] for one in fits])).abs().amax(-1, keepdim=True) > MOVED

@@ -202,7 +202,7 @@ def test_foreign_folders_are_left_alone(pipe, tmp_path):
         write(pipe, folder, overwrite=True)
     (folder / ".git").rmdir()
     assert content_of(folder) == before
-    pipe.save_pretrained(tmp_path / "model")
+    EmoTaGPipeline(pipe.model, pipe.processor).save_pretrained(tmp_path / "model")  # no avatar
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "avatar.json").write_bytes(b"{")
@@ -347,7 +347,7 @@ def test_a_strangers_folder_gives_one_sentence(pipe, tmp_path, name, edit, messa
 
 def test_what_is_no_avatar(pipe, tmp_path):
     """A model without consent, an empty folder, garbage, nothing: said, not crashed; and a cut-off model is named."""
-    pipe.save_pretrained(tmp_path / "model")
+    EmoTaGPipeline(pipe.model, pipe.processor).save_pretrained(tmp_path / "model")  # no avatar
     assert not is_avatar(tmp_path / "model") and read_avatar_files(tmp_path / "model") == {}
     with pytest.raises(AvatarError, match="has no avatar.json"):
         read_avatar_info(tmp_path / "model")

@@ -28,8 +28,7 @@ from .consent import Consent, resolve_consent
 from .data.clip import CLIP_JSON, ProcessedClip
 from .data.prepare import prepare
 from .doctor import examine
-from .hub_paths import default_prior_path
-from .modeling_gaussian_prior import GaussianPrior
+from .modeling_gaussian_prior import GaussianPrior, load_prior
 from .pipeline_emotag import EmoTaGPipeline
 from .tracking.photometric import draw
 from .training.arguments import AdaptArguments
@@ -99,7 +98,7 @@ def adapt(
     if output is not None and not resume:
         check_avatar_folder(output, overwrite)
     base = EmoTaGPipeline.from_pretrained(base_model)
-    prior = _load_prior(prior)
+    prior = load_prior(prior)
     with _opened(source, output) as clip:
         agreed = resolve_consent(consent, clip.info["source"]["sha256"])
         if not force:
@@ -140,7 +139,7 @@ class _Folder:
     def write_early(self) -> None:
         """A first avatar, without the second stage."""
         if self.output is not None and not self.written:
-            self._put(self._pipeline(), self.trainer.report, len(self.trainer.frames), None)
+            self._put(self._pipeline(), self.trainer.report, None)
             logger.info("a first avatar lies in %s; it is being refined", self.output)
 
     def finish(self, report: TrainingReport, chosen: Sequence[int]) -> EmoTaGPipeline:
@@ -149,14 +148,14 @@ class _Folder:
         if self.clip.audio is not None:
             personal = personalise_motion(pipeline.model, self.clip, list(chosen))
         pipeline.training_report = report
-        self._put(pipeline, report, len(self.trainer.frames), personal)
+        self._put(pipeline, report, personal)
         return pipeline
 
     def _pipeline(self) -> EmoTaGPipeline:
         model = make_model(self.trainer, self.base.model, self.name)
         return EmoTaGPipeline(model=model, processor=self.base.processor)
 
-    def _put(self, pipeline: EmoTaGPipeline, report: TrainingReport, frames_used: int, personal) -> None:
+    def _put(self, pipeline: EmoTaGPipeline, report: TrainingReport, personal) -> None:
         training = {key: value for key, value in asdict(report).items() if key != "validation"}
         training["arguments"] = asdict(self.trainer.arguments)
         training["validation_psnr_face_box"] = report.validation[-1][1] if report.validation else None
@@ -165,7 +164,7 @@ class _Folder:
         licenses = {} if self.prior is None else {"gaussian_prior": self.prior.config.weights_license}
         facts = {
             "consent": self.consent,
-            "source": source_of_clip(self.clip.info, frames_used),
+            "source": source_of_clip(self.clip.info, len(self.trainer.frames)),
             "training": training,
             "preview": self.picture(512),
             "background": self.clip.background[0],
@@ -174,7 +173,8 @@ class _Folder:
         if self.output is not None:
             write_avatar(pipeline, self.output, overwrite=self.overwrite or self.written, **facts)
             self.written = True
-        pipeline.set_avatar_files(make_avatar_files(pipeline, **facts))
+        else:
+            pipeline.set_avatar_files(make_avatar_files(pipeline, **facts))
 
     def picture(self, size: int) -> np.ndarray:
         """The person so far at rest: `[size, size, 3]` uint8, a rendering."""
@@ -262,12 +262,6 @@ def _opened(source: str | os.PathLike | ProcessedClip, output):
         clip = prepare(path, Path(folder) / "clip")
         yield clip
         clip.close()
-
-
-def _load_prior(prior) -> GaussianPrior | None:
-    if prior is None or isinstance(prior, GaussianPrior):
-        return prior
-    return GaussianPrior.from_pretrained(default_prior_path() if prior == "default" else prior)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def write_avatar(
     """Writes an avatar's folder, whole or not at all.
 
     Args:
-        pipeline: the adapted pipeline; its `avatar_files` become those of the folder.
+        pipeline: the adapted pipeline; its avatar files become those of the folder.
         folder: where. Only an empty folder or, with `overwrite`, an avatar may be there already.
         consent: of the person, for the recording in `source`.
         source: of the recording, see `source_of_clip`.
@@ -169,14 +169,12 @@ def write_avatar(
         licenses=licenses,
         base_model=base_model,
     )
-    pipeline.avatar_files = files
+    pipeline.set_avatar_files(files)  # which `save_pretrained` writes
     new = target.with_name(f"{target.name}.new-{secrets.token_hex(4)}")
     try:
         new.mkdir(parents=True)
         pipeline.save_pretrained(new)
         _check_size(new)
-        for name, content in files.items():
-            (new / name).write_bytes(content)
         info = read_avatar_info(new)
         _settle(new)
         check_avatar_folder(target, overwrite)  # something may have come there in the meantime

@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from .checkpoints import check_loading, check_weights_file
 from .configuration_emotag import StrictNames
+from .hub_paths import default_prior_path
 
 
 @strict
@@ -73,4 +74,11 @@ class GaussianPrior(PreTrainedModel):
         return prior.eval()
 
 
-__all__ = ["GaussianPrior", "GaussianPriorConfig"]
+def load_prior(prior: str | os.PathLike | GaussianPrior | None) -> GaussianPrior | None:
+    """A prior from its folder or repository; "default" is the embedded one. A prior, or None, comes back as it is."""
+    if prior is None or isinstance(prior, GaussianPrior):
+        return prior
+    return GaussianPrior.from_pretrained(default_prior_path() if prior == "default" else prior)
+
+
+__all__ = ["GaussianPrior", "GaussianPriorConfig", "load_prior"]

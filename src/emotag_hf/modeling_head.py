@@ -225,6 +225,15 @@ class ParametricHead(Float32Module):
         """Indices [n] of the faces whose three corners are in a named region. Raises ValueError as `region`."""
         return self.region_masks[self._region_index(name)][self.faces].all(1).nonzero()[:, 0]
 
+    def face_mask(self, *names: str) -> Tensor:
+        """`[F]` bool: faces whose three corners are in one of the named regions; names that this head has not are
+        passed over."""
+        mask = torch.zeros(len(self.faces), dtype=torch.bool, device=self.faces.device)
+        for name in names:
+            if name in self.region_names:
+                mask[self.region_faces(name)] = True
+        return mask
+
     def _region_index(self, name: str) -> int:
         if name not in self.region_names:
             raise ValueError(f"name: expected one of {', '.join(self.region_names)}, got {name!r}")

@@ -52,6 +52,11 @@ class EmoTaGPipeline(DiffusionPipeline):
         self._background: np.ndarray | None = None
         self.training_report = None  # of `adapt`, which made this pipeline
 
+    @property
+    def avatar_files(self) -> dict[str, bytes]:
+        """Name and content of what makes this an avatar; empty for a mere model."""
+        return dict(self._avatar_files)
+
     def set_avatar_files(self, files: dict[str, bytes]) -> None:
         """What makes a model an avatar (`avatar_folder.make_avatar_files`): saved and pushed along with it."""
         self._avatar_files = dict(files)

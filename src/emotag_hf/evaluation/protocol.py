@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import save
 
 from ..data.clip import ProcessedClip
-from ..hub_paths import default_model_path, default_prior_path
+from ..hub_paths import default_model_path
 from ..modeling_emotag import EmoTaGModel
-from ..modeling_gaussian_prior import GaussianPrior
+from ..modeling_gaussian_prior import GaussianPrior, load_prior
 from ..processing_emotag import EmoTaGProcessor
 from ..tracking.landmarks import load_mediapipe
 from ..tracking.photometric import RefineOptions
@@ -204,8 +204,7 @@ def _trained(
     stages: _Stages,
 ) -> EmoTaGModel:
     """The person's model after METHOD 5's first stage, the Gaussians."""
-    if prior is not None and not isinstance(prior, GaussianPrior):
-        prior = GaussianPrior.from_pretrained(default_prior_path() if prior == "default" else prior)
+    prior = load_prior(prior)
     if prior is not None:
         weights["prior"] = weights_sha256(prior)
     with stages("training", _SHARES) as bar:

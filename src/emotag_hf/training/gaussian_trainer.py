@@ -105,6 +105,7 @@ class GaussianTrainer:
         self.optimizer = torch.optim.Adam(groups, eps=1e-15, fused=True)
         self._average: dict[str, Tensor] = {}
         self._strategy = self._make_strategy() if args.densify else None
+        self._backgrounds: dict[int, Tensor] = {}  # by height
         self._order: list[int] = []
         self._error, self._seen = 0.0, 0
         self.step, self.progress, self.seconds = 0, 0.0, 0.0
@@ -217,11 +218,9 @@ class GaussianTrainer:
         return picture, self._window(self.scene.picture(frame, camera), window), alpha, meta
 
     def _background(self, camera: Camera) -> Tensor:
-        key = camera.height
-        cache = self.__dict__.setdefault("_backgrounds", {})
-        if key not in cache:
-            cache[key] = shrunk(self.scene.background, camera.width, camera.height)
-        return cache[key]
+        if camera.height not in self._backgrounds:
+            self._backgrounds[camera.height] = shrunk(self.scene.background, camera.width, camera.height)
+        return self._backgrounds[camera.height]
 
     @staticmethod
     def _window(picture: Tensor, window) -> Tensor:
@@ -458,11 +457,7 @@ def _split(scene: TrainingScene, args: AdaptArguments) -> tuple[list[int], list[
 
 def _moving_parts(head, gaussians: RiggedGaussians) -> Tensor:
     """`[N, 1, 1]` float: 1 for Gaussians of the face, eyes and mouth, 0 for hair, ears and clothes."""
-    faces = torch.zeros(len(head.faces), dtype=torch.bool)
-    for name in _MOVING:
-        if name in head.region_names:
-            faces[head.region_faces(name)] = True
-    moving = faces[gaussians.binding] & (gaussians.means.detach().norm(dim=1) < _NEAR)
+    moving = head.face_mask(*_MOVING)[gaussians.binding] & (gaussians.means.detach().norm(dim=1) < _NEAR)
     return moving.float()[:, None, None]
 
 
@@ -475,10 +470,7 @@ def _neighbours(head, shape: Tensor, gaussians: RiggedGaussians, moving: Tensor)
     places = sizes * (rotations @ gaussians.means[..., None])[..., 0] + centroids
     part = torch.zeros(len(places), 1)
     for number, name in enumerate((*_MOVING[5:], "upper_lip", "lower_lip")):
-        if name in head.region_names:
-            mask = torch.zeros(len(head.faces), dtype=torch.bool)
-            mask[head.region_faces(name)] = True
-            part[mask[gaussians.binding]] = float(number + 1)  # metres apart
+        part[head.face_mask(name)[gaussians.binding]] = float(number + 1)  # metres apart
     key = torch.cat([places, part], 1)
     own = torch.nonzero(moving[:, 0, 0] > 0)[:, 0]
     if len(own) <= _NEIGHBOURS:

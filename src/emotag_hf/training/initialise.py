@@ -81,7 +81,7 @@ def initialise_gaussians(
         colors[inner] = prior.inner_colors[inner]
     logits = torch.full((len(mean),), _LOGIT_SURFACE)
     beside = _sample_beside(scene, looks, options.num_beside, generator)
-    mouth = _inner_mouth(head)[surface.faces]
+    mouth = head.face_mask(*INNER_MOUTH)[surface.faces]
     order = torch.cat(
         [torch.nonzero(~mouth)[:, 0], torch.arange(len(beside.faces)) + len(mouth), torch.nonzero(mouth)[:, 0]]
     )
@@ -120,13 +120,10 @@ def sample_surface(
     area = 0.5 * cross.norm(dim=-1)
     density = torch.ones(len(area))
     for name, value in DENSITY:
-        if name in head.region_names:
-            mask = head.region_masks[head.region_names.index(name)][head.faces].all(1)
-            density[mask] = value
+        density[head.face_mask(name)] = value
     normal_z = torch.nn.functional.normalize(cross, dim=-1)[:, 2]
     for name in ("left_eye", "right_eye"):  # an eyeball's back is never seen
-        eye = head.region_masks[head.region_names.index(name)][head.faces].all(1)
-        density[eye & (normal_z < 0.2)] = 0
+        density[head.face_mask(name) & (normal_z < 0.2)] = 0
     density[normal_z < -0.6] *= 0.3
     weight = (area * density).double()
     edges = weight.cumsum(0) / weight.sum()
@@ -152,11 +149,6 @@ def _to_local(points, faces, spacing, frames, flat: float) -> tuple[Tensor, Tens
 def _place(frames, binding: Tensor, means: Tensor) -> Tensor:
     rotations, centroids, sizes = (x[binding] for x in frames)
     return sizes * (rotations @ means[..., None])[..., 0] + centroids
-
-
-def _inner_mouth(head: ParametricHead) -> Tensor:
-    names = [n for n in INNER_MOUTH if n in head.region_names]
-    return torch.stack([head.region_masks[head.region_names.index(n)][head.faces].all(1) for n in names]).any(0)
 
 
 def _surface_colors(scene: TrainingScene, surface: _Surface, looks: list[int]) -> tuple[Tensor, Tensor]:
@@ -193,13 +185,11 @@ def _pixels(points: Tensor, camera) -> tuple[Tensor, Tensor]:
 
 
 def _fill_unseen(head: ParametricHead, surface: _Surface, colors: Tensor, known: Tensor) -> Tensor:
-    face = head.region_masks[head.region_names.index("face")][head.faces].all(1)[surface.faces] & known
+    face = head.face_mask("face")[surface.faces] & known
     skin = colors[face].median(0).values if face.any() else colors.mean(0)
     inner = torch.zeros_like(known)
     for name, factor in _UNSEEN.items():
-        if name not in head.region_names:
-            continue
-        mask = head.region_masks[head.region_names.index(name)][head.faces].all(1)[surface.faces]
+        mask = head.face_mask(name)[surface.faces]
         colors[mask & ~known] = skin * torch.tensor(factor)
         inner |= mask
     lost = torch.nonzero(~known & ~inner)[:, 0]
