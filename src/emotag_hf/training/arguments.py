@@ -43,6 +43,7 @@ class AdaptArguments:
     size: int = _number(512, "pixels of full size")
     ssim_weight: float = _number(0.2, "of 1 - SSIM beside L1 (METHOD 5)")
     face_weight: float = _number(2.0, "weight of a pixel in the face's box")
+    geometry_weight: float = _number(0.0, "factor on L_Geo: depth and normals against the tracked head (METHOD 5)")
     alpha_weight: float = _number(0.1, "of the difference between alpha and matte")
     corrective_weight: float = _number(0.01, "L2 pull of the correctives to the prior, or to none")
     smooth_weight: float = _number(0.1, "pull of neighbouring Gaussians' correctives to each other")

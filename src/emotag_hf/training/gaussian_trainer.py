@@ -29,7 +29,8 @@ from .arguments import AdaptArguments
 from .densify import DensifyOptions, DensifyStrategy
 from .expression_basis import fit_expression_code
 from .initialise import InitOptions, initialise_gaussians
-from .losses import alpha_loss
+from .losses import DEPTH_WEIGHT, NORMALS_WEIGHT, alpha_loss, geometry_loss, normals_from_depth
+from .moving_parts import moving_parts, neighbours
 from .scene import TrainingScene
 from .ssim import SsimTarget, l1_and_ssim
 
@@ -44,11 +45,8 @@ _COARSE = 128  # pixels of the first pictures
 _FALL_FROM, _FALL_TO = 0.3, 0.1  # learning rates fall to a tenth from this share of the training on
 _GROWTH = 0.7  # log of how much a Gaussian may grow for free
 _COLOR_SCALE, _PLACE_SCALE = 0.3, 3.0  # how colours and places of correctives weigh against each other
-_NEIGHBOURS, _PAIRS = 6, 2000
+_PAIRS = 2000  # of neighbours that are compared in a step
 _CROP_SCATTER = 25.0  # pixels of full size around the face's middle
-_MOVING = ("face", "lips", "lids", "lashes", "inner_lids", "mouth_interior", "teeth_upper", "teeth_lower", "gums",
-           "tongue", "left_eye", "right_eye")  # fmt: skip
-_NEAR = 2.0  # triangle sizes: what is bound to a face's triangle from farther away is hair
 _CHECK_FROM, _CHECK_EVERY = 0.5, 0.1  # shares of the training between looks at the validation frames
 _CHECKED_FRAMES, _CHECK_STEPS = 4, 8
 _LEAST_VALIDATION = 3  # frames
@@ -96,8 +94,8 @@ class GaussianTrainer:
         self.offsets = MotionOffsets(scene.motion, self.head, scene.shape)
         self.generator = torch.Generator().manual_seed(args.seed)
         self._start = {name: p.detach().clone() for name, p in self.gaussians.named_parameters()}
-        self._moving = _moving_parts(self.head, self.gaussians)
-        self._neighbours = _neighbours(self.head, scene.shape, self.gaussians, self._moving)
+        self._moving = moving_parts(self.head, self.gaussians)
+        self._neighbours = neighbours(self.head, scene.shape, self.gaussians, self._moving)
         groups = [
             {"params": [p], "lr": RATES[name] * args.rate, "base": RATES[name] * args.rate, "name": name}
             for name, p in self.gaussians.named_parameters()
@@ -153,11 +151,13 @@ class GaussianTrainer:
             vertices = self.head(shape=self.scene.shape[None], **motion.head_inputs()).vertices[0]
             code = self.expression_code(motion)[0]
         camera, window = self._view(frame)
-        picture, target, alpha, meta = self._draw(vertices, code, frame, camera, window)
+        picture, target, alpha, depth, meta = self._draw(vertices, code, frame, camera, window)
         weight = self._window(self.scene.weight(frame, camera, args.face_weight), window)
         photometric = l1_and_ssim(picture, SsimTarget(target), 1 - args.ssim_weight, -args.ssim_weight, weight)
         matte = self._window(self.scene.alpha(frame, camera), window)
         loss = photometric + args.ssim_weight + args.alpha_weight * alpha_loss(alpha, matte) + self._regularisers()
+        if depth is not None:
+            loss = loss + args.geometry_weight * self._geometry(depth, alpha, frame, camera, window)
         if refine:
             loss = loss + args.offset_prior * row.square().sum()
         self.optimizer.zero_grad(set_to_none=True)
@@ -203,19 +203,25 @@ class GaussianTrainer:
         scale = min(1.0, size / min(self.camera.width, self.camera.height))
         return self.camera.resize((round(self.camera.width * scale), round(self.camera.height * scale)))
 
-    def _draw(self, vertices, code, frame, camera, window) -> tuple[Tensor, Tensor, Tensor, dict]:
+    def _draw(self, vertices, code, frame, camera, window):
+        """Picture, its target, alpha, depth (None unless the loss asks for it) and what `rasterize` tells."""
         background = self._background(camera)
-        shown = camera
-        if window is not None:
-            left, top, side = window
-            K = camera.K.clone()
-            K[0, 2] -= left
-            K[1, 2] -= top
-            shown = Camera(side, side, K, camera.viewmat)
+        mode = "RGB+ED" if self.arguments.geometry_weight and torch.is_grad_enabled() else "RGB"
         absgrad = self._strategy is not None
-        colors, alpha, meta = draw_vertices(vertices, code, self, shown, absgrad=absgrad)
-        picture = colors + (1 - alpha) * self._window(background, window)
-        return picture, self._window(self.scene.picture(frame, camera), window), alpha, meta
+        drawn, alpha, meta = draw_vertices(
+            vertices, code, self, _cropped(camera, window), absgrad=absgrad, render_mode=mode
+        )
+        depth = drawn[..., 3] if mode == "RGB+ED" else None
+        picture = drawn[..., :3] + (1 - alpha) * self._window(background, window)
+        return picture, self._window(self.scene.picture(frame, camera), window), alpha, depth, meta
+
+    def _geometry(self, depth: Tensor, alpha: Tensor, frame: int, camera: Camera, window) -> Tensor:
+        """L_Geo against the tracked head's mesh, where skin is seen and the Gaussians cover it (METHOD 5)."""
+        teacher = [self._window(plane, window) for plane in self.scene.geometry(frame, camera)]
+        mask = teacher[2] & (alpha.detach()[..., 0] > 0.5)
+        normals = normals_from_depth(depth, _cropped(camera, window).K)
+        terms = geometry_loss(depth, normals, teacher[0], teacher[1], mask)
+        return DEPTH_WEIGHT * terms["depth"] + NORMALS_WEIGHT * terms["normals"]
 
     def _background(self, camera: Camera) -> Tensor:
         if camera.height not in self._backgrounds:
@@ -275,7 +281,7 @@ class GaussianTrainer:
             for name, value in values.items():
                 values[name] = value[report.order]
         self._moving = self._moving[report.order]
-        self._neighbours = _neighbours(self.head, self.scene.shape, self.gaussians, self._moving)
+        self._neighbours = neighbours(self.head, self.scene.shape, self.gaussians, self._moving)
 
     def _make_strategy(self) -> DensifyStrategy:
         args = self.arguments
@@ -321,7 +327,7 @@ class GaussianTrainer:
                 with torch.no_grad():
                     vertices = self.head(shape=self.scene.shape[None], **motion.head_inputs()).vertices[0]
                     code = self.expression_code(motion)[0]
-                    picture, target, _, _ = self._draw(vertices, code, frame, camera, None)
+                    picture, target, *_ = self._draw(vertices, code, frame, camera, None)
                 height, width = picture.shape[:2]
                 box = slice(height // 4, height * 7 // 8), slice(width // 4, width * 3 // 4)
                 squares.append((picture - target)[box].square().mean().item())
@@ -435,6 +441,17 @@ class _Averaged:
             parameter.copy_(values[name])
 
 
+def _cropped(camera: Camera, window: tuple[int, int, int] | None) -> Camera:
+    """The camera of the square `(left, top, side)` out of another's picture."""
+    if window is None:
+        return camera
+    left, top, side = window
+    K = camera.K.clone()
+    K[0, 2] -= left
+    K[1, 2] -= top
+    return Camera(side, side, K, camera.viewmat)
+
+
 def _split(scene: TrainingScene, args: AdaptArguments) -> tuple[list[int], list[int]]:
     """Validation frames (spread over the last ones) and training frames."""
     count = round(len(scene.train) * args.validation_share)
@@ -453,30 +470,6 @@ def _split(scene: TrainingScene, args: AdaptArguments) -> tuple[list[int], list[
     if len(frames) > args.max_frames:
         frames = sorted(scene.apart(args.max_frames))
     return validation, frames
-
-
-def _moving_parts(head, gaussians: RiggedGaussians) -> Tensor:
-    """`[N, 1, 1]` float: 1 for Gaussians of the face, eyes and mouth, 0 for hair, ears and clothes."""
-    moving = head.face_mask(*_MOVING)[gaussians.binding] & (gaussians.means.detach().norm(dim=1) < _NEAR)
-    return moving.float()[:, None, None]
-
-
-@torch.no_grad()
-def _neighbours(head, shape: Tensor, gaussians: RiggedGaussians, moving: Tensor) -> Tensor:
-    """`[m, 1 + k]`: each moving Gaussian and its nearest on the same part: lips do not pull each other."""
-    rotations, centroids, sizes = (
-        x[gaussians.binding] for x in triangle_frames(head(shape=shape[None]).vertices[0], head.faces)
-    )
-    places = sizes * (rotations @ gaussians.means[..., None])[..., 0] + centroids
-    part = torch.zeros(len(places), 1)
-    for number, name in enumerate((*_MOVING[5:], "upper_lip", "lower_lip")):
-        part[head.face_mask(name)[gaussians.binding]] = float(number + 1)  # metres apart
-    key = torch.cat([places, part], 1)
-    own = torch.nonzero(moving[:, 0, 0] > 0)[:, 0]
-    if len(own) <= _NEIGHBOURS:
-        return torch.zeros(0, 1 + _NEIGHBOURS, dtype=torch.int64)
-    rows = [torch.cdist(key[some], key[own]).topk(_NEIGHBOURS + 1, largest=False).indices for some in own.split(1024)]
-    return torch.cat([own[:, None], own[torch.cat(rows)[:, 1:]]], 1)
 
 
 __all__ = ["RATES", "GaussianTrainer", "TrainingReport"]

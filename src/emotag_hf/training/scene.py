@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.clip import ProcessedClip
+from ..features.geometry import head_geometry
 from ..modeling_head import ParametricHead
 from ..outputs import FlameMotion
 from ..rendering.cameras import Camera
@@ -47,6 +48,7 @@ class TrainingScene:
         self.background = torch.from_numpy(clip.background[0]).float() / 255
         self._pictures: dict[tuple[int, int], Tensor] = {}
         self._mattes: dict[tuple[int, int], Tensor] = {}
+        self._geometry: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
     def frame(self, index: int) -> np.ndarray:
         """`[H, W, 3]` uint8."""
@@ -67,6 +69,18 @@ class TrainingScene:
     def weight(self, index: int, camera: Camera, face: float) -> Tensor:
         """`[h, w]`: `face` in the face's box, 1 elsewhere."""
         return face_weight(self.track.landmarks[index], self.camera, camera, face)
+
+    def geometry(self, index: int, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
+        """Depth `[h, w]` metres, normals `[h, w, 3]` and mask `[h, w]` of the tracked head, where the matte is."""
+        if (index, camera.height) not in self._geometry:
+            shown = self.alpha(index, camera).numpy() > 0.5
+            made = head_geometry(self.track, [index], self.head, (camera.width, camera.height), shown[None])
+            half = (np.float32, np.float16, np.bool_)  # normals take the most room
+            self._geometry[index, camera.height] = tuple(
+                torch.from_numpy(plane[0].astype(dtype)) for plane, dtype in zip(made, half)
+            )
+        depth, normals, mask = self._geometry[index, camera.height]
+        return depth, normals.float(), mask
 
     def apart(self, count: int) -> list[int]:
         """Up to `count` training frames, far apart in pose, mouth and lids; the first is the most ordinary one."""
