@@ -30,6 +30,7 @@ from emotag_hf.configuration_emotag import EmoTaGMotionConfig
 from emotag_hf.constants import EMOTIONS, EXPRESSION_NAMES
 from emotag_hf.emotion_prototypes import action_unit_prototypes
 from emotag_hf.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.training.roughen import roughen
 
 JAW = len(EXPRESSION_NAMES)  # index of jaw_pose[0] in the face motion
 PER_FRAME = FRAME_RATE // FPS
@@ -123,61 +124,6 @@ class Clips:
                 out[row, :count] = values[start : start + count]
             valid[row, WARM_UP_FRAMES if start else 0 : count] = True
         return features, targets, visemes, closures, valid
-
-
-def roughen(features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """What separates formant synthesis from recordings, on log-mel features `[B, Tf, 82]`.
-
-    Other vocal tracts (the mel axis warped), flatter or sharper spectra, uneven loudness and effort, noise floors,
-    echoes, microphones, weaker voicing, and SpecAugment's masked bands.
-    """
-    batch, frames, channels = features.shape
-    bands = channels - 2
-
-    def draw(low: float, high: float, share: float = 1.0, rest: float = 0.0) -> torch.Tensor:
-        """A number per clip `[B, 1, 1]`, uniform for a share of the clips, `rest` for the others."""
-        values = np.where(rng.random(batch) < share, rng.uniform(low, high, batch), rest)
-        return torch.from_numpy(values.astype(np.float32))[:, None, None]
-
-    mel, pitch = features[..., :bands], features[..., bands:]
-    position = torch.arange(bands)[None, None] * (1 + draw(-0.09, 0.09)) + draw(-2.0, 2.0)
-    position = position.clamp(0, bands - 1.001)
-    low = position.floor().long().expand(batch, frames, bands)
-    fraction = position - position.floor()
-    mel = mel.gather(2, low) * (1 - fraction) + mel.gather(2, low + 1) * fraction
-    sounding = (mel > 0).float()
-    ramp = torch.linspace(-1, 1, bands)
-    wave = torch.cos(math.pi * (ramp * draw(0.5, 3.0) + draw(-1.0, 1.0)))
-    mel = 1 + (mel - 1) * draw(0.65, 1.15)
-    mel = mel + sounding * (draw(-0.1, 0.1) + ramp * draw(-0.12, 0.12) + wave * draw(0.0, 0.1))
-    mel = mel + draw(0.01, 0.07) * torch.randn(mel.shape)
-    # People are far less even than espeak-ng: weak syllables 10 dB down must not look like closed lips.
-    mel = mel + sounding * _drift(batch, frames, 18) * draw(0.0, 0.25, share=0.8)
-    mel = mel + sounding * _drift(batch, frames, 18) * ramp * draw(0.0, 0.15, share=0.8)
-    floor = draw(0.0, 0.5, share=0.6) + ramp * draw(-0.1, 0.1)
-    mel = torch.maximum(mel, floor + 0.04 * torch.randn(mel.shape))
-    decay, tail = draw(0.02, 0.08, share=0.4, rest=2.0)[:, 0], mel[:, 0]
-    echoed = [tail]
-    for frame in range(1, frames):
-        tail = torch.maximum(mel[:, frame], tail - decay)
-        echoed.append(tail)
-    mel = torch.stack(echoed, 1)
-    for row in range(batch):
-        for _ in range(rng.integers(0, 3)):
-            width = int(rng.integers(2, 12))
-            first = int(rng.integers(0, bands - width))
-            mel[row, :, first : first + width] = mel[row, :, first : first + width].mean()
-    pitch = pitch * draw(0.5, 1.0, share=0.7, rest=1.0) * draw(0.0, 0.0, share=0.15, rest=1.0)
-    pitch = pitch + 0.03 * torch.randn(pitch.shape)
-    # Exact silence stays what it is: the network must know the zeros that pad a recording.
-    silent = (features.abs().amax(-1, keepdim=True) == 0) & (draw(0, 1) < 0.5)
-    return torch.cat([mel.clamp(0, 2), pitch.clamp(-1, 1)], -1).masked_fill(silent, 0)
-
-
-def _drift(batch: int, frames: int, knot: int) -> torch.Tensor:
-    """Smooth random curves `[B, frames, 1]` of unit spread, one knot every `knot` feature frames."""
-    knots = torch.randn(batch, 1, frames // knot + 2)
-    return F.interpolate(knots, frames, mode="linear", align_corners=True)[:, 0, :, None]
 
 
 def losses(network, features, targets, visemes, closures, valid, scale, weight, options: Options):

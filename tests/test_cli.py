@@ -83,6 +83,9 @@ def test_speak(speech, tmp_path, capsys):
         "fps": 30.0,
         "size": 64,
         "background": "#336699",
+        "head_motion": 1.0,
+        "pose_from": None,
+        "expression_from": None,
     }
     assert calls["progress"]["disable"] is None
     assert read_video(out).num_frames == 30

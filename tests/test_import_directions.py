@@ -36,6 +36,8 @@ LAYERS = (
         "audio_net",
         "compositing",
         "compositing_kernels",
+        "driving_motion",
+        "emotion_direction",
         "emotion_prototypes",
         "gaussian_binding",
         "gaussian_correctives",
@@ -45,6 +47,7 @@ LAYERS = (
         "modeling_head",
         "modeling_motion",
         "motion_controls",
+        "motion_planner",
     ),
     ("modeling_emotag", "processing_emotag"),
     (
@@ -61,7 +64,7 @@ LAYERS = (
     ("data", "training", "evaluation", "hub"),
     ("doctor",),
     ("adaptation", "dubbing"),
-    ("cli", "cli_avatar", "cli_clips"),
+    ("cli", "cli_avatar", "cli_clips", "cli_fields", "cli_pretrain"),
 )
 
 # Packages that only these modules may import, at the top of the file or inside a function.

@@ -151,7 +151,7 @@ def test_backgrounds(pipe, speech, tmp_path):
         ({"background": "no-such-colour"}, "background: expected a colour"),
         ({"background": np.zeros((4, 4))}, "background: expected a colour, a picture or an array"),
         ({"background": np.full((4, 4, 3), 128)}, "background: expected a colour.* got int64 from 128 to 128"),
-        ({"head_motion": 2}, "head_motion"),
+        ({"head_motion": 3}, "head_motion"),
     ],
 )
 def test_bad_arguments_are_one_clear_sentence(pipe, speech, options, message):

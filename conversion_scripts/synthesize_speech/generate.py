@@ -25,7 +25,7 @@ if __package__ in (None, ""):  # run as a script
 from synthesize_speech.augment import RATE, augment, nonspeech
 from synthesize_speech.espeak import RestartingEspeak
 from synthesize_speech.texts import WORDS, sentence
-from synthesize_speech.visemes import targets
+from synthesize_speech.visemes import face_motion, targets
 
 from emotag_hf.audio_features import log_mel_features
 from emotag_hf.modeling_motion import VISEMES
@@ -92,6 +92,7 @@ def build(hours: float, variants: list[str], seed: int, engine: RestartingEspeak
     return {
         "features": np.concatenate(features), "targets": np.concatenate(values), "visemes": np.concatenate(classes),
         "closures": np.concatenate(closures), "lengths": np.array(lengths),
+        "face": face_motion(np.concatenate(values)),
     }  # fmt: skip
 
 

@@ -11,6 +11,8 @@ import unicodedata
 
 import numpy as np
 
+from emotag_hf.constants import EXPRESSION_NAMES
+
 FPS = 25
 CHANNELS = (
     "jaw", "funnel", "pucker", "smile", "stretch", "lowerDown", "upperUp", "rollLower", "rollUpper", "press", "close",
@@ -164,3 +166,13 @@ def targets(phonemes: list[tuple[str, float]], duration: float):
     shut = np.clip(out[:, press] / _SHAPES["p"][1]["press"], 0, 1)
     out[:, close] = shut * np.maximum(out[:, close], out[:, jaw] / 0.35)
     return out.astype(np.float32), visemes, closed
+
+
+def face_motion(values: np.ndarray) -> np.ndarray:
+    """Targets `[T, C]` over `CHANNELS` as face motion `[T, 53]`: 50 expression coefficients, then the jaw."""
+    face = np.zeros((len(values), len(EXPRESSION_NAMES) + 3), values.dtype)
+    for column, channel in enumerate(CHANNELS):
+        names = DIRECTIONS.get(channel)
+        rows = [len(EXPRESSION_NAMES)] if names is None else [EXPRESSION_NAMES.index(n) for n in names]
+        face[:, rows] = values[:, column : column + 1]
+    return face

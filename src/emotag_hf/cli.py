@@ -13,9 +13,10 @@ from pathlib import Path
 
 from .cli_avatar import add_commands as add_avatar_commands
 from .cli_clips import add_commands
+from .cli_pretrain import add_commands as add_pretrain_command
 from .constants import EMOTIONS
 
-_OPTIONS = ("emotion", "intensity", "seed", "fps", "size", "background")  # of `speak`, handed on as they are
+_OPTIONS = ("emotion", "intensity", "seed", "fps", "size", "background", "head_motion")  # of `speak`, as they are
 _USER_ERRORS = (ValueError, OSError, ImportError)  # wrong input, files and disks, a missing extra
 
 
@@ -39,12 +40,21 @@ def build_parser() -> argparse.ArgumentParser:
     sound.add_argument("--sample", action="store_true", help="speak the synthetic sample that comes with the package")
     speak.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
     speak.add_argument("--model", metavar="DIR", help="folder or Hub name of an avatar (default: the embedded one)")
-    speak.add_argument("--emotion", metavar="NAME", help=f"{', '.join(EMOTIONS)} (default: what the voice says)")
+    speak.add_argument(
+        "--emotion", metavar="NAME|JSON|FILE.json",
+        help=f"{', '.join(EMOTIONS)}; or JSON, such as '{{\"happy\": 0.7}}', or a file of keyframes (docs/emotion.md; "
+        "default: what the voice says)",
+    )  # fmt: skip
     speak.add_argument("--intensity", type=float, default=1.0, help="how much of it, 0 to 1 (default: %(default)s)")
     speak.add_argument("--seed", type=int, default=0, help="of head motion, blinks and gaze (default: %(default)s)")
     speak.add_argument("--fps", type=float, default=25, help="frames per second, 10 to 60 (default: %(default)s)")
     speak.add_argument("--size", type=int, default=512, help="width and height in pixels, even (default: %(default)s)")
     speak.add_argument("--background", metavar="COLOUR|FILE", help="'#rrggbb', a name or a picture (default: its own)")
+    speak.add_argument(
+        "--head-motion", type=float, default=1.0, help="strength of what is generated, 0 to 2 (default: %(default)s)"
+    )
+    speak.add_argument("--pose-from", metavar="CLIP", help="a processed clip whose head motion is taken instead")
+    speak.add_argument("--expression-from", metavar="CLIP", help="a processed clip whose lids and brows are taken")
     speak.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
     speak.set_defaults(run=_speak)
 
@@ -53,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info)
     add_commands(commands)
     add_avatar_commands(commands)
+    add_pretrain_command(commands)
     return parser
 
 
@@ -81,7 +92,8 @@ def _speak(args: argparse.Namespace) -> None:
     output = check_output(args.output)
     clip = load_audio(sample_path() if args.sample else args.audio)
     options = {name: getattr(args, name) for name in _OPTIONS}
-    SpeakOptions(**options)
+    options |= {name: _driving(getattr(args, name)) for name in ("pose_from", "expression_from")}
+    SpeakOptions(**options).direction.check_end(clip.duration)
 
     from transformers.utils.logging import disable_progress_bar
 
@@ -96,6 +108,15 @@ def _speak(args: argparse.Namespace) -> None:
     pipe(clip, **options).save(output)
     if not args.quiet:
         print(_last_line(output, clip.duration, time.perf_counter() - began))
+
+
+def _driving(folder: str | None):
+    """A driving clip, opened."""
+    if folder is None:
+        return None
+    from .data.clip import ProcessedClip
+
+    return ProcessedClip.open(folder)
 
 
 def _last_line(output: Path, duration: float, seconds: float) -> str:

@@ -9,10 +9,10 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+from .cli_fields import add_fields, given_fields
 from .training.arguments import QUALITIES, AdaptArguments
 
 _MODES = ("oracle", "driven", "audio-only")
@@ -64,7 +64,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--blocks", action="store_true", help="blocks of 15 frames by turns: a diagnostic, no result")
     evaluate.add_argument(
         "--track-steps", type=int, metavar="N",
-        help="of the oracle's tracking by pixels, a frame; 0 leaves it to landmarks (default: 40)",
+        help="of the oracle's tracking by pixels, a frame; 0 leaves it to landmarks (default: 80)",
     )  # fmt: skip
     evaluate.add_argument("--true-background", action="store_true", help="paste it around the person: a diagnostic")
     evaluate.add_argument("--action-units", action="store_true", help="also their error, by tracking what was written")
@@ -82,14 +82,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-model", metavar="DIR", help="whose motion network speaks (default: the embedded one)")
     parser.add_argument("--prior", default="default", metavar="DIR", help="a Gaussian prior, or none")
     group = parser.add_argument_group("numbers of the training (defaults are those of quality fast)")
-    kinds = get_type_hints(AdaptArguments)
-    for item in fields(AdaptArguments):
-        if item.name in _NO_FLAG:
-            continue
-        text = f"{item.metadata['help']} (default: {item.default})".replace("%", "%%")
-        is_switch = kinds[item.name] is bool
-        how = {"action": argparse.BooleanOptionalAction} if is_switch else {"type": kinds[item.name], "metavar": "N"}
-        group.add_argument(f"--{item.name.replace('_', '-')}", dest=item.name, default=None, help=text, **how)
+    add_fields(group, AdaptArguments, _NO_FLAG)
 
 
 def _frames(text: str) -> range:
@@ -102,9 +95,7 @@ def _frames(text: str) -> range:
 
 def _arguments(args: argparse.Namespace) -> AdaptArguments:
     """The preset, with what was given on the command line in it."""
-    names = [item.name for item in fields(AdaptArguments) if item.name not in _NO_FLAG]
-    given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    return AdaptArguments.preset(args.quality, budget_s=args.budget, **given)
+    return AdaptArguments.preset(args.quality, budget_s=args.budget, **given_fields(args, AdaptArguments, _NO_FLAG))
 
 
 def _prior(args: argparse.Namespace) -> str | None:
@@ -160,7 +151,7 @@ def _add_dub(commands: argparse._SubParsersAction) -> None:
     dub.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
     dub.add_argument("--model", required=True, metavar="DIR", help="folder of the person's avatar")
     dub.add_argument("--clip", metavar="DIR", help="what `emotag prepare` made of the video (default: prepares it)")
-    dub.add_argument("--emotion", metavar="NAME", help="as in emotag speak")
+    dub.add_argument("--emotion", metavar="NAME|JSON|FILE.json", help="as in emotag speak")
     dub.add_argument("--intensity", type=float, default=1.0, help="how much of it, 0 to 1 (default: %(default)s)")
     dub.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
     dub.set_defaults(run=_dub)

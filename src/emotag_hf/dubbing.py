@@ -76,7 +76,7 @@ def dub(
     output: str | os.PathLike,
     *,
     sampling_rate: int | None = None,
-    emotion: str | None = None,
+    emotion=None,
     intensity: float = 1.0,
     seed: int = 0,
     region: str = "lower",
@@ -96,7 +96,7 @@ def dub(
         audio: what to say, as in `EmoTaGPipeline.__call__`; it becomes the video's sound.
         output: the mp4 to write, with the source's rate and size (but for an odd column or row); marked as generated.
         sampling_rate: Hz, needed for a bare array.
-        emotion, intensity, seed: as in `EmoTaGPipeline.__call__`.
+        emotion, intensity, seed: as in `EmoTaGPipeline.__call__`; lids stay as they were filmed, so AU45 does nothing.
         region: what is replaced: `"lower"` is jaw, mouth, nose and cheeks up to the lower lids; `"face"` also brows and
             forehead, so that an emotion shows there, too.
         track_motion: motion of the clip's frames at 25 fps, if better than `clip.track.motion` (refined by pixels).

@@ -1,8 +1,9 @@
-"""What each emotion looks like before any training: FACS prototypes on the named expression directions (METHOD 4).
+"""What each emotion and each action unit looks like on the named expression directions: FACS prototypes (METHOD 4).
 
 The combinations of action units are EMFACS' (Friesen and Ekman, 1983), as the emotion literature quotes them:
 happy 6+12, sad 1+4+15, surprise 1+2+5+26, fear 1+2+4+5+7+20+26, angry 4+5+7+23, disgust 9+15+16. They are symmetric,
-and they keep off the lips' opening as far as they can, because speech needs it.
+and they keep off the lips' opening as far as they can, because speech needs it. The sizes were set by looking, and by
+benchmarks/bench_emotion.py: the units that define an emotion change by 1.5 or more of 5, the lips keep their words.
 """
 
 from __future__ import annotations
@@ -12,31 +13,33 @@ from collections.abc import Mapping
 
 import torch
 
-from .constants import EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
+from .constants import ACTION_UNITS, EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
 
 # Coefficients at full intensity (gate = 1). A bare name means its _L and _R. "jaw" is jaw_pose[0] in radians.
 EXPRESSION_PROTOTYPES: dict[str, dict[str, float]] = {
-    "angry": {  # AU 4, 5, 7, 23 (+ 9 lightly, as it goes with 4)
-        "browDown": 0.95, "eyeSquint": 0.45, "eyeWide": 0.25, "noseSneer": 0.30, "nostrilDilate": 0.35,
-        "mouthPress": 0.28, "mouthRollLower": 0.12, "mouthFrown": 0.30, "neckTighten": 0.25,
+    "angry": {  # AU 4, 5, 7, 23 (+ 9 lightly; the inner ends of the brows are lowest; the jaw comes forward)
+        "browDown": 1.00, "browInnerUp": -0.50, "browOuterUp": 0.25, "eyeSquint": 0.75, "eyeWide": 0.45,
+        "cheekSquint": 0.20, "noseSneer": 0.25, "nostrilDilate": 0.60, "mouthPress": 0.45, "mouthRollLower": 0.15,
+        "mouthFrown": 0.60, "mouthStretch": 0.25, "jawForward": 0.30, "neckTighten": 0.40,
     },
     "disgust": {  # AU 9, 15, 16 (+ 4, 10)
-        "noseSneer": 0.90, "browDown": 0.45, "cheekSquint": 0.45, "eyeSquint": 0.40, "mouthFrown": 0.45,
-        "mouthUpperUp": 0.32, "mouthLowerDown": 0.12, "mouthShrugLower": 0.20,
+        "noseSneer": 0.75, "browDown": 0.60, "cheekSquint": 0.45, "eyeSquint": 0.20, "mouthFrown": 0.95,
+        "mouthUpperUp": 0.30, "mouthLowerDown": 0.10, "mouthShrugLower": 0.35,
     },
     "fear": {  # AU 1, 2, 4, 5, 7, 20, 26
-        "browInnerUp": 0.85, "browOuterUp": 0.40, "browDown": 0.25, "eyeWide": 0.75, "mouthStretch": 0.60,
-        "mouthFrown": 0.15, "neckTighten": 0.45, "jaw": 0.025,
+        "browInnerUp": 0.95, "browOuterUp": 0.35, "browDown": 0.55, "eyeWide": 0.95, "mouthStretch": 0.85,
+        "mouthFrown": 0.20, "neckTighten": 0.60, "jaw": 0.020,
     },
     "happy": {  # AU 6, 12
-        "mouthSmile": 0.75, "cheekRaiser": 0.75, "cheekSquint": 0.45, "eyeSquint": 0.30, "mouthDimple": 0.15,
+        "mouthSmile": 0.75, "cheekRaiser": 0.65, "cheekSquint": 0.35, "eyeSquint": 0.15, "mouthDimple": 0.15,
         "browOuterUp": 0.08,
     },
-    "sad": {  # AU 1, 4, 15 (+ 17)
-        "browInnerUp": 0.85, "browDown": 0.25, "mouthFrown": 0.75, "mouthShrugLower": 0.30, "eyeSquint": 0.15,
+    "sad": {  # AU 1, 4, 15 (+ 17, and lids that hang)
+        "browInnerUp": 1.00, "browDown": 0.45, "mouthFrown": 0.90, "mouthShrugLower": 0.35, "eyeSquint": 0.25,
+        "eyeWide": -0.30,
     },
     "surprise": {  # AU 1, 2, 5, 26; the jaw far less than the prototype says, or p, b, m could not close
-        "browInnerUp": 0.90, "browOuterUp": 0.90, "eyeWide": 0.85, "mouthFunnel": 0.12, "jaw": 0.045,
+        "browInnerUp": 0.90, "browOuterUp": 0.90, "eyeWide": 0.90, "mouthFunnel": 0.08, "jaw": 0.045,
     },
     "neutral": {},
 }  # fmt: skip
@@ -53,17 +56,49 @@ ACTION_UNIT_PROTOTYPES: dict[str, dict[str, float]] = {
 }
 
 
+# What an action unit of 5 looks like; a smaller one is in proportion. "jaw" as above, "eyelids" is closure. The sizes
+# are those at which `features.action_units` reads about 3 for 3. AU05, AU06, AU07 and AU17 read less, because more of
+# those directions would no longer be a face, and so do AU25 and AU26, or the words would be lost in the open mouth.
+ACTION_UNIT_MOTIONS: dict[str, dict[str, float]] = {
+    "AU01": {"browInnerUp": 0.80},
+    "AU02": {"browOuterUp": 0.75, "browInnerUp": -0.50},  # the direction lifts the inner ends, too
+    "AU04": {"browDown": 0.75},
+    "AU05": {"eyeWide": 1.10},
+    "AU06": {"cheekRaiser": 0.95, "cheekSquint": 0.65},
+    "AU07": {"eyeSquint": 1.30},
+    "AU09": {"noseSneer": 0.90},
+    "AU12": {"mouthSmile": 0.68},
+    "AU15": {"mouthFrown": 0.90},
+    "AU17": {"mouthShrugLower": 1.00, "mouthShrugUpper": 0.40},
+    "AU20": {"mouthStretch": 0.70},
+    "AU25": {"mouthLowerDown": 0.90, "mouthUpperUp": 0.60},
+    "AU26": {"jaw": 0.15},
+    "AU45": {"eyelids": 1.00},
+}
+
+
 def expression_prototypes(jaw_dim: int = 3) -> torch.Tensor:
     """`[7, 50 + jaw_dim]` float32 in the order of `EMOTIONS`: expression coefficients, then the jaw in radians."""
     table = torch.zeros(len(EMOTIONS), len(EXPRESSION_NAMES) + jaw_dim)
     for row, emotion in enumerate(EMOTIONS):
         for name, value in EXPRESSION_PROTOTYPES[emotion].items():
-            if name == "jaw":
-                table[row, len(EXPRESSION_NAMES)] = value
-                continue
-            sides = [n for n in (name, f"{name}_L", f"{name}_R") if n in EXPRESSION_NAMES]
-            table[row, [EXPRESSION_NAMES.index(n) for n in sides]] = value
+            table[row, _columns(name)] = value
     return table
+
+
+def action_unit_motions() -> torch.Tensor:
+    """`[14, 52]` float32, what each unit of `ACTION_UNITS` adds at intensity 5: expression, jaw_pose[0], eyelids."""
+    table = torch.zeros(len(ACTION_UNITS), len(EXPRESSION_NAMES) + 2)
+    for row, unit in enumerate(ACTION_UNITS):
+        for name, value in ACTION_UNIT_MOTIONS[unit].items():
+            table[row, -1 if name == "eyelids" else _columns(name)] = value
+    return table
+
+
+def _columns(name: str) -> list[int]:
+    """Where a direction and its sides stand; the jaw comes after the expression."""
+    sides = [n for n in (name, f"{name}_L", f"{name}_R") if n in EXPRESSION_NAMES]
+    return [len(EXPRESSION_NAMES)] if name == "jaw" else [EXPRESSION_NAMES.index(n) for n in sides]
 
 
 def action_unit_prototypes() -> torch.Tensor:
@@ -76,8 +111,7 @@ def emotion_to_logits(emotion: str | Mapping[str, float]) -> torch.Tensor:
     """A named emotion or a mixture as z_e, for `GatedResidualMotionNetwork.forward(emotion_logits=...)`.
 
     Args:
-        emotion: one of `EMOTIONS`, or weights such as `{"happy": 0.6, "surprise": 0.4}`; what weights below a sum of 1
-            leave over is neutral, weights above it are normalised.
+        emotion: one of `EMOTIONS`, or weights such as `{"happy": 0.6, "surprise": 0.4}`; see `emotion_mixture`.
 
     Returns:
         `[7]` float32 logits whose softmax is the mixture.
@@ -85,6 +119,12 @@ def emotion_to_logits(emotion: str | Mapping[str, float]) -> torch.Tensor:
     Raises:
         ValueError: an unknown emotion, a negative or non-finite weight.
     """
+    return probabilities_to_logits(torch.tensor(emotion_mixture(emotion)))
+
+
+def emotion_mixture(emotion: str | Mapping[str, float]) -> list[float]:
+    """Probabilities in the order of `EMOTIONS`: what weights below a sum of 1 leave over is neutral, above it they are
+    normalised. Raises ValueError as `emotion_to_logits`."""
     weights = {emotion: 1.0} if isinstance(emotion, str) else dict(emotion)
     unknown = [name for name in weights if name not in EMOTIONS]
     if unknown or not weights:
@@ -94,5 +134,9 @@ def emotion_to_logits(emotion: str | Mapping[str, float]) -> torch.Tensor:
     if not all(math.isfinite(v) and 0 <= v <= 1e6 for v in values):
         raise ValueError(f"emotion: expected weights of 0 or more, got {emotion!r}.")
     values[EMOTIONS.index("neutral")] += max(0.0, 1.0 - sum(values))
-    # A probability of 1e-6 instead of 0: logits stay finite, the face does not show it.
-    return torch.log(torch.tensor(values) / sum(values) + 1e-6)
+    return [value / sum(values) for value in values]
+
+
+def probabilities_to_logits(probabilities: torch.Tensor) -> torch.Tensor:
+    """Probabilities `[..., 7]` as z_e. A probability of 1e-6 instead of 0: logits stay finite, no face shows it."""
+    return torch.log(probabilities + 1e-6)

@@ -7,22 +7,27 @@ pipelines call: `predict_motion` -> `pose` -> `render`.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from .checkpoints import check_loading, check_weights_file
 from .compositing import composite, make_background
 from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
+from .driving_motion import UPPER_FACE, DrivingClip
+from .emotion_direction import EmotionDirection
+from .emotion_prototypes import action_unit_motions, probabilities_to_logits
 from .gaussian_correctives import ExpressionCode
 from .modeling_gaussians import RiggedGaussians, rotation_to_axis_angle
 from .modeling_head import ParametricHead, rotation_matrix
 from .modeling_motion import GatedResidualMotionNetwork
-from .motion_controls import emotion_curve, generate_upper_face, resample_frames
-from .outputs import EmoTaGOutput, FlameMotion, PosedGaussians, RenderOutput
+from .motion_controls import MotionGenerator, MotionStrengths, UpperFace, resample_frames
+from .outputs import EmoTaGOutput, FlameMotion, GRMNOutput, PosedGaussians, RenderOutput
 from .rendering import Camera, rasterize
 
 _STORED_IN_HALF = ("gaussians.corrective_",)
@@ -112,10 +117,11 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         num_frames: int,
         fps: float,
         loudness: np.ndarray | None = None,
-        emotion: str | None = None,
+        emotion=None,
         intensity: float = 1.0,
         seed: int = 0,
-        head_motion: float = 1.0,
+        head_motion: float | MotionStrengths = 1.0,
+        driving: Sequence[DrivingClip] = (),
     ) -> EmoTaGOutput:
         """From speech to the motion of the whole head.
 
@@ -123,10 +129,13 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             input_features: `[1, L, F]` from `EmoTaGProcessor`.
             num_frames: T, frames at `fps`.
             loudness: in [0, 1] at each of `native_times(num_frames, fps)`; None for a calm speaker.
-            emotion: one of `EMOTIONS`, or None to let the network read the voice.
+            emotion: what `EmotionDirection` takes, or one: a name, a mixture, valence and arousal, action units,
+                keyframes; None to let the network read the voice.
             intensity: in [0, 1]: the gate g for a given `emotion`, and a factor on the network's own gate without one.
+                An `EmotionDirection` has its own.
             seed: of the generated head motion, blinks and gaze.
-            head_motion: strength of generated head, gaze and brow motion; 0 is still.
+            head_motion: strength of generated motion, 0 to 2: `MotionStrengths`, or a number for all but the blinks.
+            driving: clips that take the place of generated motion, of the pose or of the upper face.
 
         Returns:
             `EmoTaGOutput` of T frames at `fps`.
@@ -139,27 +148,34 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             raise ValueError(f"input_features: expected one recording [1, L, F], got {list(input_features.shape)}.")
         if loudness.shape != (num_native,):
             raise ValueError(f"loudness: expected {num_native} values, one per 1/{rate} s, got {loudness.shape}.")
-        upper = generate_upper_face(native_times, loudness, seed, head_motion)
+        generator = MotionGenerator(seed, head_motion)
+        generator.hear(np.append(loudness, loudness[-1]))  # the last frames of a higher rate lie beyond the last value
+
+        def upper_at(times: np.ndarray) -> UpperFace:
+            upper = generator.at(times)
+            for clip in driving:
+                upper = clip.at(times).onto(upper)
+            return upper
+
+        upper = upper_at(native_times)
         device, dtype = input_features.device, self.dtype
-        probs, gate = emotion_curve(emotion, intensity, num_native, rate)
-        controls = {"action_units": upper.action_units[None].to(device, dtype)}
-        if probs is not None:
-            controls["emotion_logits"] = probs.clamp_min(1e-4).log()[None].to(device, dtype)
-            controls["gate"] = gate[None].to(device, dtype)
+        direction = emotion if isinstance(emotion, EmotionDirection) else EmotionDirection(emotion, intensity)
+        direction.check_end(num_frames / fps)
         with evaluating(self):  # dropout would make other frames of the same seed
-            out = self(input_features.to(dtype), **controls)
-            if emotion is None and intensity < 1:
-                out = self(input_features.to(dtype), **controls, gate=out.gate * intensity)
+            units = upper.action_units[None].to(device, dtype)
+            out, closure = self._directed(input_features.to(dtype), direction, native_times, units)
         times = np.arange(num_frames) / fps
         at_fps = lambda x: resample_frames(x[0].float().cpu(), rate, times)  # noqa: E731
         if num_frames != num_native or fps != rate:
-            loudness = resample_frames(torch.as_tensor(loudness)[:, None], rate, times)[:, 0].numpy()
-            upper = generate_upper_face(times, loudness, seed, head_motion)
+            upper = upper_at(times)
+        expression = at_fps(out.expression)
+        if any("expression" in clip.parts for clip in driving):
+            expression[:, UPPER_FACE] = 0  # the clip's brows instead of those that the network made of its action units
         motion = self.on_rest_pose(
             FlameMotion(
-                expression=at_fps(out.expression) + upper.expression,
+                expression=expression + upper.expression,
                 jaw_pose=at_fps(out.jaw_pose),
-                eyelids=upper.eyelids,
+                eyelids=upper.eyelids + (1 - upper.eyelids) * at_fps(closure),
                 eyes_pose=upper.eyes_pose,
                 neck_pose=upper.neck_pose,
                 rotation=upper.rotation,
@@ -169,6 +185,34 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             )
         )
         return EmoTaGOutput(motion, at_fps(out.gate)[:, 0], at_fps(out.emotion_logits))
+
+    def _directed(self, features, direction: EmotionDirection, times, action_units) -> tuple[GRMNOutput, torch.Tensor]:
+        """The network's motion under a direction, and how far that shuts the lids, `[1, T, 1]`."""
+
+        def run(probabilities, gate):
+            logits = probabilities_to_logits(probabilities)[None].to(features)
+            return self(features, action_units=action_units, emotion_logits=logits, gate=gate[None].to(features))
+
+        curves = direction.at(times)
+        if curves.voice.any():
+            out = self(features, action_units=action_units)
+            curves = direction.at(np.arange(out.gate.shape[1]) / self.config.motion_config.fps)
+            if not curves.heard.eq(1).all():
+                out = run(*curves.with_voice(out.emotion_logits[0].float().cpu(), out.gate[0].float().cpu()))
+        else:
+            out = run(curves.probabilities, curves.gate)
+        if not curves.units.any():
+            return out, torch.zeros_like(out.gate)
+        curves = direction.at(np.arange(out.gate.shape[1]) / self.config.motion_config.fps)
+        moved = (curves.units / 5 @ action_unit_motions())[None].to(out.expression)
+        count = out.expression.shape[-1]
+        face, closure = F.pad(moved[..., :-1], (0, out.jaw_pose.shape[-1] - 1)), moved[..., -1:]
+        # The Base alone says where speech shuts the lips: there neither AU25 nor AU26 parts them.
+        residual = out.gate * self.motion.emotion_decoder(out.emotion_logits)[0]
+        base = torch.cat([out.expression, out.jaw_pose], -1) - residual
+        face = self.motion._close_lips(base + face, base) - self.motion._close_lips(base, base)
+        moved = replace(out, expression=out.expression + face[..., :count], jaw_pose=out.jaw_pose + face[..., count:])
+        return moved, closure
 
     def on_rest_pose(self, motion: FlameMotion) -> FlameMotion:
         """Motion about the origin to motion about where the person's head and body are (`config.rest_pose`)."""

@@ -28,7 +28,8 @@ _LIP_OPENING = (
     "mouthFunnel", "mouthLowerDown_L", "mouthLowerDown_R", "mouthUpperUp_L", "mouthUpperUp_R", "mouthClose",
 )  # fmt: skip
 _LIP_PRESS = ("mouthPress_L", "mouthPress_R")
-_PRESS_BEGINS, _PRESS_FULL = 0.2, 0.45  # coefficients between which the lips come together
+_PRESS = (0.2, 0.45)  # coefficients between which the lips come together,
+_RELEASE = (0.1, 0.3)  # and between which an emotion lets go of them: before that, or a p would not close in surprise
 _MOUTH_OFFSETS = 9  # mean 3, rotation 3 (axis-angle), log-scale 3 per Gaussian
 
 
@@ -180,7 +181,7 @@ class GatedResidualMotionNetwork(nn.Module):
         Args:
             input_features: `[B, Tf, C]` of the front end; beyond a recording's end zeros, which mean silence.
             action_units: `[B, T, 6]` or `[B, 6]` in 0..5 (`GRMN_ACTION_UNITS`); None is a neutral face.
-            identity_embedding: `[B, 512]`; None is the prior, unmodulated.
+            identity_embedding: `[B, 512]`; None, or a row of zeros, is the prior, unmodulated.
             emotion_logits: `[B, T, 7]` or `[B, 7]`, replaces z_e.
             gate: number, `[B, 1]` or `[B, T, 1]` in [0, 1], replaces g.
             state: of `init_state`; then the frames are those now certain, and controls with a time axis span the whole
@@ -273,7 +274,9 @@ class GatedResidualMotionNetwork(nn.Module):
                     f"identity_embedding: expected [{audio.shape[0]}, {config.identity_dim}], "
                     f"got {list(identity_embedding.shape)}."
                 )
-            modulation = self.id_net(identity_embedding.to(audio))
+            # An embedding of zeros is nobody's: the prior, as without one, whatever the net's biases have learned.
+            known = identity_embedding.ne(0).any(-1, keepdim=True)
+            modulation = [m * known for m in self.id_net(identity_embedding.to(audio))]
         a = adain(audio, modulation[0], modulation[1])
         e = adain(expression, modulation[2], modulation[3])
 
@@ -299,12 +302,12 @@ class GatedResidualMotionNetwork(nn.Module):
         """Takes everything that parts the lips out of `motion` where the Base presses them together (p, b, m).
 
         Difference from the paper, which has no such coupling: a regression that is unsure of a p leaves the lips ajar,
-        and an emotion that drops the jaw would leave them open.
+        and an emotion that drops the jaw would leave them open. What is not the Base's lets go of the lips sooner.
         """
         if self.config.expression_dim != len(EXPRESSION_NAMES):
             return motion
         press = base[..., [EXPRESSION_NAMES.index(n) for n in _LIP_PRESS]].mean(-1, keepdim=True)
-        apart = 1 - ((press - _PRESS_BEGINS) / (_PRESS_FULL - _PRESS_BEGINS)).clamp(0, 1)
+        apart, free = (1 - ((press - low) / (high - low)).clamp(0, 1) for low, high in (_PRESS, _RELEASE))
         mask = torch.zeros(motion.shape[-1], dtype=torch.bool, device=motion.device)
         mask[[EXPRESSION_NAMES.index(n) for n in _LIP_OPENING] + [self.config.expression_dim]] = True
-        return torch.where(mask, motion * apart, motion)
+        return torch.where(mask, base * apart + (motion - base) * free, motion)

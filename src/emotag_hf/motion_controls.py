@@ -1,25 +1,65 @@
-"""Everything that audio does not carry, generated: head motion, blinks, gaze, brows, breathing; and emotion curves.
+"""Everything that audio does not carry, generated: head motion, blinks, gaze, brows, breathing.
 
-In: a seed, frame times and how loud the speech is at each frame. Out: tensors over those frames. This is where we go
-beyond the paper (METHOD 6), which takes head pose and action units from a driving clip.
+In: a seed, strengths, and how loud the speech is. Out: tensors over frames at any times. This is where we go beyond the
+paper (METHOD 6), which takes head pose and action units from a driving clip; driving_motion.py does that here.
 
-Every generator is a function of absolute time and the seed alone: a longer recording starts with the same frames, and
-a stream that asks frame by frame gets the numbers of the whole. Amplitudes and rates are those of people talking to a
-camera: 12 to 20 blinks a minute of 0.1 to 0.4 s, head turns of a few degrees below 1 Hz, saccades of 1 to 4 degrees.
+`MotionGenerator` hears 25 values of loudness a second and answers for any time that it has heard: what it says of a
+moment depends on the seed and on the loudness up to that moment (and the next 40 ms), not on the frame rate or on how
+much is asked for at once, so that a stream gets the bits of the whole. `generate_upper_face` is that in one call.
+Rates, amplitudes and spectra are those of people who talk to a camera: docs/motion.md has the table.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 
-from .constants import EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
+from .constants import EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS
+from .motion_planner import STEP, MotionPlanner
 
 _DEGREE = math.pi / 180
+# What of a head's turn the neck does; trackers give the whole body 0.15 of it.
+_NECK = 0.85
+# How far the eyes turn back when the head turns: they keep looking at the viewer (the vestibulo-ocular reflex).
+_KEEP_PITCH, _KEEP_YAW = 0.6, 0.75
+LID_BY_GAZE = 0.8  # closure by radian of looking down
+_BROW = {"browInnerUp": 0.7, "browOuterUp": 1.0, "eyeWide": 0.25}
+
+
+@dataclass(frozen=True)
+class MotionStrengths:
+    """How much of each generated part: 0 is off, 1 is how people are, up to 2.
+
+    Args:
+        head: turns, nods and sway of the head.
+        gaze: saccades and looking away. 0 keeps the eyes straight in the head; else they stay with the viewer while the
+            head turns.
+        blinks: how often, against some 27 a minute in speech; the lids close fully anyway.
+        brows: raises of the brows.
+        breathing: rise and fall of head and body.
+    """
+
+    head: float = 1.0
+    gaze: float = 1.0
+    blinks: float = 1.0
+    brows: float = 1.0
+    breathing: float = 1.0
+
+    def __post_init__(self):
+        for field in fields(self):
+            object.__setattr__(self, field.name, _check_strength(field.name, getattr(self, field.name)))
+
+    @classmethod
+    def of(cls, value: float | MotionStrengths) -> MotionStrengths:
+        """A number scales everything but the blinks, which stay; strengths stay what they are."""
+        if isinstance(value, cls):
+            return value
+        value = _check_strength("head_motion", value, " or MotionStrengths")
+        return cls(head=value, gaze=value, brows=value, breathing=value)
 
 
 @dataclass
@@ -35,152 +75,171 @@ class UpperFace:
     action_units: torch.Tensor
 
 
-def generate_upper_face(times: np.ndarray, loudness: np.ndarray, seed: int, strength: float = 1.0) -> UpperFace:
+class MotionGenerator:
+    """Head, lids, gaze and brows of one recording, as it comes in.
+
+    Args:
+        seed: an integer, 0 or more; the same seed and loudness give the same motion to the bit.
+        strengths: of the parts, or one number for all but the blinks (`MotionStrengths.of`).
+
+    Example:
+
+    ```python
+    >>> generator = MotionGenerator(seed=0)
+    >>> generator.hear(np.zeros(26))  # a second of silence, to the value at 1 s
+    >>> generator.at(np.arange(30) / 30).eyelids.shape
+    torch.Size([30, 2])
+    ```
+    """
+
+    def __init__(self, seed: int = 0, strengths: float | MotionStrengths = 1.0):
+        self.strengths = MotionStrengths.of(strengths)
+        self._planner = MotionPlanner(seed, self.strengths.blinks)
+        self._sway = [_Noise(seed, salt, 0.05, 0.4) for salt in range(11, 17)]
+        # A head beats with the syllables; slower beats are the bigger ones.
+        self._beats = [_Noise(seed, salt, 0.6, 4.5, 12) for salt in range(17, 20)]
+        self._brow_drift = _Noise(seed, 20, 0.1, 0.6)
+        self._breath = float(np.random.default_rng([seed, 7]).uniform(0, 2 * math.pi))
+
+    @property
+    def heard_until(self) -> float:
+        """Seconds: `at` answers for times up to this one; below 0 before anything was heard."""
+        return (len(self._planner.drive) - 1) * STEP
+
+    def hear(self, loudness: np.ndarray) -> None:
+        """Takes the next values of the loudness, 25 a second.
+
+        Args:
+            loudness: `[n]` in [0, 1] (`loudness_from_samples`); the first value ever is at 0 s.
+        """
+        values = np.asarray(loudness, np.float64)
+        if values.ndim != 1 or not np.isfinite(values).all():
+            what = "NaN or infinity" if values.ndim == 1 else f"shape {values.shape}"
+            raise ValueError(f"loudness: expected finite numbers [n] from 0 to 1, got {what}.")
+        for value in np.clip(values, 0, 1).tolist():
+            self._planner.hear(value)
+
+    def at(self, times: np.ndarray) -> UpperFace:
+        """The motion at `times [T]`: seconds from the start of the recording, rising, up to `heard_until`."""
+        times = np.ascontiguousarray(times, np.float64)
+        if not len(times):
+            return self._to_face(*(np.zeros(0) for _ in range(9)))
+        # Written so that NaN is refused, too.
+        if not (times[0] >= 0 and times[-1] <= self.heard_until + 1e-6 and (np.diff(times) >= 0).all()):
+            raise ValueError(
+                f"times: expected rising seconds from 0 to {self.heard_until:.2f}, as far as was heard, "
+                f"got {times[0]:.2f} to {times[-1]:.2f}; give `hear` the loudness up to there first."
+            )
+        plan, much = self._planner, self.strengths
+        posture, gaze = plan.posture.at(times), plan.gaze.at(times)
+        drive = 0.12 + self._drive(times)
+        sway, beats = [w.at(times) for w in self._sway], [w.at(times) for w in self._beats]
+        scales = zip(posture, sway, beats, (0.55, 0.6, 0.35), (0.95, 0.78, 0.48))
+        turn = [(p + a * s + b * drive * w) * much.head * _DEGREE for p, s, w, a, b in scales]
+        turn[0] = turn[0] + plan.nods.at(times) * much.head * _DEGREE
+        pitch, yaw, roll = turn
+        keeps = min(much.gaze, 1.0)
+        eye_pitch = gaze[0] * much.gaze * _DEGREE - _KEEP_PITCH * keeps * pitch
+        eye_yaw = gaze[1] * much.gaze * _DEGREE - _KEEP_YAW * keeps * yaw
+        brow = np.maximum(plan.brows.at(times) + 0.02 * self._brow_drift.at(times), 0) * much.brows
+        wave = 2 * math.pi * times / 3.9 + self._breath + 0.8 * np.sin(2 * math.pi * times / 23)
+        breath = np.sin(wave) * much.breathing
+        # Metres; a head that leans goes a little to the other side.
+        x = 0.057 * roll + 0.005 * sway[3] * much.head
+        y = 0.0035 * sway[4] * much.head + 0.0008 * breath
+        z = 0.002 * sway[5] * much.head + 0.0006 * breath
+        closure = np.minimum(plan.blinks.at(times), 1.0)
+        return self._to_face(pitch, yaw, roll, eye_pitch, eye_yaw, closure, brow, np.stack([x, y, z], -1), times)
+
+    def _drive(self, times: np.ndarray) -> np.ndarray:
+        position = times * MOTION_FPS
+        low = np.minimum((position + 1e-6).astype(int), len(self._planner.drive) - 1)
+        first = low[0]
+        known = np.array(self._planner.drive[first : low[-1] + 2])
+        here, after = known[low - first], known[np.minimum(low - first + 1, len(known) - 1)]
+        return here + np.maximum(position - low, 0) * (after - here)
+
+    def _to_face(self, pitch, yaw, roll, eye_pitch, eye_yaw, closure, brow, shift, times) -> UpperFace:
+        zeros = np.zeros(len(times))
+        head = np.stack([pitch, yaw, roll], -1)
+        eye = np.stack([eye_pitch, eye_yaw, zeros], -1)
+        # Lids go down with the eyes, and up a little; a blink closes what they left open.
+        follow = np.clip(LID_BY_GAZE * eye_pitch, -0.03, 0.3)
+        lids = np.clip(follow + closure * (1 - follow), 0, 1)
+        expression = np.zeros((len(times), len(EXPRESSION_NAMES)))
+        for name, gain in _BROW.items():
+            for side in "LR":
+                expression[:, EXPRESSION_NAMES.index(f"{name}_{side}")] = brow * gain
+        # As features.action_units reads them: AU45 goes from 0 to 5 between closures of 0.15 and 0.9.
+        units = {"AU01": 5 * _BROW["browInnerUp"] * brow, "AU45": 5 * np.clip((closure - 0.15) / 0.75, 0, 1)}
+        return UpperFace(
+            eyelids=_f32(np.stack([lids, lids], -1)),
+            eyes_pose=_f32(np.concatenate([eye, eye], -1)),
+            neck_pose=_f32(_NECK * head),
+            rotation=_f32((1 - _NECK) * head),
+            translation=_f32(shift.reshape(-1, 3)),
+            expression=_f32(expression),
+            action_units=_f32(np.stack([units.get(u, zeros) for u in GRMN_ACTION_UNITS], -1)),
+        )
+
+
+def generate_upper_face(
+    times: np.ndarray, loudness: np.ndarray, seed: int, strength: float | MotionStrengths = 1.0
+) -> UpperFace:
     """Head, lids, gaze and brows for frames at `times`.
 
     Args:
         times: `[T]` seconds from the start of the recording, rising.
-        loudness: `[T]` in [0, 1], how strongly the person speaks at each frame.
+        loudness: `[T]` in [0, 1], how strongly the person speaks at each frame; silence before the first.
         seed: the same seed and times give the same motion to the bit.
-        strength: scales head, gaze and brow motion; blinks stay. 0 is a still head.
+        strength: `MotionStrengths`, or a number in [0, 2] for all of them but the blinks, which stay.
 
     Returns:
-        `UpperFace` with float32 tensors of T frames.
+        `UpperFace` with float32 tensors of T frames. Two frame rates give the same motion only as far as their
+        loudness is the same; ask one `MotionGenerator` for both where it has to be exact.
     """
-    times = np.asarray(times, np.float64)
-    stress = _emphasis(times, loudness)
-    head = _head_angles(times, seed) + np.stack([stress * 1.6, 0 * stress, 0 * stress], -1)
-    head *= strength * _DEGREE
-    gaze = _gaze(times, seed) * strength * _DEGREE
-    closure = _blinks(times, seed)
-    brow = np.clip(0.16 * stress + 0.05 * _smooth_noise(times, seed, 41, 0.15, 0.6), -0.1, 0.35) * strength
-    breath = np.sin(2 * math.pi * times / 3.8 + _phase(seed, 7))
-    expression = np.zeros((len(times), len(EXPRESSION_NAMES)))
-    for name, gain in (("browInnerUp", 1.0), ("browOuterUp", 0.6), ("eyeWide", 0.25)):
-        for side in "LR":
-            expression[:, EXPRESSION_NAMES.index(f"{name}_{side}")] = np.maximum(brow, 0) * gain
-    # The eyes keep looking at the viewer while the head turns (the vestibulo-ocular reflex), lids follow the gaze.
-    eyes = np.stack([gaze[:, 0] - 0.8 * head[:, 0], gaze[:, 1] - 0.8 * head[:, 1], 0 * times], -1)
-    lids = np.clip(closure + np.clip(eyes[:, :1].T[0], -0.05, 0.3) * 0.9, 0, 1)
-    translation = np.stack([0.02 * head[:, 1], 0.0007 * breath - 0.01 * head[:, 0], 0 * times], -1)
-    units = {"AU01": 5 * np.maximum(brow, 0), "AU45": 5 * closure}
-    zeros = np.zeros(len(times))
-    f32 = lambda x: torch.from_numpy(np.ascontiguousarray(x, np.float32))  # noqa: E731
-    return UpperFace(
-        eyelids=f32(np.stack([lids, lids], -1)),
-        eyes_pose=f32(np.concatenate([eyes, eyes], -1)),
-        neck_pose=f32(0.6 * head),
-        rotation=f32(0.4 * head),
-        translation=f32(translation),
-        expression=f32(expression),
-        action_units=f32(np.stack([units.get(u, zeros) for u in GRMN_ACTION_UNITS], -1)),
-    )
+    times, loudness = np.asarray(times, np.float64), np.asarray(loudness, np.float64)
+    if times.ndim != 1 or loudness.shape != times.shape:
+        raise ValueError(
+            f"loudness: expected one number for each of the {times.shape} times, got shape {loudness.shape}."
+        )
+    generator = MotionGenerator(seed, strength)
+    if len(times):
+        steps = np.arange(math.ceil(times[-1] * MOTION_FPS - 1e-6) + 1) * STEP
+        # Rounded, so that frames at 25 a second give what they were given.
+        generator.hear(np.interp((steps * 1e9).round(), (times * 1e9).round(), loudness, left=0.0))
+    return generator.at(times)
 
 
-def emotion_curve(emotion: str | None, intensity: float, num_frames: int, fps: float, attack_s: float = 0.4):
-    """z_e and g over time for one emotion that sets in smoothly (METHOD 6).
+class _Noise:
+    """Band-limited noise of unit variance as a sum of seeded sines: a pure function of time, without drift."""
 
-    Returns:
-        `(emotion_probs [T, 7], gate [T, 1])`, or `(None, None)` for `emotion=None`, where the network decides.
-    """
-    if emotion is None:
-        return None, None
-    probs = torch.zeros(num_frames, len(EMOTIONS))
-    probs[:, EMOTIONS.index(check_emotion(emotion))] = 1
-    t = torch.arange(num_frames, dtype=torch.float32) / (fps * attack_s)
-    rise = t.clamp(0, 1)
-    return probs, (intensity * rise * rise * (3 - 2 * rise))[:, None]
+    def __init__(self, seed: int, salt: int, low_hz: float, high_hz: float, waves: int = 7):
+        rng = np.random.default_rng([seed, salt])
+        # One wave in each part of the band, or two that lie close would beat for minutes.
+        part = (np.arange(waves) + rng.uniform(0.1, 0.9, waves)) / waves
+        self._hz = np.exp(math.log(low_hz) + part * math.log(high_hz / low_hz))
+        self._phase = rng.uniform(0, 2 * math.pi, waves)
+        self._size = 1 / np.sqrt(self._hz)  # heads move more the slower they move
+        self._size *= math.sqrt(2) / np.linalg.norm(self._size)
 
-
-def check_emotion(emotion: str) -> str:
-    """The name as it is in `EMOTIONS`, or a ValueError that lists them."""
-    if not isinstance(emotion, str) or emotion.lower() not in EMOTIONS:
-        raise ValueError(f"emotion: expected one of {', '.join(EMOTIONS)}, or None; got {emotion!r}.")
-    return emotion.lower()
+    def at(self, times: np.ndarray) -> np.ndarray:
+        # Summed in one order whatever the length of `times`, which a matrix product would not promise.
+        total = np.zeros(len(times))
+        for hz, phase, size in zip(self._hz, self._phase, self._size):
+            total += size * np.sin(2 * math.pi * hz * times + phase)
+        return total
 
 
-def _phase(seed: int, salt: int) -> float:
-    return float(np.random.default_rng([seed, salt]).uniform(0, 2 * math.pi))
+def _f32(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
 
-def _smooth_noise(times: np.ndarray, seed: int, salt: int, low_hz: float, high_hz: float, waves: int = 7):
-    """Band-limited noise of unit variance as a sum of seeded sines: a pure function of time."""
-    rng = np.random.default_rng([seed, salt])
-    hz = np.exp(rng.uniform(math.log(low_hz), math.log(high_hz), waves))
-    phase = rng.uniform(0, 2 * math.pi, waves)
-    # Heads move more the slower they move: amplitude falls with the square root of the frequency.
-    amplitude = 1 / np.sqrt(hz)
-    amplitude *= math.sqrt(2) / np.linalg.norm(amplitude)
-    return np.sin(2 * math.pi * times[:, None] * hz + phase) @ amplitude
-
-
-def _head_angles(times: np.ndarray, seed: int) -> np.ndarray:
-    """Pitch (+ nods down), yaw and roll in degrees, `[T, 3]`."""
-    ranges = ((11, 1.3), (12, 2.6), (13, 1.1))
-    angles = [scale * _smooth_noise(times, seed, salt, 0.06, 0.7) for salt, scale in ranges]
-    return np.stack(angles, -1)
-
-
-def _emphasis(times: np.ndarray, loudness: np.ndarray) -> np.ndarray:
-    """How far the loudness stands above its own recent past, smoothed causally; `[T]`, about 0..1."""
-    loudness = np.clip(np.asarray(loudness, np.float64), 0, 1)
-    step = np.diff(times, prepend=times[0] - 0.04) if len(times) else times
-    fast = slow = out = 0.0
-    stress = np.zeros(len(times))
-    for i, (x, dt) in enumerate(zip(loudness, step)):
-        fast += (x - fast) * (1 - math.exp(-dt / 0.12))
-        slow += (x - slow) * (1 - math.exp(-dt / 1.2))
-        out += (max(fast - slow, 0.0) * 3 - out) * (1 - math.exp(-dt / 0.10))
-        stress[i] = min(out, 1.2)
-    return stress
-
-
-def _events(until: float, seed: int, salt: int, draw) -> list[tuple]:
-    """Times drawn one after another from a seeded generator, each `(time, *extras)`, up to `until`."""
-    rng = np.random.default_rng([seed, salt])
-    t, events = 0.0, []
-    while True:
-        wait, *extras = draw(rng)
-        t += wait
-        if t > until:
-            return events
-        events.append((t, *extras))
-
-
-def _blinks(times: np.ndarray, seed: int) -> np.ndarray:
-    """Lid closure `[T]` in [0, 1]: log-normal intervals with a median of 3.3 s, a fast fall and a slower rise."""
-    closure = np.zeros(len(times))
-    if not len(times):
-        return closure
-    draw = lambda rng: (max(0.7, 3.3 * math.exp(0.55 * rng.normal())), rng.uniform(0.85, 1.2))  # noqa: E731
-    for start, pace in _events(times[-1] + 0.5, seed, 21, draw):
-        t = (times - start) / pace
-        fall, rise = np.clip(t / 0.085, 0, 1), np.clip((t - 0.125) / 0.19, 0, 1)
-        closure = np.maximum(closure, _ease(fall) * (1 - _ease(rise)))
-    return closure
-
-
-def _gaze(times: np.ndarray, seed: int) -> np.ndarray:
-    """Pitch and yaw of the gaze in degrees `[T, 2]`: fixations with quick saccades, mostly at the viewer."""
-    gaze = np.zeros((len(times), 2))
-    if not len(times):
-        return gaze
-
-    def draw(rng):
-        away = rng.uniform() < 0.22
-        target = rng.normal(size=2) * (np.array([1.6, 3.4]) if away else np.array([0.5, 0.8]))
-        return rng.uniform(0.6, 2.6), target
-
-    held = np.zeros(2)
-    for start, target in _events(times[-1], seed, 31, draw):
-        step = _ease(np.clip((times - start) / 0.045, 0, 1))[:, None]
-        gaze = gaze + step * (target - held)
-        held = target
-    return gaze
-
-
-def _ease(x: np.ndarray) -> np.ndarray:
-    return x * x * (3 - 2 * x)
+def _check_strength(name: str, value: float, also: str = "") -> float:
+    number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 2:  # NaN is not, either
+        raise ValueError(f"{name}: expected a number in [0, 2]{also}, got {value!r}; 0 is off, 1 is how people are.")
+    return float(value)
 
 
 def loudness_from_samples(samples: np.ndarray, sampling_rate: int, times: np.ndarray) -> np.ndarray:

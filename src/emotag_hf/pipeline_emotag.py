@@ -21,6 +21,7 @@ from .checkpoints import check_weights_file
 from .consent import CONSENT_JSON, parse_consent
 from .hub_paths import default_model_path
 from .modeling_emotag import EmoTaGModel
+from .motion_controls import MotionStrengths
 from .processing_emotag import EmoTaGProcessor
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
@@ -68,14 +69,16 @@ class EmoTaGPipeline(DiffusionPipeline):
         audio,
         *,
         sampling_rate: int | None = None,
-        emotion: str | None = None,
+        emotion=None,
         intensity: float = 1.0,
         seed: int = 0,
         fps: float = 25,
         size: int | tuple[int, int] = 512,
         background=None,
         output_type: str = "np",
-        head_motion: float = 1.0,
+        head_motion: float | MotionStrengths = 1.0,
+        pose_from=None,
+        expression_from=None,
     ) -> TalkingHeadOutput | list[TalkingHeadOutput]:
         """Makes `audio` speak.
 
@@ -83,14 +86,21 @@ class EmoTaGPipeline(DiffusionPipeline):
             audio: path of a recording or video, bytes, array `[n]` or `[n, channels]`, or
                 `{"array", "sampling_rate"}`. A list of them is a batch and gives a list.
             sampling_rate: Hz, needed for a bare array.
-            emotion: one of `EMOTIONS`, or None to let the network read the voice.
-            intensity: 0 to 1: the gate g of a given emotion; without one, a factor on the gate that the network chose.
+            emotion: one of `EMOTIONS`, a mixture `{"happy": 0.7, "surprise": 0.3}`, `{"valence": v, "arousal": a}`,
+                action units `{"AU12": 3}`, keyframes `[{"time": 0.0, "emotion": ...}, ...]`, any of these as JSON or
+                the path of a `.json` file, or None (or "auto") to let the network read the voice; see
+                `EmotionDirection` and docs/emotion.md.
+            intensity: 0 to 1: the gate g of a given emotion, and a factor on action units; without either, a factor on
+                the gate that the network chose.
             seed: of generated head motion, blinks and gaze; the same seed gives the same frames to the bit.
             fps: frames per second, 10 to 60.
             size: pixels, a number or (width, height), even.
             background: colour, picture or path; None for what was behind the person, or the avatar's own backdrop.
             output_type: of the frames, `"np"`, `"pil"`, `"pt"`, or `"motion"` for no pictures at all.
-            head_motion: strength of generated head, gaze and brow motion, 0 to 1.
+            head_motion: strength of generated motion: a number from 0 to 2 for head, gaze, brows and breathing, or
+                `MotionStrengths` for each and the blinks.
+            pose_from: an opened `ProcessedClip` or a `FlameMotion` whose head, gaze and position are taken instead.
+            expression_from: the same for lids, brows and the action units that the network reads (docs/motion.md).
 
         Returns:
             `TalkingHeadOutput`: lazy `frames`, `audio`, `motion`, `.save(path)`.
@@ -99,7 +109,9 @@ class EmoTaGPipeline(DiffusionPipeline):
             ValueError: naming the argument, what was expected and what came.
         """
         background = self._background if background is None else background
-        options = SpeakOptions(emotion, intensity, seed, fps, size, background, output_type, head_motion)
+        options = SpeakOptions(
+            emotion, intensity, seed, fps, size, background, output_type, head_motion, pose_from, expression_from
+        )
         if isinstance(audio, (list, tuple)):
             return [self._speak(one, sampling_rate, options) for one in audio]
         return self._speak(audio, sampling_rate, options)

@@ -19,7 +19,9 @@ from PIL import Image
 from .audio_features import num_video_frames
 from .audio_io import AudioClip, load_audio
 from .compositing import make_background, to_uint8
-from .motion_controls import check_emotion, check_unit_interval, loudness_from_samples
+from .driving_motion import DrivingClip
+from .emotion_direction import EmotionDirection
+from .motion_controls import MotionStrengths, check_unit_interval, loudness_from_samples
 from .outputs import FlameMotion
 from .provenance import make_provenance
 from .torch_threads import one_torch_thread
@@ -31,22 +33,29 @@ _POSE_CHUNK = 8  # frames posed at once: enough to feed the matrix products, sma
 
 @dataclass
 class SpeakOptions:
-    """How to speak; see `EmoTaGPipeline.__call__`. Checked when made: every field names itself in its ValueError."""
+    """How to speak; see `EmoTaGPipeline.__call__`. Checked when made: every field names itself in its ValueError.
 
-    emotion: str | None = None
+    `emotion` becomes plain JSON values (None for "auto") for the video's mark; `direction` is what it means.
+    """
+
+    emotion: Any = None
     intensity: float = 1.0
     seed: int = 0
     fps: float = 25
     size: int | tuple[int, int] = 512
     background: Any = None
     output_type: str = "np"
-    head_motion: float = 1.0
+    head_motion: float | MotionStrengths = 1.0
+    pose_from: Any = None
+    expression_from: Any = None
 
     def __post_init__(self):
-        if self.emotion is not None:
-            self.emotion = check_emotion(self.emotion)
         self.intensity = check_unit_interval("intensity", self.intensity)
-        self.head_motion = check_unit_interval("head_motion", self.head_motion)
+        self.direction = EmotionDirection(self.emotion, self.intensity)
+        self.emotion = self.direction.description
+        self.head_motion = MotionStrengths.of(self.head_motion)
+        sources = {"pose": self.pose_from, "expression": self.expression_from}
+        self.driving = [DrivingClip(s, part, name=f"{part}_from") for part, s in sources.items() if s is not None]
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
             raise ValueError(f"seed: expected a whole number of 0 or more, got {self.seed!r}.")
         if isinstance(self.fps, (bool, str)) or not isinstance(self.fps, (int, float)) or not 10 <= self.fps <= 60:
@@ -211,10 +220,10 @@ def predict(model, clip: AudioClip, inputs: dict[str, Any], options: SpeakOption
         num_frames=num_frames,
         fps=options.fps,
         loudness=loudness_from_samples(inputs["samples"], model.config.motion_config.sampling_rate, native_times),
-        emotion=options.emotion,
-        intensity=options.intensity,
+        emotion=options.direction,
         seed=int(options.seed),
         head_motion=options.head_motion,
+        driving=options.driving,
     )
 
 

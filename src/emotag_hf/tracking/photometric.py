@@ -51,11 +51,11 @@ class RefineOptions:
         prior: weight of staying near the landmarks' answer, in colour per step squared.
     """
 
-    steps: int = 40
+    steps: int = 80
     size: int = 512
     rate: float = 2.0
     face_weight: float = 6.0
-    prior: float = 1e-7
+    prior: float = 1e-8
 
 
 @dataclass

@@ -1,0 +1,105 @@
+"""`emotag pretrain`: a motion network out of many people's processed clips, synthetic speech, or both (METHOD 5).
+
+Every field of `PretrainArguments` is an option. On many processes: `torchrun --nproc-per-node 2 -m emotag_hf.cli
+pretrain ...`, or `accelerate launch`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .cli_fields import add_fields, given_fields
+from .training.pretrain_arguments import PretrainArguments
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Adds the command to `emotag`'s."""
+    pretrain = commands.add_parser("pretrain", help="teach the motion network on many people's clips")
+    pretrain.add_argument("dataset", nargs="*", metavar="DIR", help="processed clips, or folders of them")
+    pretrain.add_argument("-o", "--output", required=True, metavar="DIR", help="for weights, config, report and state")
+    pretrain.add_argument("--persons", metavar="FILE.json", help="who is in which clip (default: each a person)")
+    pretrain.add_argument("--leave-out", default="", metavar="A,B", help="persons or clips that are not learned from")
+    pretrain.add_argument(
+        "--validation", default="", metavar="A,B", help="persons to judge by; it ends when they gain no more"
+    )
+    pretrain.add_argument("--synthetic", metavar="FILE.npz", help="speech of conversion_scripts/synthesize_speech")
+    pretrain.add_argument("--lags", metavar="FILE.json", help="clip -> frames by which its sound is late")
+    pretrain.add_argument(
+        "--start", metavar="DIR", help="a pretraining to begin with, or none (default: the embedded one)"
+    )
+    pretrain.add_argument("--audio-model", metavar="MODEL", help="the speech encoder that the clips were prepared with")
+    pretrain.add_argument("--resume", action="store_true", help="go on where a stopped pretraining was")
+    add_fields(pretrain.add_argument_group("numbers of the training"), PretrainArguments)
+    pretrain.add_argument("--json", action="store_true", help="for programs")
+    pretrain.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
+    pretrain.set_defaults(run=_pretrain, after_stop="the same command with --resume goes on where it was")
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    arguments = PretrainArguments(**given_fields(args, PretrainArguments))
+    output = Path(args.output)
+    if not args.dataset and not args.synthetic:
+        raise ValueError("dataset: expected folders of processed clips, --synthetic or both, got neither.")
+    if not args.resume and (output / "state.safetensors").exists():
+        raise ValueError(f"output: {output} holds a pretraining already; go on with it by --resume, or name another.")
+    from tqdm.auto import tqdm
+
+    from .training.motion_data import load_clips, load_synthetic, read_persons
+    from .training.pretrain import Pretrainer
+
+    lags = json.loads(Path(args.lags).read_text(encoding="utf-8")) if args.lags else None
+    persons = read_persons(args.persons) if args.persons else None
+    names = lambda text: tuple(name.strip() for name in text.split(",") if name.strip())  # noqa: E731
+    clips = load_clips(args.dataset, persons, names(args.leave_out), lags) if args.dataset else []
+    judges = names(args.validation)
+    if unknown := set(judges) - {clip.person for clip in clips}:
+        raise ValueError(f"validation: expected persons of the data, got {', '.join(sorted(unknown))}.")
+    trainer = Pretrainer(
+        [clip for clip in clips if clip.person not in judges],
+        load_synthetic(args.synthetic) if args.synthetic else (),
+        [clip for clip in clips if clip.person in judges],
+        arguments,
+        network=_start(args, clips),
+    )
+    hidden = True if args.quiet or args.json or not trainer.accelerator.is_main_process else None
+    bar = lambda steps: tqdm(steps, desc=output.name, disable=hidden, initial=steps.start, total=steps.stop)  # noqa: E731
+    report = trainer.run(output, args.resume, bar)
+    if not trainer.accelerator.is_main_process:
+        return 0
+    if args.json:
+        print(json.dumps(report, indent=2))
+    elif not args.quiet:
+        last = report["history"][-1] if report["history"] else {}
+        heard = (
+            f", lips r {last['validation_opening']:.2f} on people kept aside" if "validation_opening" in last else ""
+        )
+        print(
+            f"{output}: {report['steps']} steps in {report['seconds']:.0f} s on {len(report['persons'])} people{heard}"
+        )
+    return 0
+
+
+def _start(args: argparse.Namespace, clips: list):
+    """The network to begin with; None for a fresh one of the default config."""
+    from .configuration_emotag import EmoTaGMotionConfig
+    from .modeling_motion import GatedResidualMotionNetwork
+
+    if args.audio_model:
+        size = clips[0].sound.shape[-1] if clips else 0
+        config = EmoTaGMotionConfig(frontend="transformers", audio_model=args.audio_model, audio_feature_dim=size)
+        return GatedResidualMotionNetwork(config)
+    if args.start == "none":
+        return None
+    if args.start:
+        from .training.pretrain import load_motion
+
+        return load_motion(args.start)
+    from .hub_paths import default_model_path
+    from .modeling_emotag import EmoTaGModel
+
+    return EmoTaGModel.from_pretrained(default_model_path()).motion
+
+
+__all__ = ["add_commands"]

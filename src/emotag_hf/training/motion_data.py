@@ -1,0 +1,298 @@
+"""What the motion network is pretrained on: sound and tracked motion of many people, and batches of windows of them.
+
+In: processed clips with their persons, and synthetic speech. Out: `MotionClip`s whose sound is in step with the
+picture, and batches that are a function of seed, step and place in the batch alone: the same on one process or on many,
+and the same after a stop.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..audio_features import FRAME_RATE
+from ..audio_net import TOKEN_RATE
+from ..constants import EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS
+from ..data.clip import ProcessedClip
+from ..features.action_units import grmn_action_units
+
+logger = logging.getLogger(__name__)
+
+_FACE_DIM = len(EXPRESSION_NAMES) + 3
+AHEAD_S = 0.2  # seconds of sound after a window, so that its end has its look-ahead
+WARM_UP = 12  # frames at a window's start that have not heard their past, where it is not the recording's start
+
+
+@dataclass(frozen=True)
+class MotionClip:
+    """One recording of T frames at 25 fps.
+
+    Attributes:
+        name, person: whose; batches mix persons, and persons are left out by it.
+        sound: `[Tf, C]` speech features; the picture of frame t begins at row `t * rate / 25`.
+        face: `[T, 53]` expression and jaw. valid: `[T]` bool.
+        units: `[T, 6]` in 0..5; emotion: `[T, 7]` probabilities; identity: `[512]`; all 0 where nothing is known.
+        visemes: `[T]` class, -1 where unknown. closed: `[T]` bool, lips certainly together.
+        real: a person; False for synthetic speech, whose `face` is nobody's but a table's.
+        lag: frames by which the sound was moved.
+    """
+
+    name: str
+    person: str
+    sound: Tensor
+    face: Tensor
+    valid: Tensor
+    units: Tensor
+    emotion: Tensor
+    identity: Tensor
+    visemes: Tensor
+    closed: Tensor
+    real: bool = True
+    lag: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.face)
+
+    @property
+    def rate(self) -> int:
+        """Rows of `sound` per second."""
+        return TOKEN_RATE if self.sound.shape[-1] > 100 else FRAME_RATE
+
+
+def from_processed(clip: ProcessedClip, person: str, lag: float | None = None) -> MotionClip:
+    """A processed clip, its sound moved into step with its picture.
+
+    Args:
+        clip: with sound. person: key of whoever it shows.
+        lag: frames at 25 fps by which the sound is late; None takes what the clip knows, if that is reliable.
+
+    Raises:
+        ValueError: the clip has no sound.
+    """
+    features, track = clip.features, clip.track.motion
+    sound = features.get("input_features")
+    if sound is None:
+        raise ValueError(f"clip: {clip.path.name} has no sound; motion is learned from sound and picture.")
+    if lag is None:
+        offset = clip.audio_offset
+        lag = offset.frames if offset is not None and offset.reliable else 0.0
+    count = clip.num_frames
+    return MotionClip(
+        name=clip.path.name,
+        person=person,
+        sound=shifted(sound.float(), round(lag * _rate(sound) / MOTION_FPS)),
+        face=torch.cat([track.expression, track.jaw_pose], -1).float(),
+        valid=clip.valid.clone(),
+        units=torch.from_numpy(grmn_action_units(features["action_units"].numpy())).float(),
+        emotion=features["emotion"].float(),
+        identity=features["identity"].float(),
+        visemes=torch.full((count,), -1),
+        closed=torch.zeros(count, dtype=torch.bool),
+        lag=float(lag),
+    )
+
+
+def shifted(sound: Tensor, rows: int) -> Tensor:
+    """`sound` begun `rows` later (silence before its start if negative), of the same length."""
+    zeros = sound.new_zeros(min(abs(rows), len(sound)), sound.shape[1])
+    return torch.cat([sound[rows:], zeros]) if rows > 0 else torch.cat([zeros, sound[: len(sound) - len(zeros)]])
+
+
+def load_clips(
+    folders: Sequence[str | os.PathLike],
+    persons: Mapping[str, str] | None = None,
+    leave_out: Sequence[str] = (),
+    lags: Mapping[str, float] | None = None,
+) -> list[MotionClip]:
+    """Processed clips of folders as `MotionClip`s, without the persons to leave out and without silent clips.
+
+    Args:
+        folders: clips, or folders of clips.
+        persons: clip's name -> person; a clip that is not in it is a person of its own.
+        leave_out: persons, or names of clips.
+        lags: clip's name -> frames by which its sound is late.
+
+    Raises:
+        FileNotFoundError: there is no clip in a folder.
+        ValueError: somebody who is to be left out is not there, or nothing is left.
+    """
+    from ..data.dataset import find_clips
+
+    found, gone = [], set()
+    for path in sorted({p for folder in folders for p in find_clips(folder)}):
+        person = (persons or {}).get(path.name, path.name)
+        if named := {person, path.name} & set(leave_out):
+            gone |= named
+            continue
+        clip = ProcessedClip.open(path)
+        if clip.features.get("input_features") is None:
+            logger.warning("%s has no sound and is left out.", path.name)
+            continue
+        found.append(from_processed(clip, person, (lags or {}).get(path.name)))
+        clip.close()
+    if unknown := set(leave_out) - gone - set((persons or {}).values()):
+        raise ValueError(f"leave_out: expected persons or clips of the data, got {', '.join(sorted(unknown))}.")
+    if not found:
+        raise ValueError("folders: expected at least one clip with sound; none is left.")
+    return found
+
+
+def read_persons(path: str | os.PathLike) -> dict[str, str]:
+    """Clip's name -> person, from a JSON file `{"persons": {person: [file or clip, ...]}}`.
+
+    Raises:
+        ValueError: the file does not say that.
+    """
+    try:
+        persons = json.loads(Path(path).read_text(encoding="utf-8"))["persons"]
+        return {Path(file).stem: person for person, files in persons.items() for file in files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'persons: expected a JSON file {{"persons": {{person: [clip, ...]}}}} in {path}, got {error!r}.'
+        ) from error
+
+
+def load_synthetic(path: str | os.PathLike, limit: int | None = None) -> list[MotionClip]:
+    """Synthetic speech with its table's mouth shapes, as `conversion_scripts/synthesize_speech` writes it.
+
+    Raises:
+        ValueError: the file is none of those.
+    """
+    try:
+        with np.load(path) as data:
+            parts = {name: data[name] for name in ("features", "face", "visemes", "closures", "lengths")}
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"synthetic: expected a file of synthesize_speech in {path}, got {error}.") from error
+    ends = np.cumsum(parts["lengths"])
+    per_frame = FRAME_RATE // MOTION_FPS
+    made = []
+    for number, (end, count) in enumerate(zip(ends[:limit].tolist(), parts["lengths"][:limit].tolist())):
+        rows = slice(end - count, end)
+        made.append(
+            MotionClip(
+                name=f"synthetic_{number}",
+                person="synthetic",
+                sound=torch.from_numpy(parts["features"][(end - count) * per_frame : end * per_frame]),
+                face=torch.from_numpy(parts["face"][rows]),
+                valid=torch.ones(count, dtype=torch.bool),
+                units=torch.zeros(count, len(GRMN_ACTION_UNITS)),
+                emotion=torch.zeros(count, 7),
+                identity=torch.zeros(512),
+                visemes=torch.from_numpy(parts["visemes"][rows]).long(),
+                closed=torch.from_numpy(parts["closures"][rows]),
+                real=False,
+            )
+        )
+    return made
+
+
+@dataclass
+class MotionBatch:
+    """B windows of W frames; attributes as in `MotionClip` with a batch in front; `sound` `[B, rows, C]` goes on for
+    `AHEAD_S` after the window."""
+
+    sound: Tensor
+    face: Tensor
+    valid: Tensor
+    units: Tensor
+    emotion: Tensor
+    identity: Tensor
+    visemes: Tensor
+    closed: Tensor
+    real: Tensor
+
+
+class MotionBatches:
+    """Windows of many people.
+
+    Args:
+        real: recordings of people, each person as likely as any other. synthetic: speech of nobody.
+        batch_size: windows of a step over all processes. window: frames.
+        synthetic_share: of the windows, in [0, 1]; they are the last ones of a batch.
+        seed: of everything.
+    """
+
+    def __init__(
+        self, real: Sequence[MotionClip], synthetic: Sequence[MotionClip], batch_size: int, window: int,
+        synthetic_share: float, seed: int,
+    ):  # fmt: skip
+        self.batch_size, self.window, self.seed = batch_size, window, seed
+        self.persons: dict[str, list[MotionClip]] = {}
+        for clip in real:
+            self.persons.setdefault(clip.person, []).append(clip)
+        self.names = sorted(self.persons)
+        self.synthetic = list(synthetic)
+        if not self.names and not self.synthetic:
+            raise ValueError("clips: expected at least one, real or synthetic; there is none.")
+        share = synthetic_share if self.names else 1.0
+        self.num_synthetic = round(batch_size * share) if self.synthetic else 0
+
+    def batch(self, step: int, first: int = 0, last: int | None = None) -> MotionBatch:
+        """Windows `first` to `last` of step `step`'s batch; each depends on seed, step and its own number alone."""
+        last = self.batch_size if last is None else last
+        return _stack([self._window(step, i) for i in range(first, last)])
+
+    def _window(self, step: int, number: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([self.seed, step, number])
+        if number >= self.batch_size - self.num_synthetic:
+            clip = self.synthetic[int(rng.integers(len(self.synthetic)))]
+        else:
+            # Going round the persons makes a batch of different people; the start differs from step to step.
+            turn = np.random.default_rng([self.seed, step]).permutation(len(self.names))
+            clips = self.persons[self.names[int(turn[number % len(turn)])]]
+            lengths = np.array([len(c) for c in clips], np.float64)
+            clip = clips[int(rng.choice(len(clips), p=lengths / lengths.sum()))]
+        start = int(rng.integers(0, max(1, len(clip) - self.window // 2)))
+        start = 0 if rng.random() < 0.2 else start
+        return cut(clip, start, self.window)
+
+
+def cut(clip: MotionClip, start: int, window: int) -> dict[str, Tensor]:
+    """Frames `start` to `start + window` of a clip as a dict of tensors; what lies beyond its end is not valid."""
+    per_frame = clip.rate // MOTION_FPS
+    ahead = round(AHEAD_S * clip.rate)
+    inside = slice(start, start + window)
+    count = len(clip.face[inside])
+
+    def padded(values: Tensor, length: int, fill: float = 0) -> Tensor:
+        out = values.new_full((length, *values.shape[1:]), fill)
+        out[: len(values)] = values
+        return out
+
+    valid = padded(clip.valid[inside], window)
+    if start:
+        valid[:WARM_UP] = False
+    rows = clip.sound[start * per_frame : (start + window) * per_frame + ahead].float()
+    return {
+        "sound": padded(rows, window * per_frame + ahead),
+        "face": padded(clip.face[inside].float(), window),
+        "valid": valid & (torch.arange(window) < count),
+        "units": padded(clip.units[inside], window),
+        "emotion": padded(clip.emotion[inside], window),
+        "identity": clip.identity,
+        "visemes": padded(clip.visemes[inside], window, -1),
+        "closed": padded(clip.closed[inside], window),
+        "real": torch.tensor(clip.real),
+    }
+
+
+def _stack(rows: list[dict[str, Tensor]]) -> MotionBatch:
+    return MotionBatch(**{name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+def _rate(sound: Tensor) -> int:
+    return TOKEN_RATE if sound.shape[-1] > 100 else FRAME_RATE
+
+
+__all__ = [
+    "MotionBatch", "MotionBatches", "MotionClip", "cut", "from_processed", "load_clips", "load_synthetic",
+    "read_persons", "shifted",
+]  # fmt: skip

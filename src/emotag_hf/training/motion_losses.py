@@ -1,0 +1,176 @@
+"""What the motion network is pretrained with: terms of METHOD 4 and 5, per window, weighted and summed.
+
+In: a network, a `MotionBatch`. Out: a scalar to minimise and its parts. Each window counts as much as any other, so
+that the gradient of a batch is the mean over its windows, however many processes share them.
+
+Differences from the paper: lips count in millimetres, without a person's constant (nobody's rest can be heard); the
+Base alone has to explain the sound, the whole motion the tracked face with its action units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..constants import EMOTIONS, EXPRESSION_NAMES
+from ..emotion_prototypes import action_unit_prototypes
+from ..modeling_motion import GatedResidualMotionNetwork
+from ..outputs import GRMNOutput
+from .lip_space import LipSpace
+from .losses import KL_WEIGHT, SCORE_WEIGHT
+from .motion_data import MotionBatch
+
+_EXPRESSION = len(EXPRESSION_NAMES)
+_NEUTRAL = EMOTIONS.index("neutral")
+_FEW = 25  # frames: of fewer no correlation is taken
+_BEND = 2.0  # mm from which an error of the lips counts linearly
+_USUAL, _LEAST = 4.0, 1.5  # mm of spread of the lips' opening: of people who speak; below it, somebody is silent
+# What speech moves; the others are left to the Residual and to the generators (brows and gaze cannot be heard).
+_SPOKEN = tuple(
+    i for i, n in enumerate(EXPRESSION_NAMES) if n.startswith(("mouth", "jaw", "tongue")) or n.startswith("cheekPuff")
+)
+
+
+@dataclass(frozen=True)
+class MotionWeights:
+    """Weights of the terms; each is a mean over frames."""
+
+    lips: float = 1.0
+    rest: float = 0.1  # share of a window's constant error that counts
+    velocity: float = 0.5
+    correlation: float = 0.5
+    spread: float = 0.2
+    motion: float = 0.1  # MSE of expression and jaw, METHOD 5
+    spoken: float = 2.0  # the same on the Base and what speech moves
+    quiet: float = 1.0  # the Base's pull to zero where speech moves nothing
+    closure: float = 1.0
+    visemes: float = 0.15
+    kl: float = KL_WEIGHT
+    score: float = SCORE_WEIGHT
+    made_up: float = 0.2  # semantic guidance on made-up action units
+
+
+def motion_terms(
+    network: GatedResidualMotionNetwork,
+    batch: MotionBatch,
+    lips: LipSpace,
+    weights: MotionWeights,
+    driven: float,
+    known: Tensor,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """The weighted terms of one batch.
+
+    Args:
+        driven: in [0, 1], how far the curriculum is: the weight of the motion that sees action units (METHOD 5).
+        known: `[B]` bool, windows whose identity the network is told.
+        generator: of the made-up action units.
+
+    Returns:
+        name -> scalar; their sum is the loss.
+    """
+    count = batch.face.shape[1]
+    audio = network.audio_net(batch.sound)[:, :count]
+    identity = batch.identity * known[:, None]
+    base = network._decode(audio, 0, None, identity, None, 0.0)
+    valid = batch.valid.float()
+    terms = _lip_terms(base, batch, lips, weights, valid)
+
+    wrong = (base.expression - batch.face[..., :_EXPRESSION]).square()[..., _SPOKEN].mean(-1)
+    wrong = wrong + (base.jaw_pose - batch.face[..., _EXPRESSION:]).square().mean(-1)
+    terms["spoken"] = weights.spoken * _mean(wrong, valid)
+    silent = [i for i in range(_EXPRESSION) if i not in _SPOKEN]
+    terms["quiet"] = weights.quiet * _mean(base.expression[..., silent].square().mean(-1), valid)
+
+    synthetic = (~batch.real).float()
+    gap = F.relu(lips.opening(lips.points(base.expression, base.jaw_pose)))
+    terms["closure"] = weights.closure * _mean(gap, (batch.closed & batch.valid).float())
+    heard = batch.visemes.clamp_min(0)
+    logits = base.viseme_logits
+    cross = F.cross_entropy(logits.flatten(0, 1), heard.flatten(), label_smoothing=0.05, reduction="none")
+    terms["visemes"] = weights.visemes * _mean(cross.view_as(valid), valid * (batch.visemes >= 0) * synthetic[:, None])
+
+    real = valid * batch.real[:, None]
+    whole = network._decode(audio, 0, batch.units, identity, None, None)
+    wrong = (whole.expression - batch.face[..., :_EXPRESSION]).square().mean(-1)
+    wrong = wrong + (whole.jaw_pose - batch.face[..., _EXPRESSION:]).square().mean(-1)
+    terms["motion"] = driven * weights.motion * _mean(wrong, real)
+    teacher = batch.emotion
+    kl = F.kl_div(whole.emotion_logits.log_softmax(-1), teacher, reduction="none").sum(-1)
+    score = (whole.gate[..., 0] - (1 - teacher[..., _NEUTRAL])).abs()
+    terms["guidance"] = driven * _mean(weights.kl * kl + weights.score * score, real)
+    terms["made_up"] = weights.made_up * _made_up(network, audio.detach(), generator)
+    return terms
+
+
+def _lip_terms(base: GRMNOutput, batch: MotionBatch, lips: LipSpace, weights: MotionWeights, valid: Tensor):
+    """Lips of the Base against those of the track, in millimetres."""
+    drawn = lips.points(base.expression, base.jaw_pose)
+    true = lips.points(batch.face[..., :_EXPRESSION], batch.face[..., _EXPRESSION:])
+    error = drawn - true
+    share = valid / valid.sum(1, keepdim=True).clamp_min(1)
+    constant = (error * share[..., None, None]).sum(1, keepdim=True)
+    # Of nobody's table the constant is right; of a person's track it is their rest, which cannot be heard.
+    kept = torch.where(batch.real, weights.rest, 1.0)[:, None, None, None]
+    error = error - (1 - kept) * constant
+    # Whoever opens the mouth twice as wide is not twice as important.
+    width = _spread(lips.opening(true), share)
+    scale = torch.where(batch.real, _USUAL / width.clamp_min(_LEAST), 1.0)[:, None, None, None]
+    error = error * scale
+    flat = F.smooth_l1_loss(error, torch.zeros_like(error), beta=_BEND, reduction="none").mean((-1, -2))
+    terms = {"lips": weights.lips * _mean(flat, valid)}
+    both = valid[:, 1:] * valid[:, :-1]
+    jump = (((drawn[:, 1:] - drawn[:, :-1]) - (true[:, 1:] - true[:, :-1])) * scale).abs().mean((-1, -2))
+    terms["velocity"] = weights.velocity * _mean(jump, both)
+    enough = (valid.sum(1) >= _FEW).float()
+    alike, spread = 0.0, 0.0
+    for measure, share_ in ((lips.opening, 1.0), (lips.width, 0.5)):
+        r, ratio = _agreement(measure(drawn), measure(true), valid)
+        alike = alike + share_ * (1 - r)
+        spread = spread + share_ * (1 - ratio).clamp_min(0)
+    terms["correlation"] = weights.correlation * (alike * enough).mean()
+    terms["spread"] = weights.spread * (spread * enough).mean()
+    return terms
+
+
+def _spread(values: Tensor, share: Tensor) -> Tensor:
+    """Standard deviation of `[B, T]` with the frames' shares `[B, T]`, `[B]`."""
+    mean = (values * share).sum(1, keepdim=True)
+    return ((values - mean).square() * share).sum(1).sqrt()
+
+
+def _agreement(a: Tensor, b: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Pearson's r and the ratio of the spreads of `[B, T]` over the valid frames, `[B]` each."""
+    share = valid / valid.sum(1, keepdim=True).clamp_min(1)
+    a = a - (a * share).sum(1, keepdim=True)
+    b = b - (b * share).sum(1, keepdim=True)
+    va, vb = (a * a * share).sum(1) + 1e-2, (b * b * share).sum(1) + 1e-2
+    return (a * b * share).sum(1) / (va * vb).sqrt(), (va / vb).sqrt()
+
+
+def _made_up(network: GatedResidualMotionNetwork, audio: Tensor, generator: torch.Generator) -> Tensor:
+    """EMO Encoder and Gate on made-up action units: prototypes at any intensity, with noise, blinks and stray units."""
+    audio = audio[:, :: max(1, audio.shape[1] // 8)]
+    shape = audio.shape[:2]
+    draw = lambda *more: torch.rand(*shape, *more, generator=generator).to(audio)  # noqa: E731
+    label = torch.randint(len(EMOTIONS), shape, generator=generator).to(audio.device)
+    strength = draw(1) * (label != _NEUTRAL)[..., None]
+    units = action_unit_prototypes().to(audio)[label] * strength * (0.8 + 0.4 * draw(1))
+    units = units + 0.4 * draw(units.shape[-1]) * (draw(1) < 0.7)
+    units = torch.cat([units[..., :-1], 5 * draw(1) * (draw(1) < 0.2)], -1)  # AU45, the blink, is of no emotion
+    soft = F.one_hot(label, len(EMOTIONS)) * strength
+    soft[..., _NEUTRAL] = 1 - strength[..., 0]
+    out = network._decode(audio, 0, units.clamp(0, 5), None, None, None)
+    kl = -(soft * out.emotion_logits.log_softmax(-1)).sum(-1).mean()
+    return kl + 3 * (out.gate - strength).abs().mean()
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean over the frames `[B, T]` of each window, then over the windows."""
+    return ((values * weight).sum(1) / weight.sum(1).clamp_min(1)).mean()
+
+
+__all__ = ["MotionWeights", "motion_terms"]

@@ -1,0 +1,134 @@
+"""How well a motion network speaks for people it has not heard, and by how much their sound is late.
+
+In: a network and `MotionClip`s. Out: per clip the correlation of the lips' opening, width and jaw, their spread, R^2;
+and the lag at which a clip's sound fits best. The sound alone is given: no action units, no identity unless asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..constants import EXPRESSION_NAMES, MOTION_FPS
+from ..modeling_motion import GatedResidualMotionNetwork
+from .lip_space import LipSpace
+from .motion_data import MotionClip, shifted
+
+_EXPRESSION = len(EXPRESSION_NAMES)
+_MAX_LAG = 6  # frames either way
+_ALIGN_FRAMES = 75  # three seconds: a shorter clip cannot tell its lag
+MEASURES = ("opening", "width", "jaw")
+
+
+@dataclass(frozen=True)
+class MotionScores:
+    """Scores of n clips.
+
+    Attributes:
+        names, persons: of the clips. r: measure -> `[n]` Pearson's r. spread: measure -> `[n]` predicted by true
+            standard deviation. r2: measure -> `[n]`, 1 - error / variance, the constant included.
+    """
+
+    names: tuple[str, ...]
+    persons: tuple[str, ...]
+    r: dict[str, np.ndarray]
+    spread: dict[str, np.ndarray]
+    r2: dict[str, np.ndarray]
+
+    def mean(self) -> dict[str, float]:
+        """Means over the clips: `opening`, `width`, `jaw` are correlations, `opening_spread` and `opening_r2` more."""
+        found = {name: float(np.mean(values)) for name, values in self.r.items()}
+        return found | {
+            "opening_spread": float(np.mean(self.spread["opening"])),
+            "opening_r2": float(np.mean(self.r2["opening"])),
+        }
+
+    def interval(self, measure: str = "opening", draws: int = 4000) -> tuple[float, float]:
+        """95 % of the mean correlation over persons, each person's clips together, by bootstrap."""
+        by_person = [np.mean(self.r[measure][[p == q for q in self.persons]]) for p in sorted(set(self.persons))]
+        rng = np.random.default_rng(0)
+        means = np.asarray(by_person)[rng.integers(len(by_person), size=(draws, len(by_person)))].mean(1)
+        return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def score_clips(
+    network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace, identity: bool = False
+) -> MotionScores:
+    """Speaks each clip's sound and compares with its track.
+
+    Args:
+        identity: whether the network is told who it is.
+    """
+    rows = [_compare(lip_curves(network, clip, lips, identity), true_curves(clip, lips), clip) for clip in clips]
+    collect = lambda i: {m: np.array([row[i][m] for row in rows]) for m in MEASURES}  # noqa: E731
+    return MotionScores(
+        tuple(c.name for c in clips), tuple(c.person for c in clips), collect(0), collect(1), collect(2)
+    )
+
+
+@torch.no_grad()
+def lip_curves(
+    network: GatedResidualMotionNetwork, clip: MotionClip, lips: LipSpace, identity: bool = False
+) -> dict[str, np.ndarray]:
+    """Opening and width in mm and the jaw in rad, `[T]` each, as the network speaks the clip's sound."""
+    was_training = network.training
+    network.eval()
+    sound = clip.sound[None].float().to(next(network.parameters()).device)
+    known = clip.identity[None].to(sound) if identity else None
+    out = network(sound, identity_embedding=known)
+    network.train(was_training)
+    count = len(clip)
+    expression, jaw = out.expression[0, :count].cpu(), out.jaw_pose[0, :count].cpu()
+    return _curves(expression, jaw, lips)
+
+
+def true_curves(clip: MotionClip, lips: LipSpace) -> dict[str, np.ndarray]:
+    """The same of the tracked face."""
+    return _curves(clip.face[:, :_EXPRESSION].float(), clip.face[:, _EXPRESSION:].float(), lips)
+
+
+def find_lag(network: GatedResidualMotionNetwork, clip: MotionClip, lips: LipSpace) -> float | None:
+    """Frames by which the clip's sound is late beyond what it was moved by already; None for clips under 3 s.
+
+    The network must not have heard the person (AUDIO: what a model learned from late sound, it finds again).
+    """
+    if int(clip.valid.sum()) < _ALIGN_FRAMES:
+        return None
+    true = true_curves(clip, lips)
+    per_frame = clip.rate // MOTION_FPS
+    scores = []
+    for lag in range(-_MAX_LAG, _MAX_LAG + 1):
+        moved = replace(clip, sound=shifted(clip.sound, lag * per_frame))
+        r = _compare(lip_curves(network, moved, lips), true, clip)[0]
+        scores.append(r["opening"] + 0.5 * r["width"])
+    best = int(np.argmax(scores))
+    return float(best - _MAX_LAG)
+
+
+def _curves(expression, jaw, lips: LipSpace) -> dict[str, np.ndarray]:
+    points = lips.points(expression, jaw)
+    return {
+        "opening": lips.opening(points).clamp_min(0).numpy(),
+        "width": lips.width(points).numpy(),
+        "jaw": jaw[:, 0].numpy(),
+    }
+
+
+def _compare(found: dict[str, np.ndarray], true: dict[str, np.ndarray], clip: MotionClip):
+    valid = clip.valid.numpy()
+    count = min(len(valid), len(found["jaw"]))
+    valid = valid[:count]
+    r, spread, r2 = {}, {}, {}
+    for name in MEASURES:
+        a, b = found[name][:count][valid], true[name][:count][valid]
+        sa, sb = float(a.std()), float(b.std())
+        r[name] = float(np.mean((a - a.mean()) * (b - b.mean())) / (sa * sb)) if sa > 1e-6 and sb > 1e-6 else 0.0
+        spread[name] = sa / max(sb, 1e-6)
+        r2[name] = 1 - float(np.mean((a - b) ** 2)) / max(sb**2, 1e-9)
+    return r, spread, r2
+
+
+__all__ = ["MEASURES", "MotionScores", "find_lag", "lip_curves", "score_clips", "true_curves"]

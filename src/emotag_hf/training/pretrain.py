@@ -1,0 +1,315 @@
+"""Pretrains the motion network on many people (METHOD 3 to 5), with accelerate, on one process or many.
+
+In: `MotionClip`s, `PretrainArguments`, optionally a network to start from. Out: a folder with `motion.safetensors`,
+`motion_config.json` and `report.json`, which says what a model card needs. The data order is a function of the seed
+and the step, so that a stopped training goes on to the same bits, and two processes take the steps of one with the
+same batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..configuration_emotag import EmoTaGMotionConfig
+from ..modeling_head import ParametricHead
+from ..modeling_motion import GatedResidualMotionNetwork
+from .checkpoint import load_state, save_state
+from .lip_space import LipSpace
+from .motion_data import MotionBatch, MotionBatches, MotionClip
+from .motion_losses import MotionWeights, motion_terms
+from .motion_scores import score_clips
+from .pretrain_arguments import PretrainArguments
+from .roughen import roughen
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS, CONFIG, REPORT, STATE = "motion.safetensors", "motion_config.json", "report.json", "state.safetensors"
+_WARM_UP = 100  # steps to the full learning rate
+_CURRICULUM = 0.1  # share of the steps over which the driven motion comes in (METHOD 5)
+
+
+class Pretrainer:
+    """Call `run`.
+
+    Args:
+        real, synthetic: what to learn from. validation: recordings of other people, to judge by.
+        arguments: the numbers. weights: of the loss.
+        network: to start from; None is a fresh one of `config`.
+        accelerator: of accelerate; None makes one on the CPU.
+
+    Raises:
+        ValueError: somebody is in training and validation; a batch that the processes cannot share.
+    """
+
+    def __init__(
+        self,
+        real: Sequence[MotionClip],
+        synthetic: Sequence[MotionClip] = (),
+        validation: Sequence[MotionClip] = (),
+        arguments: PretrainArguments | None = None,
+        weights: MotionWeights | None = None,
+        network: GatedResidualMotionNetwork | None = None,
+        config: EmoTaGMotionConfig | None = None,
+        head: ParametricHead | None = None,
+        accelerator=None,
+    ):
+        from accelerate import Accelerator
+
+        self.arguments, self.weights = arguments or PretrainArguments(), weights or MotionWeights()
+        args = self.arguments
+        if both := {c.person for c in real} & {c.person for c in validation}:
+            raise ValueError(f"validation: expected other people than those trained on, got {', '.join(sorted(both))}.")
+        self.accelerator = accelerator or Accelerator()
+        world = self.accelerator.num_processes
+        if args.batch_size % world:
+            raise ValueError(f"batch_size: expected a multiple of the {world} processes, got {args.batch_size}.")
+        self.batches = MotionBatches(real, synthetic, args.batch_size, args.window, args.synthetic_share, args.seed)
+        self.validation = list(validation)
+        self.real, self.num_synthetic = list(real), len(synthetic)
+        torch.manual_seed(args.seed)  # of a fresh network's weights
+        started = network is not None
+        network = network or GatedResidualMotionNetwork(config or EmoTaGMotionConfig())
+        self.config = network.config
+        self.averaged = copy.deepcopy(network).eval().requires_grad_(False).to(self.accelerator.device)
+        self.lips = LipSpace(head or ParametricHead.from_asset())
+        # No picture is drawn here, so nothing teaches the tri-plane, and DDP waits for gradients that never come. The
+        # emotions' faces stay those of FACS: few people would turn them into their own, and decay would fade them.
+        network.mouth_triplane.requires_grad_(False)
+        network.emotion_decoder.prototypes.requires_grad_(False)
+        identity = {id(p) for p in network.id_net.parameters()}
+        trunk = {id(p) for p in network.audio_net.parameters()}
+        rest = [p for p in network.parameters() if p.requires_grad and id(p) not in identity | trunk]
+        slower = args.trunk_rate if started else 1.0
+        groups = [
+            {"params": rest, "weight_decay": args.weight_decay, "factor": 1.0},
+            {"params": list(network.audio_net.parameters()), "weight_decay": args.weight_decay, "factor": slower},
+            {"params": list(network.id_net.parameters()), "weight_decay": args.id_decay, "factor": 1.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=args.learning_rate)
+        self.step_module = _Step(network, self.lips, self.weights)
+        self.model, self.optimizer = self.accelerator.prepare(self.step_module, optimizer)
+        self.network = network
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Any] = {"step": 0, "score": -math.inf, "weights": None}
+        self.seconds = 0.0
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(
+        self, folder: str | os.PathLike | None = None, resume: bool = False, progress: Callable[[Any], Any] = iter
+    ) -> dict[str, Any]:
+        """Trains to the end, or until the validation speakers stop gaining; returns the report.
+
+        Args:
+            folder: where weights, report and state go; None writes nothing.
+            resume: goes on from the state in `folder`, if there is one.
+            progress: wraps the iterable of steps, such as `tqdm`.
+        """
+        args = self.arguments
+        folder = None if folder is None else Path(folder)
+        if folder is not None and self.accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+        if resume and folder is not None and (folder / STATE).is_file():
+            self.load_state_dict(load_state(folder / STATE))
+        began, before = time.perf_counter(), self.seconds
+        for _ in progress(range(self.step, args.steps)):
+            terms = self.take_step()
+            self.seconds = before + time.perf_counter() - began
+            last = self.step == args.steps
+            if self.step % args.check_every == 0 or last:
+                self._check(terms)
+            if folder is not None and self.accelerator.is_main_process and (self.step % args.save_every == 0 or last):
+                save_state(folder / STATE, self.state_dict())
+            if self._has_saturated():
+                break
+        report = self.report()
+        if folder is not None and self.accelerator.is_main_process:
+            self.write(folder, report)
+        self.accelerator.wait_for_everyone()
+        return report
+
+    def take_step(self) -> dict[str, float]:
+        """One step; returns the terms of the loss."""
+        args = self.arguments
+        batch, known, driven = self.load(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate() * group["factor"]
+        self.model.train()
+        index = self.accelerator.process_index
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((args.seed * 1_000_003 + self.step) * 64 + index)  # of dropout
+            terms = self.model(batch, driven, known, self.step)
+        loss = sum(terms.values())
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        keep = min(args.ema, self.step / (self.step + 10))
+        with torch.no_grad():
+            for mean, now in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(now, 1 - keep)
+        return {name: value.item() for name, value in terms.items()} | {"loss": loss.item()}
+
+    def load(self, step: int) -> tuple[MotionBatch, Tensor, float]:
+        """This process's share of a step's batch, who is known in it, and how far the curriculum is."""
+        args, rank = self.arguments, self.accelerator.process_index
+        share = args.batch_size // self.accelerator.num_processes
+        first = rank * share
+        batch = self.batches.batch(step, first, first + share)
+        known = torch.zeros(share, dtype=torch.bool)
+        for row in range(share):
+            rng = np.random.default_rng([args.seed, step, first + row, 1])
+            known[row] = bool(rng.random() < args.told)
+            if rng.random() < args.without_units:
+                batch.units[row] = 0
+            if self.config.frontend == "log_mel" and rng.random() < args.augment:
+                batch.sound[row] = roughen(batch.sound[row : row + 1], rng)[0]
+        device = self.accelerator.device
+        batch = MotionBatch(**{f.name: getattr(batch, f.name).to(device) for f in fields(batch)})
+        return batch, known.to(device), min(1.0, step / max(1.0, _CURRICULUM * args.steps))
+
+    def _rate(self) -> float:
+        args = self.arguments
+        warm = min(1.0, (self.step + 1) / _WARM_UP)
+        return args.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.step / args.steps)))
+
+    # --- judging ----------------------------------------------------------------------------------------------------
+
+    def _check(self, terms: dict[str, float]) -> None:
+        row = {"step": self.step, "seconds": round(self.seconds, 1), **{k: round(v, 4) for k, v in terms.items()}}
+        if self.validation:
+            found = score_clips(self.averaged, self.validation, self.lips)
+            row |= {f"validation_{name}": round(value, 4) for name, value in found.mean().items()}
+            score = row["validation_opening"] + 0.5 * row["validation_width"]
+            if score > self.best["score"]:
+                self.best = {"step": self.step, "score": score, "weights": copy.deepcopy(self.averaged.state_dict())}
+        self.history.append(row)
+        logger.info("%s", row)
+
+    def _has_saturated(self) -> bool:
+        late = self.step - self.best["step"]
+        return bool(self.validation and self.arguments.patience and self.best["weights"] is not None
+                    and late >= self.arguments.patience * self.arguments.check_every)  # fmt: skip
+
+    def result(self) -> GatedResidualMotionNetwork:
+        """The averaged network, of the step that was best for the validation speakers if there are any."""
+        network = copy.deepcopy(self.averaged)
+        if self.best["weights"] is not None:
+            network.load_state_dict(self.best["weights"])
+        return network
+
+    def report(self) -> dict[str, Any]:
+        """What a model card says: data, numbers, versions, and how it went."""
+        import transformers
+
+        from .. import __version__
+
+        return {
+            "arguments": asdict(self.arguments),
+            "weights": asdict(self.weights),
+            "persons": self.batches.names,
+            "clips": sorted(clip.name for clip in self.real),
+            "seconds_of_video": round(sum(len(c) for c in self.real) / 25, 1),
+            "synthetic_recordings": self.num_synthetic,
+            "validation_persons": sorted({clip.person for clip in self.validation}),
+            "steps": self.step,
+            "best_step": self.best["step"] if self.best["weights"] is not None else self.step,
+            "seconds": round(self.seconds, 1),
+            "processes": self.accelerator.num_processes,
+            "versions": {
+                "emotag_hf": __version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+            "history": self.history,
+        }
+
+    def write(self, folder: Path, report: dict[str, Any]) -> None:
+        """Weights, config and report, each beside and then renamed."""
+        weights = {k: v.detach().float().cpu().contiguous() for k, v in self.result().state_dict().items()}
+        save_file(weights, folder / (WEIGHTS + ".new"))
+        os.replace(folder / (WEIGHTS + ".new"), folder / WEIGHTS)
+        self.config.to_json_file(folder / CONFIG)
+        (folder / (REPORT + ".new")).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        os.replace(folder / (REPORT + ".new"), folder / REPORT)
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes; the data order is a function of the step."""
+        optimizer = self.optimizer.state_dict()["state"]
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "network": dict(self.network.state_dict()),
+            "averaged": dict(self.averaged.state_dict()),
+            "optimizer": {str(key): dict(value) for key, value in optimizer.items()},
+            "history": self.history,
+            "best": {"step": self.best["step"], "score": self.best["score"],
+                     "weights": None if self.best["weights"] is None else dict(self.best["weights"])},
+            "arguments": asdict(self.arguments),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave.
+
+        Raises:
+            ValueError: the state is of other arguments.
+        """
+        mine = asdict(self.arguments)
+        if differ := sorted(k for k in mine if state["arguments"].get(k) != mine[k]):
+            raise ValueError(
+                f"resume: expected the arguments of the stopped training, got another {', '.join(differ)}."
+            )
+        self.network.load_state_dict(state["network"])
+        self.averaged.load_state_dict(state["averaged"])
+        current = self.optimizer.state_dict()
+        current["state"] = {int(key): value for key, value in state["optimizer"].items()}
+        self.optimizer.load_state_dict(current)
+        self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+        self.best = dict(state["best"])
+
+
+class _Step(torch.nn.Module):
+    """Forward pass to the loss in one module, so that DDP sees every use of the parameters."""
+
+    def __init__(self, network: GatedResidualMotionNetwork, lips: LipSpace, weights: MotionWeights):
+        super().__init__()
+        self.network, self.lips, self.weights = network, lips, weights
+
+    def forward(self, batch: MotionBatch, driven: float, known: Tensor, step: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(torch.initial_seed() % 2**62)
+        return motion_terms(self.network, batch, self.lips, self.weights, driven, known, generator)
+
+
+def load_motion(folder: str | os.PathLike) -> GatedResidualMotionNetwork:
+    """The network that `run` wrote.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+    """
+    folder = Path(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"folder: expected {WEIGHTS} and {CONFIG} of a pretraining in {folder}.")
+    network = GatedResidualMotionNetwork(EmoTaGMotionConfig.from_json_file(folder / CONFIG))
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    return network.eval()
+
+
+__all__ = ["Pretrainer", "load_motion"]
