@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from emotag_hf import EmoTaGPipeline, FlameMotion, dubbing, read_provenance
+from emotag_hf import EmoTaGPipeline, FlameMotion, MotionStrengths, dubbing, read_provenance
 from emotag_hf.alpha_video import save_with_alpha
 from emotag_hf.audio_io import load_audio
 from emotag_hf.compositing import make_background
@@ -35,7 +35,8 @@ WIDTH, HEIGHT, FPS = 320, 256, 30
 WINDOW, SIZE = (40.0, 4.0, 240.0, 240.0), 160  # of the clip: less than the source has
 SECONDS = 1.2
 VOICE = {"emotion": "happy", "intensity": 0.6, "seed": 1}
-CALM = {"head_motion": 0.4}  # at 30 fps some frames of the clip lie beside their own: by little, if the head is slow
+# At 30 fps some frames of the clip lie beside their own: by little, if the head is slow and no lid falls.
+CALM = {"head_motion": MotionStrengths(head=0.4, gaze=0.4, blinks=0.0)}
 
 
 @pytest.fixture(scope="module")
