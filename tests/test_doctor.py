@@ -262,6 +262,9 @@ def test_cuts(make):
     assert find_cuts(make(points=points, scenes=lighter)).tolist() == [90]
     for changes in ({"points": points}, {"scenes": lighter}, {"scenes": flash}):
         assert len(find_cuts(make(**changes))) == 0
+    light = lambda e: next(check.light for check in judge(e).checks if check.name == "cuts")  # noqa: E731
+    assert light(make(scenes=other)) == "red"  # another scene, and likely another person
+    assert light(make(points=points, scenes=lighter)) == "yellow"
 
 
 def test_mouth_shapes_and_blinks():

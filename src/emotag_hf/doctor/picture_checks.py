@@ -18,6 +18,7 @@ GOOD_SIDE = 360  # px of the shorter side; smaller files are usually compressed 
 # What makes a cut: a change that stays (mean of 16 x 9 tiles, of 255) and a jump of the face in eye distances, or a
 # change so large that no jump is needed. Uncut clips stay below 12, however the head shakes; cuts have 25 to 60.
 CUT_CHANGE, CUT_JUMP, CUT_ALONE = 12.0, 0.5, 25.0
+CUT_ELSEWHERE = 35.0  # of 255, mean over the picture: nothing of it stays, and the head is likely another one
 CUT_LASTS, CUT_FLASH = 5, 3  # frames: changes nearer than this are one; a flash is shorter than that
 
 GOOD_FOUND, MIN_FOUND = 0.98, 0.75  # share of frames with a face; a second of five may be missing, not more
@@ -121,8 +122,11 @@ def check_cuts(e: Evidence) -> Check:
     if not len(cuts):
         return Check("cuts", "picture", 0, "cuts", GREEN, "It is one shot.")
     when = ", ".join(f"{cut / MOTION_FPS:.1f} s" for cut in cuts[:4]) + (" ..." if len(cuts) > 4 else "")
+    scenes = e.scenes.astype(np.float32)
+    other = np.abs(scenes[cuts] - scenes[cuts - 1]).mean((1, 2, 3)).max() > CUT_ELSEWHERE
+    finding = f"The picture {'changes to another scene' if other else 'seems to jump to another shot'} at {when}."
     return Check(
-        "cuts", "picture", len(cuts), "cuts", YELLOW, f"The picture seems to jump to another shot at {when}.",
+        "cuts", "picture", len(cuts), "cuts", RED if other else YELLOW, finding,
         "Trim the file to one shot: another camera, light or place does not fit the same head.",
         spread_out(np.unique(np.concatenate([cuts - 1, cuts]))), True,
     )  # fmt: skip

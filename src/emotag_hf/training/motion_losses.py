@@ -29,7 +29,7 @@ _FEW = 25  # frames: of fewer no correlation is taken
 _BEND = 2.0  # mm from which an error of the lips counts linearly
 _USUAL, _LEAST = 4.0, 1.5  # mm of spread of the lips' opening: of people who speak; below it, somebody is silent
 # What speech moves; the others are left to the Residual and to the generators (brows and gaze cannot be heard).
-_SPOKEN = tuple(
+SPOKEN = tuple(
     i for i, n in enumerate(EXPRESSION_NAMES) if n.startswith(("mouth", "jaw", "tongue")) or n.startswith("cheekPuff")
 )
 
@@ -79,10 +79,10 @@ def motion_terms(
     valid = batch.valid.float()
     terms = _lip_terms(base, batch, lips, weights, valid)
 
-    wrong = (base.expression - batch.face[..., :_EXPRESSION]).square()[..., _SPOKEN].mean(-1)
+    wrong = (base.expression - batch.face[..., :_EXPRESSION]).square()[..., SPOKEN].mean(-1)
     wrong = wrong + (base.jaw_pose - batch.face[..., _EXPRESSION:]).square().mean(-1)
     terms["spoken"] = weights.spoken * _mean(wrong, valid)
-    silent = [i for i in range(_EXPRESSION) if i not in _SPOKEN]
+    silent = [i for i in range(_EXPRESSION) if i not in SPOKEN]
     terms["quiet"] = weights.quiet * _mean(base.expression[..., silent].square().mean(-1), valid)
 
     synthetic = (~batch.real).float()
@@ -173,4 +173,4 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
     return ((values * weight).sum(1) / weight.sum(1).clamp_min(1)).mean()
 
 
-__all__ = ["MotionWeights", "motion_terms"]
+__all__ = ["SPOKEN", "MotionWeights", "motion_terms"]

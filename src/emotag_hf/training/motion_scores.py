@@ -16,9 +16,11 @@ from ..constants import EXPRESSION_NAMES, MOTION_FPS
 from ..modeling_motion import GatedResidualMotionNetwork
 from .lip_space import LipSpace
 from .motion_data import MotionClip, shifted
+from .motion_losses import SPOKEN
 
 _EXPRESSION = len(EXPRESSION_NAMES)
 _MAX_LAG = 6  # frames either way
+_MOST_GAIN = 1.6
 _ALIGN_FRAMES = 75  # three seconds: a shorter clip cannot tell its lag
 MEASURES = ("opening", "width", "jaw")
 
@@ -46,12 +48,26 @@ class MotionScores:
             "opening_r2": float(np.mean(self.r2["opening"])),
         }
 
+    def by_person(self, measure: str = "opening") -> dict[str, float]:
+        """The mean correlation of each person's clips."""
+        return {
+            person: float(np.mean(self.r[measure][[person == p for p in self.persons]]))
+            for person in sorted(set(self.persons))
+        }
+
     def interval(self, measure: str = "opening", draws: int = 4000) -> tuple[float, float]:
-        """95 % of the mean correlation over persons, each person's clips together, by bootstrap."""
-        by_person = [np.mean(self.r[measure][[p == q for q in self.persons]]) for p in sorted(set(self.persons))]
+        """95 % of the mean over persons of their correlation, by bootstrap."""
+        by_person = list(self.by_person(measure).values())
         rng = np.random.default_rng(0)
         means = np.asarray(by_person)[rng.integers(len(by_person), size=(draws, len(by_person)))].mean(1)
         return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+    @classmethod
+    def joined(cls, parts: Sequence[MotionScores]) -> MotionScores:
+        """The clips of all parts."""
+        join = lambda name: {m: np.concatenate([getattr(p, name)[m] for p in parts]) for m in MEASURES}  # noqa: E731
+        names, persons = (sum((getattr(p, n) for p in parts), ()) for n in ("names", "persons"))
+        return cls(names, persons, join("r"), join("spread"), join("r2"))
 
 
 def score_clips(
@@ -106,6 +122,19 @@ def find_lag(network: GatedResidualMotionNetwork, clip: MotionClip, lips: LipSpa
         scores.append(r["opening"] + 0.5 * r["width"])
     best = int(np.argmax(scores))
     return float(best - _MAX_LAG)
+
+
+@torch.no_grad()
+def restore_spread(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace) -> float:
+    """Undoes under-articulation: what is uncertain is regressed to too little. Returns the factor on all speech moves.
+
+    About rest, which is zero: a mouth that is shut stays shut.
+    """
+    gain = float(np.clip(1 / np.mean(score_clips(network, clips, lips).spread["opening"]), 1.0, _MOST_GAIN))
+    rows = [*SPOKEN, *range(_EXPRESSION, _EXPRESSION + 3)]
+    network.base_motion.weight[rows] *= gain
+    network.base_motion.bias[rows] *= gain
+    return gain
 
 
 def _curves(expression, jaw, lips: LipSpace) -> dict[str, np.ndarray]:

@@ -1,0 +1,103 @@
+"""Trains the motion weights of `emotag-base` on real people, from those of `emotag-base-open` on.
+
+    python conversion_scripts/train_motion_base.py CLIPS --persons splits.json --leave-out may,obama -o OUT
+
+In: processed clips and who is in them. Out: `OUT/motion.safetensors`, `OUT/motion_config.json`, `OUT/report.json`;
+beside them `fold_0` ... : networks that have not heard a quarter of the people each. Every figure about a person
+comes from the one that has not heard them; `report.json` has those figures. `OUT/lags.json` says by how many frames
+each clip's sound is late: what a network expects tells it, if it has not heard the person; then all is trained again
+on sound that is in step. About two minutes a network on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from emotag_hf import EmoTaGModel
+from emotag_hf.hub_paths import asset_path
+from emotag_hf.training.motion_data import MotionClip, load_clips, read_persons, shifted
+from emotag_hf.training.motion_scores import MotionScores, find_lag, restore_spread, score_clips
+from emotag_hf.training.pretrain import Pretrainer, load_motion
+from emotag_hf.training.pretrain_arguments import PretrainArguments
+
+ARGUMENTS = PretrainArguments(steps=300, learning_rate=1.5e-4, check_every=100, synthetic_share=0.0)
+
+
+def fold_of(person: str, folds: int) -> int:
+    """The same whoever else is in the data."""
+    return int(hashlib.sha256(f"s0{person}".encode()).hexdigest(), 16) % folds
+
+
+def in_step(clip: MotionClip, lag: float) -> MotionClip:
+    """The clip with its sound moved by `lag` frames in all."""
+    rows = round((lag - clip.lag) * clip.rate / 25)
+    return replace(clip, sound=shifted(clip.sound, rows), lag=lag) if rows else clip
+
+
+def train(clips: list[MotionClip], start, out: Path) -> Pretrainer:
+    """One network, its spread restored, written to `out`."""
+    trainer = Pretrainer(clips, arguments=ARGUMENTS, network=copy.deepcopy(start))
+    trainer.run()
+    restore_spread(trainer.averaged, clips, trainer.lips)
+    out.mkdir(parents=True, exist_ok=True)
+    trainer.write(out, trainer.report())
+    return trainer
+
+
+def train_folds(clips: list[MotionClip], start, folds: int, out: Path) -> tuple[MotionScores, dict[str, float]]:
+    """A network a fold; scores of the people that it has not heard, and by how much their sound is late."""
+    scores, lags = [], {}
+    for fold in range(folds):
+        unheard = [c for c in clips if fold_of(c.person, folds) == fold]
+        trainer = train([c for c in clips if fold_of(c.person, folds) != fold], start, out / f"fold_{fold}")
+        scores.append(score_clips(trainer.averaged, unheard, trainer.lips))
+        for clip in unheard:
+            further = find_lag(trainer.averaged, clip, trainer.lips)
+            lags[clip.name] = clip.lag + (further or 0.0)
+        print(f"fold {fold}: {len(unheard)} clips, {scores[-1].mean()}", flush=True)
+    return MotionScores.joined(scores), lags
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("clips", nargs="+", help="processed clips, or folders of them")
+    parser.add_argument("--persons", required=True, help="JSON: person -> clips")
+    parser.add_argument("--lags", help="JSON: clip -> frames by which its sound is late, to begin with")
+    parser.add_argument("--skip", default="", help="clips that are copies of others, by comma")
+    parser.add_argument("--leave-out", default="", help="persons that the last network must not have heard, by comma")
+    parser.add_argument("--start", help="folder of a pretraining (default: the embedded open one)")
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    names = lambda text: [name for name in text.split(",") if name]  # noqa: E731
+    lags = json.loads(Path(args.lags).read_text()) if args.lags else None
+    clips = load_clips(args.clips, read_persons(args.persons), names(args.skip), lags)
+    start = (
+        load_motion(args.start) if args.start else EmoTaGModel.from_pretrained(asset_path("emotag-base-open")).motion
+    )
+    for number in range(args.rounds):
+        scores, found = train_folds(clips, start, args.folds, args.output)
+        print(f"round {number}: {scores.mean()}, 95 % of the opening {scores.interval()}", flush=True)
+        if number + 1 < args.rounds:
+            clips = [in_step(clip, found[clip.name]) for clip in clips]
+    (args.output / "lags.json").write_text(json.dumps({c.name: c.lag for c in clips}, indent=1) + "\n")
+    unheard = set(names(args.leave_out))
+    last = train([clip for clip in clips if clip.person not in unheard], start, args.output)
+    report = last.report() | {
+        "left_out": sorted(unheard),
+        "unheard_people": {"mean": scores.mean(), "opening_interval": scores.interval(), "people": scores.by_person()},
+    }
+    last.write(args.output, report)
+
+
+if __name__ == "__main__":
+    main()
