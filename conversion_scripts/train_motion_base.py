@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from emotag_hf import EmoTaGModel
-from emotag_hf.hub_paths import asset_path
+from emotag_hf.constants import OPEN_MODEL
 from emotag_hf.training.motion_data import MotionClip, load_clips, read_persons, shifted
 from emotag_hf.training.motion_scores import MotionScores, find_lag, restore_spread, score_clips
 from emotag_hf.training.pretrain import Pretrainer, load_motion
@@ -81,9 +81,7 @@ def main() -> None:
     names = lambda text: [name for name in text.split(",") if name]  # noqa: E731
     lags = json.loads(Path(args.lags).read_text()) if args.lags else None
     clips = load_clips(args.clips, read_persons(args.persons), names(args.skip), lags)
-    start = (
-        load_motion(args.start) if args.start else EmoTaGModel.from_pretrained(asset_path("emotag-base-open")).motion
-    )
+    start = load_motion(args.start) if args.start else EmoTaGModel.from_pretrained(OPEN_MODEL).motion
     for number in range(args.rounds):
         scores, found = train_folds(clips, start, args.folds, args.output)
         print(f"round {number}: {scores.mean()}, 95 % of the opening {scores.interval()}", flush=True)

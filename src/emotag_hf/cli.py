@@ -184,7 +184,7 @@ def _backends() -> dict[str, str]:
 
 
 def _licences() -> dict[str, str]:
-    from .constants import CONFIG_NAME, DEFAULT_MODEL, DEFAULT_PRIOR, OPEN_HEAD
+    from .constants import CONFIG_NAME, DEFAULT_MODEL, DEFAULT_PRIOR, OPEN_HEAD, OPEN_MODEL
     from .hub_paths import ASSETS
 
     found = {"emotag_hf": "Apache-2.0"}
@@ -194,7 +194,7 @@ def _licences() -> dict[str, str]:
 
         with safe_open(head, framework="np") as file:
             found[OPEN_HEAD] = (file.metadata() or {}).get("license", "not stated")
-    for name in (DEFAULT_MODEL, DEFAULT_PRIOR):
+    for name in (DEFAULT_MODEL, OPEN_MODEL, DEFAULT_PRIOR):
         config = ASSETS / name / CONFIG_NAME
         if config.is_file():
             found[name] = json.loads(config.read_text(encoding="utf-8")).get("weights_license", "not stated")

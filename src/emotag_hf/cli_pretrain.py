@@ -27,7 +27,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     pretrain.add_argument("--synthetic", metavar="FILE.npz", help="speech of conversion_scripts/synthesize_speech")
     pretrain.add_argument("--lags", metavar="FILE.json", help="clip -> frames by which its sound is late")
     pretrain.add_argument(
-        "--start", metavar="DIR", help="a pretraining to begin with, or none (default: the embedded one)"
+        "--start", metavar="DIR", help="a pretraining to begin with, or none (default: emotag-base-open)"
     )
     pretrain.add_argument("--audio-model", metavar="MODEL", help="the speech encoder that the clips were prepared with")
     pretrain.add_argument("--resume", action="store_true", help="go on where a stopped pretraining was")
@@ -96,10 +96,10 @@ def _start(args: argparse.Namespace, clips: list):
         from .training.pretrain import load_motion
 
         return load_motion(args.start)
-    from .hub_paths import default_model_path
+    from .constants import OPEN_MODEL
     from .modeling_emotag import EmoTaGModel
 
-    return EmoTaGModel.from_pretrained(default_model_path()).motion
+    return EmoTaGModel.from_pretrained(OPEN_MODEL).motion
 
 
 __all__ = ["add_commands"]

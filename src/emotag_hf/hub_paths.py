@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from .constants import DEFAULT_MODEL, DEFAULT_PRIOR
+from .constants import DEFAULT_MODEL, DEFAULT_PRIOR, OPEN_MODEL
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -21,6 +22,17 @@ def asset_path(name: str) -> str:
 def default_model_path() -> str:
     """The folder of the model that speaks when none is named."""
     return asset_path(DEFAULT_MODEL)
+
+
+def model_path(name: str | os.PathLike | None) -> str:
+    """Where a model is: None is the default one, `"emotag-base"` and `"emotag-base-open"` are embedded.
+
+    Any other name is handed back: a folder, or a repository on the Hub. A folder of that name goes first.
+    """
+    if name is None:
+        return default_model_path()
+    name = os.fspath(name)
+    return asset_path(name) if name in (DEFAULT_MODEL, OPEN_MODEL) and not os.path.isdir(name) else name
 
 
 def default_prior_path() -> str:

@@ -6,23 +6,28 @@ pipelines call: `predict_motion` -> `pose` -> `render`.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from .avatar_card import is_open_license
 from .checkpoints import check_loading, check_weights_file
 from .compositing import composite, make_background
 from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
+from .constants import OPEN_MODEL
 from .driving_motion import UPPER_FACE, DrivingClip
 from .emotion_direction import EmotionDirection
 from .emotion_prototypes import action_unit_motions, probabilities_to_logits
 from .gaussian_correctives import ExpressionCode
+from .hub_paths import model_path
 from .modeling_gaussians import RiggedGaussians, rotation_to_axis_angle
 from .modeling_head import ParametricHead, rotation_matrix
 from .modeling_motion import GatedResidualMotionNetwork
@@ -30,8 +35,20 @@ from .motion_controls import MotionGenerator, MotionStrengths, UpperFace, resamp
 from .outputs import EmoTaGOutput, FlameMotion, GRMNOutput, PosedGaussians, RenderOutput
 from .rendering import Camera, rasterize
 
+logger = logging.getLogger(__name__)
+
 _STORED_IN_HALF = ("gaussians.corrective_",)
 DEFAULT_CAMERA = {"target": [0.0, -0.03, 0.0], "distance": 1.7, "focal": 4.0}
+
+
+@lru_cache(maxsize=8)
+def _say_licence_once(name: str) -> None:
+    logger.warning(
+        "These weights learned from real recordings; their licence, %s, allows research and other non-commercial use. "
+        "%r is under Apache-2.0; name it to use it instead.",
+        name,
+        OPEN_MODEL,
+    )
 
 
 class EmoTaGPreTrainedModel(PreTrainedModel):
@@ -68,9 +85,10 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         """As in transformers, but strict: a corrupt file, a pickle, or a missing or unexpected key is a ValueError.
 
         Args:
-            pretrained_model_name_or_path: a folder with `config.json` and `model.safetensors`, or `"user/name"`.
+            pretrained_model_name_or_path: a folder with `config.json` and `model.safetensors`, `"user/name"`, or the
+                name of an embedded model.
         """
-        path = pretrained_model_name_or_path
+        path = pretrained_model_name_or_path and model_path(pretrained_model_name_or_path)
         if path is not None and os.path.isdir(path) and "state_dict" not in kwargs:
             check_weights_file(os.path.join(path, kwargs.get("subfolder") or ""))
         wants_info = kwargs.pop("output_loading_info", False)
@@ -79,6 +97,8 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         model, info = super().from_pretrained(path, *model_args, output_loading_info=True, **kwargs)
         check_loading(path, info)
         model.gaussians.check_binding(len(model.head.faces))
+        if not is_open_license(model.config.weights_license):
+            _say_licence_once(model.config.weights_license)
         return (model, info) if wants_info else model
 
 

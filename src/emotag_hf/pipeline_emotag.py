@@ -19,7 +19,7 @@ from .avatar_facts import decode_picture
 from .avatar_folder import BACKGROUND, CARD, read_avatar_files
 from .checkpoints import check_weights_file
 from .consent import CONSENT_JSON, parse_consent
-from .hub_paths import default_model_path
+from .hub_paths import model_path
 from .modeling_emotag import EmoTaGModel
 from .motion_controls import MotionStrengths
 from .processing_emotag import EmoTaGProcessor
@@ -134,7 +134,8 @@ class EmoTaGPipeline(DiffusionPipeline):
         """Loads a flat folder or a Hub repository; the embedded model when nothing is named.
 
         Args:
-            pretrained_model_name_or_path: folder, `"user/name"`, or None.
+            pretrained_model_name_or_path: folder, `"user/name"`, `"emotag-base"` or `"emotag-base-open"`, which are
+                embedded, or None for the first of these.
             kwargs: `revision`, `token`, `cache_dir`, `local_files_only` for the Hub; `dtype` (or `torch_dtype`) of the
                 network.
 
@@ -142,9 +143,7 @@ class EmoTaGPipeline(DiffusionPipeline):
             ValueError: an unknown argument; a folder without a whole, matching checkpoint.
             FileNotFoundError: neither a folder nor a repository that can be reached.
         """
-        path = (
-            default_model_path() if pretrained_model_name_or_path is None else os.fspath(pretrained_model_name_or_path)
-        )
+        path = model_path(pretrained_model_name_or_path)
         torch_dtype = kwargs.pop("torch_dtype", None)
         dtype = kwargs.pop("dtype", torch_dtype)
         if unknown := sorted(set(kwargs) - _HUB_ARGUMENTS):

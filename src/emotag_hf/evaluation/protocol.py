@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save
 
 from ..data.clip import ProcessedClip
-from ..hub_paths import default_model_path
+from ..hub_paths import model_path
 from ..modeling_emotag import EmoTaGModel
 from ..modeling_gaussian_prior import GaussianPrior, load_prior
 from ..processing_emotag import EmoTaGProcessor
@@ -310,7 +310,7 @@ def _loaded(base_model: EmoTaGModel | str | os.PathLike | None) -> tuple[EmoTaGM
         if frontend != "log_mel":
             raise ValueError(f"base_model: expected its folder, since it hears through {frontend!r}, got the model.")
         return base_model, EmoTaGProcessor()
-    folder = default_model_path() if base_model is None else os.fspath(base_model)
+    folder = model_path(base_model)
     return EmoTaGModel.from_pretrained(folder), EmoTaGProcessor.from_pretrained(folder)
 
 

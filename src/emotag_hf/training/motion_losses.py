@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..constants import EMOTIONS, EXPRESSION_NAMES
 from ..emotion_prototypes import action_unit_prototypes
-from ..modeling_motion import GatedResidualMotionNetwork
+from ..modeling_motion import VISEMES, GatedResidualMotionNetwork
 from ..outputs import GRMNOutput
 from .lip_space import LipSpace
 from .losses import KL_WEIGHT, SCORE_WEIGHT
@@ -25,6 +25,7 @@ from .motion_data import MotionBatch
 
 _EXPRESSION = len(EXPRESSION_NAMES)
 _NEUTRAL = EMOTIONS.index("neutral")
+_SILENCE = VISEMES.index("sil")
 _FEW = 25  # frames: of fewer no correlation is taken
 _BEND = 2.0  # mm from which an error of the lips counts linearly
 _USUAL, _LEAST = 4.0, 1.5  # mm of spread of the lips' opening: of people who speak; below it, somebody is silent
@@ -46,7 +47,8 @@ class MotionWeights:
     motion: float = 0.1  # MSE of expression and jaw, METHOD 5
     spoken: float = 2.0  # the same on the Base and what speech moves
     quiet: float = 1.0  # the Base's pull to zero where speech moves nothing
-    closure: float = 1.0
+    closure: float = 1.0  # mm of gap where lips are shut for certain: p, b, m and silence of synthetic speech
+    table: float = 1.0  # of the terms above on synthetic speech, whose motion is a table's; 0 where people teach it
     visemes: float = 0.15
     kl: float = KL_WEIGHT
     score: float = SCORE_WEIGHT
@@ -81,13 +83,15 @@ def motion_terms(
 
     wrong = (base.expression - batch.face[..., :_EXPRESSION]).square()[..., SPOKEN].mean(-1)
     wrong = wrong + (base.jaw_pose - batch.face[..., _EXPRESSION:]).square().mean(-1)
-    terms["spoken"] = weights.spoken * _mean(wrong, valid)
+    taught = torch.where(batch.real, 1.0, weights.table)[:, None]
+    terms["spoken"] = weights.spoken * _mean(wrong, valid, taught)
     silent = [i for i in range(_EXPRESSION) if i not in SPOKEN]
     terms["quiet"] = weights.quiet * _mean(base.expression[..., silent].square().mean(-1), valid)
 
     synthetic = (~batch.real).float()
     gap = F.relu(lips.opening(lips.points(base.expression, base.jaw_pose)))
-    terms["closure"] = weights.closure * _mean(gap, (batch.closed & batch.valid).float())
+    shut = (batch.closed | (batch.visemes == _SILENCE)) & batch.valid
+    terms["closure"] = weights.closure * _mean(gap, shut.float())
     heard = batch.visemes.clamp_min(0)
     logits = base.viseme_logits
     cross = F.cross_entropy(logits.flatten(0, 1), heard.flatten(), label_smoothing=0.05, reduction="none")
@@ -121,11 +125,12 @@ def _lip_terms(base: GRMNOutput, batch: MotionBatch, lips: LipSpace, weights: Mo
     scale = torch.where(batch.real, _USUAL / width.clamp_min(_LEAST), 1.0)[:, None, None, None]
     error = error * scale
     flat = F.smooth_l1_loss(error, torch.zeros_like(error), beta=_BEND, reduction="none").mean((-1, -2))
-    terms = {"lips": weights.lips * _mean(flat, valid)}
+    taught = torch.where(batch.real, 1.0, weights.table)
+    terms = {"lips": weights.lips * _mean(flat, valid, taught[:, None])}
     both = valid[:, 1:] * valid[:, :-1]
     jump = (((drawn[:, 1:] - drawn[:, :-1]) - (true[:, 1:] - true[:, :-1])) * scale).abs().mean((-1, -2))
-    terms["velocity"] = weights.velocity * _mean(jump, both)
-    enough = (valid.sum(1) >= _FEW).float()
+    terms["velocity"] = weights.velocity * _mean(jump, both, taught[:, None])
+    enough = (valid.sum(1) >= _FEW) * taught
     alike, spread = 0.0, 0.0
     for measure, share_ in ((lips.opening, 1.0), (lips.width, 0.5)):
         r, ratio = _agreement(measure(drawn), measure(true), valid)
@@ -168,9 +173,9 @@ def _made_up(network: GatedResidualMotionNetwork, audio: Tensor, generator: torc
     return kl + 3 * (out.gate - strength).abs().mean()
 
 
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the frames `[B, T]` of each window, then over the windows."""
-    return ((values * weight).sum(1) / weight.sum(1).clamp_min(1)).mean()
+def _mean(values: Tensor, weight: Tensor, share: Tensor | float = 1.0) -> Tensor:
+    """Mean over the frames `[B, T]` of each window, then over the windows, each by its share `[B, 1]`."""
+    return ((values * share * weight).sum(1) / weight.sum(1).clamp_min(1)).mean()
 
 
 __all__ = ["SPOKEN", "MotionWeights", "motion_terms"]

@@ -137,6 +137,28 @@ def restore_spread(network: GatedResidualMotionNetwork, clips: Sequence[MotionCl
     return gain
 
 
+def closures(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace) -> dict[str, float]:
+    """How well lips shut on p, b, m of synthetic speech, whose times are known.
+
+    Returns:
+        `shut`: share of the closures with a gap below a tenth of the speaker's range within one frame; `elsewhere`:
+        share of the other frames that are shut; `silence`: mean gap where nothing is said, in that range.
+    """
+    shut, elsewhere, silence = [], [], []
+    for clip in clips:
+        gap = lip_curves(network, clip, lips)["opening"]
+        closed, quiet = clip.closed.numpy(), clip.visemes.numpy() == 0
+        reach = max(float(np.quantile(gap, 0.98)), 1e-3)
+        low = gap < 0.1 * reach
+        near = low | np.append(low[1:], False) | np.insert(low[:-1], 0, False)
+        shut += near[closed].tolist()
+        elsewhere += low[~closed & ~quiet].tolist()
+        silence += (gap[quiet] / reach).tolist()
+    return {
+        name: float(np.mean(v)) for name, v in (("shut", shut), ("elsewhere", elsewhere), ("silence", silence)) if v
+    }
+
+
 def _curves(expression, jaw, lips: LipSpace) -> dict[str, np.ndarray]:
     points = lips.points(expression, jaw)
     return {
@@ -160,4 +182,6 @@ def _compare(found: dict[str, np.ndarray], true: dict[str, np.ndarray], clip: Mo
     return r, spread, r2
 
 
-__all__ = ["MEASURES", "MotionScores", "find_lag", "lip_curves", "score_clips", "true_curves"]
+__all__ = [
+    "MEASURES", "MotionScores", "closures", "find_lag", "lip_curves", "restore_spread", "score_clips", "true_curves",
+]  # fmt: skip
