@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from emotag_hf import EmoTaGConfig, EmoTaGModel, FlameMotion, default_model_path
-from emotag_hf.constants import WEIGHTS_NAME
+from emotag_hf import EmoTaGConfig, EmoTaGModel, FlameMotion, modeling_emotag
+from emotag_hf.avatar_card import RESEARCH_LICENSE
+from emotag_hf.constants import DEFAULT_MODEL, OPEN_MODEL, WEIGHTS_NAME
+from emotag_hf.hub_paths import model_path
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +150,25 @@ def test_unknown_config_names_are_refused():
         EmoTaGConfig(gaussians_config={"sh_degree": 7})
 
 
-def test_the_embedded_model_names_its_head_and_licence():
-    """The default avatar is bound to the embedded head and free to use."""
-    config = EmoTaGConfig.from_pretrained(default_model_path())
+@pytest.mark.parametrize("name, license", [(DEFAULT_MODEL, RESEARCH_LICENSE), (OPEN_MODEL, "apache-2.0")])
+def test_embedded_models_name_their_head_and_licence(name, license):
+    """Both are bound to the embedded head; what learned from real recordings says so, what did not is free to use."""
+    config = EmoTaGConfig.from_pretrained(model_path(name))
     from emotag_hf import ParametricHead
 
     assert config.head_config.sha256 == ParametricHead.from_asset(None).sha256
-    assert config.weights_license == "apache-2.0"
+    assert config.weights_license == license
+
+
+def test_the_licence_of_real_recordings_is_said_once(caplog):
+    """Loading the default model says what its weights may be used for, once; the open one has nothing to say."""
+    modeling_emotag._say_licence_once.cache_clear()
+    EmoTaGModel.from_pretrained(OPEN_MODEL)
+    assert not caplog.records
+    for _ in range(2):
+        EmoTaGModel.from_pretrained(DEFAULT_MODEL)
+    (record,) = caplog.records
+    assert RESEARCH_LICENSE in record.getMessage() and OPEN_MODEL in record.getMessage()
 
 
 @pytest.mark.parametrize("value", [-5, 10**8])

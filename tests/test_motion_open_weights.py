@@ -16,9 +16,9 @@ from scipy.signal import lfilter
 
 from emotag_hf.audio_features import log_mel_features
 from emotag_hf.configuration_emotag import EmoTaGMotionConfig
-from emotag_hf.constants import EMOTIONS, EXPRESSION_NAMES
+from emotag_hf.constants import EMOTIONS, EXPRESSION_NAMES, OPEN_MODEL
 from emotag_hf.emotion_prototypes import action_unit_prototypes, emotion_to_logits
-from emotag_hf.hub_paths import ASSETS, DEFAULT_MODEL
+from emotag_hf.hub_paths import ASSETS
 from emotag_hf.modeling_motion import GatedResidualMotionNetwork
 
 RATE = 16_000
@@ -28,7 +28,7 @@ SCRIPTS = Path(__file__).parents[1] / "conversion_scripts"
 
 @pytest.fixture(scope="module")
 def model() -> GatedResidualMotionNetwork:
-    folder = ASSETS / DEFAULT_MODEL
+    folder = ASSETS / OPEN_MODEL
     if not (folder / "model.safetensors").exists():
         pytest.skip(f"the embedded weights are not built yet: {folder} has no model.safetensors")
     config = json.loads((folder / "config.json").read_text())["motion_config"]

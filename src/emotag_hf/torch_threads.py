@@ -30,7 +30,8 @@ def one_torch_thread() -> Iterator[None]:
     finally:
         with _lock:
             _inside["count"] -= 1
-            torch.set_num_threads(_inside["threads"])
+            if _inside["count"] == 0:
+                torch.set_num_threads(_inside["threads"])
 
 
 __all__ = ["one_torch_thread"]

@@ -30,9 +30,11 @@ _FEW = 25  # frames: of fewer no correlation is taken
 _BEND = 2.0  # mm from which an error of the lips counts linearly
 _USUAL, _LEAST = 4.0, 1.5  # mm of spread of the lips' opening: of people who speak; below it, somebody is silent
 # What speech moves; the others are left to the Residual and to the generators (brows and gaze cannot be heard).
-SPOKEN = tuple(
-    i for i, n in enumerate(EXPRESSION_NAMES) if n.startswith(("mouth", "jaw", "tongue")) or n.startswith("cheekPuff")
-)
+SPOKEN = tuple(i for i, n in enumerate(EXPRESSION_NAMES) if n.startswith(("mouth", "jaw", "tongue", "cheekPuff")))
+# By these the network shuts lips on p, b, m (`_close_lips`). Landmarks do not show how firmly lips are pressed, so that
+# tracks say nothing of it; synthetic speech knows when.
+_PRESS = tuple(i for i, n in enumerate(EXPRESSION_NAMES) if n.startswith("mouthPress"))
+_TRACKED = tuple(i for i in SPOKEN if i not in _PRESS)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class MotionWeights:
     motion: float = 0.1  # MSE of expression and jaw, METHOD 5
     spoken: float = 2.0  # the same on the Base and what speech moves
     quiet: float = 1.0  # the Base's pull to zero where speech moves nothing
+    press: float = 3.0  # of pressed lips, which synthetic speech alone knows
     closure: float = 1.0  # mm of gap where lips are shut for certain: p, b, m and silence of synthetic speech
     table: float = 1.0  # of the terms above on synthetic speech, whose motion is a table's; 0 where people teach it
     visemes: float = 0.15
@@ -81,7 +84,8 @@ def motion_terms(
     valid = batch.valid.float()
     terms = _lip_terms(base, batch, lips, weights, valid)
 
-    wrong = (base.expression - batch.face[..., :_EXPRESSION]).square()[..., SPOKEN].mean(-1)
+    difference = (base.expression - batch.face[..., :_EXPRESSION]).square()
+    wrong = difference[..., _TRACKED].mean(-1)
     wrong = wrong + (base.jaw_pose - batch.face[..., _EXPRESSION:]).square().mean(-1)
     taught = torch.where(batch.real, 1.0, weights.table)[:, None]
     terms["spoken"] = weights.spoken * _mean(wrong, valid, taught)
@@ -91,6 +95,7 @@ def motion_terms(
     synthetic = (~batch.real).float()
     gap = F.relu(lips.opening(lips.points(base.expression, base.jaw_pose)))
     shut = (batch.closed | (batch.visemes == _SILENCE)) & batch.valid
+    terms["press"] = weights.press * _mean(difference[..., _PRESS].mean(-1), valid * synthetic[:, None])
     terms["closure"] = weights.closure * _mean(gap, shut.float())
     heard = batch.visemes.clamp_min(0)
     logits = base.viseme_logits

@@ -21,6 +21,7 @@ from .motion_losses import SPOKEN
 _EXPRESSION = len(EXPRESSION_NAMES)
 _MAX_LAG = 6  # frames either way
 _MOST_GAIN = 1.6
+_LEAST_REACH = 3.0  # mm of gap: of recordings without speech
 _ALIGN_FRAMES = 75  # three seconds: a shorter clip cannot tell its lag
 MEASURES = ("opening", "width", "jaw")
 
@@ -148,7 +149,7 @@ def closures(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], l
     for clip in clips:
         gap = lip_curves(network, clip, lips)["opening"]
         closed, quiet = clip.closed.numpy(), clip.visemes.numpy() == 0
-        reach = max(float(np.quantile(gap, 0.98)), 1e-3)
+        reach = max(float(np.quantile(gap, 0.98)), _LEAST_REACH)
         low = gap < 0.1 * reach
         near = low | np.append(low[1:], False) | np.insert(low[:-1], 0, False)
         shut += near[closed].tolist()
