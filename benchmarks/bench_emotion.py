@@ -24,7 +24,6 @@ from PIL import Image, ImageDraw
 from emotag_hf import EmoTaGPipeline, sample_path
 from emotag_hf.compositing import to_uint8
 from emotag_hf.constants import ACTION_UNITS, EXPRESSION_NAMES
-from emotag_hf.emotion_prototypes import expression_prototypes
 from emotag_hf.features.action_units import action_units_from_track
 from emotag_hf.features.face_measures import face_measures
 from emotag_hf.outputs import FlameMotion
@@ -133,15 +132,6 @@ def measure_units(pipe, recording, units=ACTION_UNITS, asked=(1.0, 3.0, 5.0), **
     return found
 
 
-def use_table(network) -> None:
-    """Puts `emotion_prototypes.py` into a network, and takes out what it learned on top of older prototypes."""
-    decoder = network.emotion_decoder
-    with torch.no_grad():
-        decoder.prototypes[:, : network.face_dim] = expression_prototypes(network.config.jaw_dim)
-        decoder.correction[-1].weight.zero_()
-        decoder.correction[-1].bias.zero_()
-
-
 def draw_sheet(pipe, recording, path: str, size: int = 320, **options) -> None:
     """One row per emotion, the same three frames in each."""
     speak = lambda emotion: pipe(recording, emotion=emotion, size=size, **options)  # noqa: E731
@@ -187,7 +177,7 @@ def main() -> None:
     pipe = EmoTaGPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)
     if args.table:
-        use_table(pipe.model.motion)
+        pipe.model.motion.emotion_decoder.use_prototypes_()
     report = {}
     if args.sheet:
         draw_sheet(pipe, args.audio[0], args.sheet)

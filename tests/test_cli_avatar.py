@@ -79,7 +79,8 @@ def test_every_number_of_the_training_is_an_option(calls, capsys):
         if item.name == "budget_s":
             continue
         flag, default = f"--{item.name.replace('_', '-')}", item.default
-        given = not default if isinstance(default, bool) else default * 2 if default * 2 <= 1 else default / 2
+        given = not default if isinstance(default, bool) else default * 2 or 0.5
+        given = default / 2 if given > 1 else given
         given = int(default + 2) if isinstance(default, int) and not isinstance(default, bool) else given
         words = [flag, str(given)] if not isinstance(default, bool) else [flag if given else f"--no-{flag[2:]}"]
         wanted = AdaptArguments.preset("best", **{item.name: given})

@@ -17,8 +17,8 @@ def several_threads():
 
 
 def test_an_inner_block_does_not_wake_the_others():
-    """A look at the validation frames inside the training gave torch its threads back for the rest of the training: steps
-    were slower, and sums of gradients came out in another order each time, so that a resumed training was not the same."""
+    """A look at the validation frames inside a training gave torch its threads back for the rest of it: steps were
+    slower, and sums of gradients came out in another order each time, so that a resumed training was not the same."""
     with one_torch_thread():
         with one_torch_thread():
             assert torch.get_num_threads() == 1

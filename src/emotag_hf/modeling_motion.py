@@ -86,6 +86,14 @@ class EmotionDecoder(nn.Module):
         self.prototypes = nn.Parameter(table)
         self.correction = _mlp(config.num_emotions, config.hidden_dim // 2, table.shape[1], zero=True)
 
+    @torch.no_grad()
+    def use_prototypes_(self) -> EmotionDecoder:
+        """Goes back to the faces of `emotion_prototypes`, without what was learned on top of them."""
+        self.prototypes[:, : self.face_dim] = expression_prototypes(self.face_dim - len(EXPRESSION_NAMES))
+        self.correction[-1].weight.zero_()
+        self.correction[-1].bias.zero_()
+        return self
+
     def forward(self, emotion_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         weights = emotion_logits.softmax(-1)
         residual = weights @ self.prototypes + self.correction(weights)

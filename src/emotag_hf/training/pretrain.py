@@ -89,7 +89,7 @@ class Pretrainer:
         # No picture is drawn here, so nothing teaches the tri-plane, and DDP waits for gradients that never come. The
         # emotions' faces stay those of FACS: few people would turn them into their own, and decay would fade them.
         network.mouth_triplane.requires_grad_(False)
-        network.emotion_decoder.prototypes.requires_grad_(False)
+        network.emotion_decoder.requires_grad_(False)
         identity = {id(p) for p in network.id_net.parameters()}
         trunk = {id(p) for p in network.audio_net.parameters()}
         rest = [p for p in network.parameters() if p.requires_grad and id(p) not in identity | trunk]
