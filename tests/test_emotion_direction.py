@@ -316,7 +316,7 @@ def test_lips_keep_their_words_while_the_face_changes(pipe, speech):
     """Lip-lock: opening correlated 0.9 or more, no shift, p b m shut; its own units change by 1.5 or more."""
     for emotion, row in bench().measure(pipe, speech, intensities=(0.3, 0.6, 1), seed=1).items():
         assert row["r"] > 0.9 and row["shift"] == 0, (emotion, row)
-        assert row["num_shut"] >= 3 and row["kept_shut"] > 0.85 and 0.85 < row["range"] < 1.3, (emotion, row)
+        assert row["num_shut"] >= 3 and row["kept_shut"] > 0.85 and 0.85 < row["range"] < 1.4, (emotion, row)
         assert min(row["units"].values()) >= 1.5 and row["monotone"], (emotion, row)
 
 
