@@ -35,7 +35,7 @@ EXPRESSION_PROTOTYPES: dict[str, dict[str, float]] = {
         "browOuterUp": 0.08,
     },
     "sad": {  # AU 1, 4, 15 (+ 17, and lids that hang)
-        "browInnerUp": 1.00, "browDown": 0.45, "mouthFrown": 1.05, "mouthShrugLower": 0.35, "eyeSquint": 0.25,
+        "browInnerUp": 1.00, "browDown": 0.45, "mouthFrown": 1.00, "mouthShrugLower": 0.35, "eyeSquint": 0.25,
         "eyeWide": -0.30,
     },
     "surprise": {  # AU 1, 2, 5, 26; the jaw far less than the prototype says, or p, b, m could not close

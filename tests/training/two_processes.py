@@ -22,7 +22,7 @@ def first_gradient(accelerator) -> dict[str, torch.Tensor]:
     )  # fmt: skip
     batch, known, driven = trainer.load(3)
     trainer.model.train()
-    loss = sum(trainer.model(batch, driven, known, 3).values())
+    loss = sum(trainer.model(batch, driven, known).values())
     trainer.accelerator.backward(loss)
     return {name: p.grad for name, p in trainer.network.named_parameters() if p.grad is not None}
 

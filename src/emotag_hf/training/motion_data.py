@@ -18,15 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio_features import FRAME_RATE
+from ..audio_features import FEATURE_DIM, FRAME_RATE
 from ..audio_net import TOKEN_RATE
-from ..constants import EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS
+from ..constants import GRMN_ACTION_UNITS, MOTION_FPS
 from ..data.clip import ProcessedClip
 from ..features.action_units import grmn_action_units
 
 logger = logging.getLogger(__name__)
 
-_FACE_DIM = len(EXPRESSION_NAMES) + 3
 AHEAD_S = 0.2  # seconds of sound after a window, so that its end has its look-ahead
 WARM_UP = 12  # frames at a window's start that have not heard their past, where it is not the recording's start
 
@@ -64,7 +63,7 @@ class MotionClip:
     @property
     def rate(self) -> int:
         """Rows of `sound` per second."""
-        return TOKEN_RATE if self.sound.shape[-1] > 100 else FRAME_RATE
+        return _rate(self.sound)
 
 
 def from_processed(clip: ProcessedClip, person: str, lag: float | None = None) -> MotionClip:
@@ -289,7 +288,7 @@ def _stack(rows: list[dict[str, Tensor]]) -> MotionBatch:
 
 
 def _rate(sound: Tensor) -> int:
-    return TOKEN_RATE if sound.shape[-1] > 100 else FRAME_RATE
+    return FRAME_RATE if sound.shape[-1] == FEATURE_DIM else TOKEN_RATE  # log-mel, or a speech encoder's
 
 
 __all__ = [

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..configuration_emotag import EmoTaGMotionConfig
+from ..import_utils import require_package
 from ..modeling_head import ParametricHead
 from ..modeling_motion import GatedResidualMotionNetwork
 from .checkpoint import load_state, save_state
@@ -53,6 +54,7 @@ class Pretrainer:
 
     Raises:
         ValueError: somebody is in training and validation; a batch that the processes cannot share.
+        ImportError: accelerate is not installed.
     """
 
     def __init__(
@@ -67,13 +69,12 @@ class Pretrainer:
         head: ParametricHead | None = None,
         accelerator=None,
     ):
-        from accelerate import Accelerator
-
+        accelerate = require_package("accelerate", extra="train")
         self.arguments, self.weights = arguments or PretrainArguments(), weights or MotionWeights()
         args = self.arguments
         if both := {c.person for c in real} & {c.person for c in validation}:
             raise ValueError(f"validation: expected other people than those trained on, got {', '.join(sorted(both))}.")
-        self.accelerator = accelerator or Accelerator()
+        self.accelerator = accelerator or accelerate.Accelerator()
         world = self.accelerator.num_processes
         if args.batch_size % world:
             raise ValueError(f"batch_size: expected a multiple of the {world} processes, got {args.batch_size}.")
@@ -153,7 +154,7 @@ class Pretrainer:
         index = self.accelerator.process_index
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((args.seed * 1_000_003 + self.step) * 64 + index)  # of dropout
-            terms = self.model(batch, driven, known, self.step)
+            terms = self.model(batch, driven, known)
         loss = sum(terms.values())
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
@@ -293,7 +294,7 @@ class _Step(torch.nn.Module):
         super().__init__()
         self.network, self.lips, self.weights = network, lips, weights
 
-    def forward(self, batch: MotionBatch, driven: float, known: Tensor, step: int) -> dict[str, Tensor]:
+    def forward(self, batch: MotionBatch, driven: float, known: Tensor) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(torch.initial_seed() % 2**62)
         return motion_terms(self.network, batch, self.lips, self.weights, driven, known, generator)
 
