@@ -230,7 +230,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         # The Base alone says where speech shuts the lips: there neither AU25 nor AU26 parts them.
         residual = out.gate * self.motion.emotion_decoder(out.emotion_logits)[0]
         base = torch.cat([out.expression, out.jaw_pose], -1) - residual
-        face = self.motion._close_lips(base + face, base) - self.motion._close_lips(base, base)
+        face = self.motion.close_lips(base + face, base) - self.motion.close_lips(base, base)
         moved = replace(out, expression=out.expression + face[..., :count], jaw_pose=out.jaw_pose + face[..., count:])
         return moved, closure
 

@@ -296,7 +296,7 @@ class GatedResidualMotionNetwork(nn.Module):
             z_e = self._control("emotion_logits", emotion_logits, config.num_emotions, start, audio)
         g = torch.sigmoid(self.gate(both)) if gate is None else self._control("gate", gate, 1, start, audio)
         face, mouth = self.emotion_decoder(z_e)
-        motion = self._close_lips(base + g * torch.cat([face, mouth], -1), base)
+        motion = self.close_lips(base + g * torch.cat([face, mouth], -1), base)
         return GRMNOutput(
             expression=motion[..., : config.expression_dim],
             jaw_pose=motion[..., config.expression_dim : self.face_dim],
@@ -306,7 +306,7 @@ class GatedResidualMotionNetwork(nn.Module):
             viseme_logits=self.viseme_head(hidden),
         )
 
-    def _close_lips(self, motion: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    def close_lips(self, motion: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
         """Takes everything that parts the lips out of `motion` where the Base presses them together (p, b, m).
 
         Difference from the paper, which has no such coupling: a regression that is unsure of a p leaves the lips ajar,

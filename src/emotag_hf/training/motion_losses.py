@@ -31,7 +31,7 @@ _BEND = 2.0  # mm from which an error of the lips counts linearly
 _USUAL, _LEAST = 4.0, 1.5  # mm of spread of the lips' opening: of people who speak; below it, somebody is silent
 # What speech moves; the others are left to the Residual and to the generators (brows and gaze cannot be heard).
 SPOKEN = tuple(i for i, n in enumerate(EXPRESSION_NAMES) if n.startswith(("mouth", "jaw", "tongue", "cheekPuff")))
-# By these the network shuts lips on p, b, m (`_close_lips`). Landmarks do not show how firmly lips are pressed, so that
+# By these the network shuts lips on p, b, m (`close_lips`). Landmarks do not show how firmly lips are pressed, so that
 # tracks say nothing of it; synthetic speech knows when.
 _PRESS = tuple(i for i, n in enumerate(EXPRESSION_NAMES) if n.startswith("mouthPress"))
 _TRACKED = tuple(i for i in SPOKEN if i not in _PRESS)
