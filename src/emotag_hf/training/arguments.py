@@ -12,7 +12,8 @@ from typing import Any
 QUALITIES = ("fast", "best")
 
 
-def _number(default: Any, text: str) -> Any:
+def number(default: Any, text: str) -> Any:
+    """A field with its help for the command line."""
     return field(default=default, metadata={"help": text})
 
 
@@ -26,38 +27,38 @@ class AdaptArguments:
         ValueError: naming the field that cannot be.
     """
 
-    steps: int = _number(1000, "optimiser steps; each looks at one frame")
-    budget_s: float | None = _number(
+    steps: int = number(1000, "optimiser steps; each looks at one frame")
+    budget_s: float | None = number(
         None, "seconds to train; the schedule is stretched or squeezed to fit, instead of steps"
     )
-    seed: int = _number(0, "of sampling, frame order and crops")
-    num_surface: int = _number(14000, "Gaussians on the head's surface")
-    num_beside: int = _number(7000, "at most so many Gaussians beside it: hair and shoulders")
-    num_correctives: int = _number(
+    seed: int = number(0, "of sampling, frame order and crops")
+    num_surface: int = number(14000, "Gaussians on the head's surface")
+    num_beside: int = number(7000, "at most so many Gaussians beside it: hair and shoulders")
+    num_correctives: int = number(
         8, "expression directions that change colours and places; 3 more follow the head's turn"
     )
-    max_frames: int = _number(375, "training frames that are kept, those furthest apart in motion")
-    coarse_until: float = _number(0.15, "share of the training at 128 pixels")
-    crops_from: float = _number(0.55, "share of the training from which full-size crops are drawn")
-    crop: int = _number(256, "pixels of a crop, and of whole frames in the middle stage")
-    size: int = _number(512, "pixels of full size")
-    ssim_weight: float = _number(0.2, "of 1 - SSIM beside L1 (METHOD 5)")
-    face_weight: float = _number(2.0, "weight of a pixel in the face's box")
-    geometry_weight: float = _number(0.0, "factor on L_Geo: depth and normals against the tracked head (METHOD 5)")
-    alpha_weight: float = _number(0.1, "of the difference between alpha and matte")
-    corrective_weight: float = _number(0.01, "L2 pull of the correctives to the prior, or to none")
-    smooth_weight: float = _number(0.1, "pull of neighbouring Gaussians' correctives to each other")
-    place_weight: float = _number(1e-3, "L2 pull of the Gaussians to where they started, in triangle sizes")
-    size_weight: float = _number(0.02, "against Gaussians that grow beyond twice their start")
-    refine: bool = _number(True, "lets pixels move the tracked motion, if a cross-check agrees")
-    offset_rate: float = _number(0.3, "rate of that movement, in half pixels")
-    offset_prior: float = _number(2e-6, "pull of that movement to the landmarks' answer")
-    trial_steps: int = _number(60, "of that cross-check, with and without")
-    densify: bool = _number(False, "clones, splits and prunes Gaussians in the middle stage")
-    ema: float = _number(0.995, "decay of the averaged weights, which are the result; 0 for the last weights")
-    validation_share: float = _number(0.04, "share of the frames, the last ones, kept for early stop")
-    patience: int = _number(3, "checks without gain after which training stops")
-    rate: float = _number(1.0, "factor on all learning rates")
+    max_frames: int = number(375, "training frames that are kept, those furthest apart in motion")
+    coarse_until: float = number(0.15, "share of the training at 128 pixels")
+    crops_from: float = number(0.55, "share of the training from which full-size crops are drawn")
+    crop: int = number(256, "pixels of a crop, and of whole frames in the middle stage")
+    size: int = number(512, "pixels of full size")
+    ssim_weight: float = number(0.2, "of 1 - SSIM beside L1 (METHOD 5)")
+    face_weight: float = number(2.0, "weight of a pixel in the face's box")
+    geometry_weight: float = number(0.0, "factor on L_Geo: depth and normals against the tracked head (METHOD 5)")
+    alpha_weight: float = number(0.1, "of the difference between alpha and matte")
+    corrective_weight: float = number(0.01, "L2 pull of the correctives to the prior, or to none")
+    smooth_weight: float = number(0.1, "pull of neighbouring Gaussians' correctives to each other")
+    place_weight: float = number(1e-3, "L2 pull of the Gaussians to where they started, in triangle sizes")
+    size_weight: float = number(0.02, "against Gaussians that grow beyond twice their start")
+    refine: bool = number(True, "lets pixels move the tracked motion, if a cross-check agrees")
+    offset_rate: float = number(0.3, "rate of that movement, in half pixels")
+    offset_prior: float = number(2e-6, "pull of that movement to the landmarks' answer")
+    trial_steps: int = number(60, "of that cross-check, with and without")
+    densify: bool = number(False, "clones, splits and prunes Gaussians in the middle stage")
+    ema: float = number(0.995, "decay of the averaged weights, which are the result; 0 for the last weights")
+    validation_share: float = number(0.04, "share of the frames, the last ones, kept for early stop")
+    patience: int = number(3, "checks without gain after which training stops")
+    rate: float = number(1.0, "factor on all learning rates")
 
     def __post_init__(self) -> None:
         positive = ("steps", "trial_steps", "num_surface", "max_frames", "crop", "size", "rate")
@@ -88,4 +89,4 @@ class AdaptArguments:
         return replace(cls(**best), **changes)
 
 
-__all__ = ["QUALITIES", "AdaptArguments"]
+__all__ = ["QUALITIES", "AdaptArguments", "number"]

@@ -86,8 +86,13 @@ def motion_loss(
     """
     _same_shape("target_expression", target_expression, expression.shape)
     _same_shape("target_jaw_pose", target_jaw_pose, jaw_pose.shape)
+    return _mean_of_valid(motion_errors(expression, jaw_pose, target_expression, target_jaw_pose), valid)
+
+
+def motion_errors(expression: Tensor, jaw_pose: Tensor, target_expression: Tensor, target_jaw_pose: Tensor) -> Tensor:
+    """`motion_loss` of each frame, `[...]`."""
     face = (expression - target_expression).square().mean(-1)
-    return _mean_of_valid(face + (jaw_pose - target_jaw_pose).square().mean(-1), valid)
+    return face + (jaw_pose - target_jaw_pose).square().mean(-1)
 
 
 def semantic_guidance(
@@ -109,10 +114,15 @@ def semantic_guidance(
     """
     _same_shape("emotion_logits", emotion_logits, (*gate.shape[:-1], len(EMOTIONS)))
     _same_shape("teacher_probs", teacher_probs, emotion_logits.shape)
+    kl, score = guidance_errors(emotion_logits, gate, teacher_probs)
+    return {"kl": _mean_of_valid(kl, valid), "score": _mean_of_valid(score, valid)}
+
+
+def guidance_errors(emotion_logits: Tensor, gate: Tensor, teacher_probs: Tensor) -> tuple[Tensor, Tensor]:
+    """`kl` and `score` of `semantic_guidance` of each frame, `[...]` each."""
     p = teacher_probs.detach()
     kl = F.kl_div(emotion_logits.log_softmax(-1), p, reduction="none").sum(-1)  # 0 log 0 is 0 here
-    score = (gate[..., 0] - (1 - p[..., _NEUTRAL])).abs()
-    return {"kl": _mean_of_valid(kl, valid), "score": _mean_of_valid(score, valid)}
+    return kl, (gate[..., 0] - (1 - p[..., _NEUTRAL])).abs()
 
 
 def geometry_loss(
@@ -257,6 +267,6 @@ def _mean_of_valid(values: Tensor, valid: Tensor | None) -> Tensor:
 
 __all__ = [
     "DEPTH_WEIGHT", "KL_WEIGHT", "MAX_ELONGATION", "NORMALS_WEIGHT", "SCORE_WEIGHT", "SSIM_WEIGHT", "alpha_loss",
-    "corrective_loss", "geometry_loss", "motion_loss", "normals_from_depth", "photometric_loss", "position_loss",
-    "scale_loss", "semantic_guidance",
+    "corrective_loss", "geometry_loss", "guidance_errors", "motion_errors", "motion_loss", "normals_from_depth",
+    "photometric_loss", "position_loss", "scale_loss", "semantic_guidance",
 ]  # fmt: skip

@@ -18,9 +18,8 @@ from torch.nn import functional as F
 from ..constants import EMOTIONS, EXPRESSION_NAMES
 from ..emotion_prototypes import action_unit_prototypes
 from ..modeling_motion import VISEMES, GatedResidualMotionNetwork
-from ..outputs import GRMNOutput
 from .lip_space import LipSpace
-from .losses import KL_WEIGHT, SCORE_WEIGHT
+from .losses import KL_WEIGHT, SCORE_WEIGHT, guidance_errors, motion_errors
 from .motion_data import MotionBatch
 
 _EXPRESSION = len(EXPRESSION_NAMES)
@@ -82,7 +81,8 @@ def motion_terms(
     identity = batch.identity * known[:, None]
     base = network._decode(audio, 0, None, identity, None, 0.0)
     valid = batch.valid.float()
-    terms = _lip_terms(base, batch, lips, weights, valid)
+    drawn = lips.points(base.expression, base.jaw_pose)
+    terms = _lip_terms(drawn, batch, lips, weights, valid)
 
     difference = (base.expression - batch.face[..., :_EXPRESSION]).square()
     wrong = difference[..., _TRACKED].mean(-1)
@@ -93,7 +93,7 @@ def motion_terms(
     terms["quiet"] = weights.quiet * _mean(base.expression[..., silent].square().mean(-1), valid)
 
     synthetic = (~batch.real).float()
-    gap = F.relu(lips.opening(lips.points(base.expression, base.jaw_pose)))
+    gap = F.relu(lips.opening(drawn))
     shut = (batch.closed | (batch.visemes == _SILENCE)) & batch.valid
     terms["press"] = weights.press * _mean(difference[..., _PRESS].mean(-1), valid * synthetic[:, None])
     terms["closure"] = weights.closure * _mean(gap, shut.float())
@@ -104,20 +104,16 @@ def motion_terms(
 
     real = valid * batch.real[:, None]
     whole = network._decode(audio, 0, batch.units, identity, None, None)
-    wrong = (whole.expression - batch.face[..., :_EXPRESSION]).square().mean(-1)
-    wrong = wrong + (whole.jaw_pose - batch.face[..., _EXPRESSION:]).square().mean(-1)
-    terms["motion"] = driven * weights.motion * _mean(wrong, real)
-    teacher = batch.emotion
-    kl = F.kl_div(whole.emotion_logits.log_softmax(-1), teacher, reduction="none").sum(-1)
-    score = (whole.gate[..., 0] - (1 - teacher[..., _NEUTRAL])).abs()
+    face, jaw = batch.face.split((_EXPRESSION, batch.face.shape[-1] - _EXPRESSION), -1)
+    terms["motion"] = driven * weights.motion * _mean(motion_errors(whole.expression, whole.jaw_pose, face, jaw), real)
+    kl, score = guidance_errors(whole.emotion_logits, whole.gate, batch.emotion)
     terms["guidance"] = driven * _mean(weights.kl * kl + weights.score * score, real)
     terms["made_up"] = weights.made_up * _made_up(network, audio.detach(), generator)
     return terms
 
 
-def _lip_terms(base: GRMNOutput, batch: MotionBatch, lips: LipSpace, weights: MotionWeights, valid: Tensor):
-    """Lips of the Base against those of the track, in millimetres."""
-    drawn = lips.points(base.expression, base.jaw_pose)
+def _lip_terms(drawn: Tensor, batch: MotionBatch, lips: LipSpace, weights: MotionWeights, valid: Tensor):
+    """Lips of the Base, `drawn` `[B, T, P, 3]`, against those of the track, in millimetres."""
     true = lips.points(batch.face[..., :_EXPRESSION], batch.face[..., _EXPRESSION:])
     error = drawn - true
     share = valid / valid.sum(1, keepdim=True).clamp_min(1)

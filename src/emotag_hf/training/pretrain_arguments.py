@@ -6,12 +6,9 @@ In: keywords. Out: `PretrainArguments`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-
-def _number(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+from .arguments import number
 
 
 @dataclass(frozen=True)
@@ -22,22 +19,22 @@ class PretrainArguments:
         ValueError: naming the field that cannot be.
     """
 
-    steps: int = _number(1200, "optimiser steps")
-    batch_size: int = _number(8, "windows a step, over all processes")
-    window: int = _number(160, "frames of a window")
-    learning_rate: float = _number(6e-4, "at its highest; it falls along a cosine")
-    trunk_rate: float = _number(0.25, "factor on the learning rate of the Audio Net, where it is trained already")
-    weight_decay: float = _number(0.02, "of AdamW")
-    id_decay: float = _number(1.0, "of the ID Net, which would know few people by heart")
-    ema: float = _number(0.995, "decay of the averaged weights, which are the result (METHOD 5)")
-    synthetic_share: float = _number(0.4, "of the windows, where there is synthetic speech")
-    augment: float = _number(0.7, "share of the windows whose sound is roughened (log-mel alone)")
-    told: float = _number(0.5, "share of the windows that come with the person's identity")
-    without_units: float = _number(0.25, "share of the windows that come without action units")
-    seed: int = _number(0, "of data order, augmentation and dropout")
-    check_every: int = _number(100, "steps between looks at the validation speakers")
-    patience: int = _number(6, "looks without gain after which it ends; 0 never ends early")
-    save_every: int = _number(100, "steps between states on disk")
+    steps: int = number(1200, "optimiser steps")
+    batch_size: int = number(8, "windows a step, over all processes")
+    window: int = number(160, "frames of a window")
+    learning_rate: float = number(6e-4, "at its highest; it falls along a cosine")
+    trunk_rate: float = number(0.25, "factor on the learning rate of the Audio Net, where it is trained already")
+    weight_decay: float = number(0.02, "of AdamW")
+    id_decay: float = number(1.0, "of the ID Net, which would know few people by heart")
+    ema: float = number(0.995, "decay of the averaged weights, which are the result (METHOD 5)")
+    synthetic_share: float = number(0.4, "of the windows, where there is synthetic speech")
+    augment: float = number(0.7, "share of the windows whose sound is roughened (log-mel alone)")
+    told: float = number(0.5, "share of the windows that come with the person's identity")
+    without_units: float = number(0.25, "share of the windows that come without action units")
+    seed: int = number(0, "of data order, augmentation and dropout")
+    check_every: int = number(100, "steps between looks at the validation speakers")
+    patience: int = number(6, "looks without gain after which it ends; 0 never ends early")
+    save_every: int = number(100, "steps between states on disk")
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "window", "check_every", "save_every"):
