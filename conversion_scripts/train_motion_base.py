@@ -16,14 +16,13 @@ import argparse
 import copy
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from emotag_hf import EmoTaGModel
 from emotag_hf.constants import OPEN_MODEL
-from emotag_hf.training.motion_data import MotionClip, load_clips, load_synthetic, read_persons, shifted
+from emotag_hf.training.motion_data import MotionClip, in_step, load_clips, load_synthetic, read_persons
 from emotag_hf.training.motion_losses import MotionWeights
 from emotag_hf.training.motion_scores import MotionScores, closures, find_lag, restore_spread, score_clips
 from emotag_hf.training.pretrain import Pretrainer, load_motion
@@ -37,12 +36,6 @@ WEIGHTS = MotionWeights(table=0.0, rest=0.5, closure=0.12, press=8.0)
 def fold_of(person: str, folds: int) -> int:
     """The same whoever else is in the data."""
     return int(hashlib.sha256(f"s0{person}".encode()).hexdigest(), 16) % folds
-
-
-def in_step(clip: MotionClip, lag: float) -> MotionClip:
-    """The clip with its sound moved by `lag` frames in all."""
-    rows = round((lag - clip.lag) * clip.rate / 25)
-    return replace(clip, sound=shifted(clip.sound, rows), lag=lag) if rows else clip
 
 
 def train(clips: list[MotionClip], synthetic: list[MotionClip], start, out: Path) -> Pretrainer:

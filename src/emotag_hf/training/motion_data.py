@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +103,12 @@ def shifted(sound: Tensor, rows: int) -> Tensor:
     """`sound` begun `rows` later (silence before its start if negative), of the same length."""
     zeros = sound.new_zeros(min(abs(rows), len(sound)), sound.shape[1])
     return torch.cat([sound[rows:], zeros]) if rows > 0 else torch.cat([zeros, sound[: len(sound) - len(zeros)]])
+
+
+def in_step(clip: MotionClip, lag: float) -> MotionClip:
+    """The clip with its sound moved by `lag` frames in all."""
+    rows = round((lag - clip.lag) * clip.rate / MOTION_FPS)
+    return replace(clip, sound=shifted(clip.sound, rows), lag=lag) if rows else clip
 
 
 def load_clips(
@@ -292,6 +298,6 @@ def _rate(sound: Tensor) -> int:
 
 
 __all__ = [
-    "MotionBatch", "MotionBatches", "MotionClip", "cut", "from_processed", "load_clips", "load_synthetic",
+    "MotionBatch", "MotionBatches", "MotionClip", "cut", "from_processed", "in_step", "load_clips", "load_synthetic",
     "read_persons", "shifted",
 ]  # fmt: skip

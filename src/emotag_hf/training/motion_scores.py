@@ -7,15 +7,15 @@ and the lag at which a clip's sound fits best. The sound alone is given: no acti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..constants import EXPRESSION_NAMES, MOTION_FPS
+from ..constants import EXPRESSION_NAMES
 from ..modeling_motion import GatedResidualMotionNetwork
 from .lip_space import LipSpace
-from .motion_data import MotionClip, shifted
+from .motion_data import MotionClip, in_step
 from .motion_losses import SPOKEN
 
 _EXPRESSION = len(EXPRESSION_NAMES)
@@ -115,11 +115,9 @@ def find_lag(network: GatedResidualMotionNetwork, clip: MotionClip, lips: LipSpa
     if int(clip.valid.sum()) < _ALIGN_FRAMES:
         return None
     true = true_curves(clip, lips)
-    per_frame = clip.rate // MOTION_FPS
     scores = []
     for lag in range(-_MAX_LAG, _MAX_LAG + 1):
-        moved = replace(clip, sound=shifted(clip.sound, lag * per_frame))
-        r = _compare(lip_curves(network, moved, lips), true, clip)[0]
+        r = _compare(lip_curves(network, in_step(clip, clip.lag + lag), lips), true, clip)[0]
         scores.append(r["opening"] + 0.5 * r["width"])
     best = int(np.argmax(scores))
     return float(best - _MAX_LAG)
