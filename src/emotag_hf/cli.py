@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .cli_avatar import add_commands as add_avatar_commands
 from .cli_clips import add_commands
+from .cli_export import add_commands as add_export_command
 from .cli_pretrain import add_commands as add_pretrain_command
 from .constants import EMOTIONS
 
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_commands(commands)
     add_avatar_commands(commands)
     add_pretrain_command(commands)
+    add_export_command(commands)
     return parser
 
 

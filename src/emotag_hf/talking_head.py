@@ -193,6 +193,24 @@ class TalkingHeadOutput:
                 writer.write(frame)
         return os.fspath(path)
 
+    def export(self, path: str | os.PathLike, *, format: str | None = None, frame: int = 0, up: str = "y") -> str:
+        """Writes the talking head for other programs (docs/exporting.md); returns the path.
+
+        Args:
+            path: `.html` for a viewer that plays it in 3D; `.ply`, `.compressed.ply` or `.splat` for the Gaussians of
+                one frame; `.json`, `.csv` or `.npz` for the motion with ARKit's names.
+            format: one of these without the dot, for a file of another name.
+            frame: which frame's Gaussians.
+            up: `"y"`, or `"-y"` for Gaussians that stand upright in viewers which expect COLMAP's axes.
+
+        Raises:
+            ValueError: another kind of file; no such frame; `output_type="motion"` and more than motion is asked for.
+            FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
+        """
+        from .export import export_output
+
+        return export_output(self, path, format=format, frame=frame, up=up)
+
 
 def prepare_audio(processor, audio, sampling_rate: int | None = None) -> tuple[AudioClip, dict[str, Any]]:
     """Reads a recording and takes its features.

@@ -1,0 +1,63 @@
+"""Files that are whole or not there. In: a path and bytes. Out: the file, or one sentence about why
+not."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def pick_format(path: str | os.PathLike, format: str | None, formats: Sequence[str]) -> str:
+    """One of `formats`: the one that was asked for, or that of the name. Raises ValueError."""
+    if format is None:
+        name = Path(path).name.lower()
+        matching = [kind for kind in formats if name.endswith(f".{kind}")]
+        if not matching:
+            raise ValueError(f"path: expected a name that ends in .{', .'.join(formats)}; got {Path(path).name!r}.")
+        return max(matching, key=len)  # every compressed.ply ends in .ply
+    if format not in formats:
+        raise ValueError(f"format: expected one of {', '.join(formats)}; got {format!r}.")
+    return format
+
+
+def check_target(path: str | os.PathLike) -> Path:
+    """Checks, before any work, that a file can be written at `path`, and returns it.
+
+    Raises:
+        ValueError: the name of a folder, or of a link, which might lead anywhere.
+        FileNotFoundError, PermissionError: its folder does not exist or is closed.
+    """
+    path = Path(path)
+    if path.is_symlink():
+        raise ValueError(f"path: expected a file name, but {path} is a link; delete it or choose another name.")
+    if path.is_dir():
+        raise ValueError(f"path: expected a file name, but {path} is a folder.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: expected a folder that exists, but there is no {path.parent}; create it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"path: writing into {path.parent} is not permitted.")
+    return path
+
+
+def write_whole(path: str | os.PathLike, pieces: Sequence[bytes]) -> Path:
+    """Writes bytes under another name beside `path` and renames them when they are all there; returns the path.
+
+    Raises: as `check_target`; OSError: the disk is full, ...; an older file is then still there.
+    """
+    path = check_target(path)
+    partial = path.with_name(f".emotag-{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as file:
+            for piece in pieces:
+                file.write(piece)
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"path: {path} could not be written ({error.strerror}); nothing was left behind.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+__all__ = ["check_target", "pick_format", "write_whole"]
