@@ -88,7 +88,7 @@ def render_viewer(output: TalkingHeadOutput) -> str:
         _asset("page.html"),
         {
             "TITLE": title,
-            "STATEMENT": html.escape(STATEMENT.replace("video: this", "this")),
+            "STATEMENT": html.escape(STATEMENT.replace(" video:", ":")),
             "STYLE": _asset("page.css"),
             "SCRIPT": "\n".join(_asset(name) for name in _SCRIPTS),
             "FACTS": _for_script(facts),

@@ -91,7 +91,7 @@ def pack_motion(model: EmoTaGModel, motion: FlameMotion) -> Packed:
     packed.add_quantised("opacities", _array(gaussians.opacity_logits.sigmoid()))
     packed.add_quantised("colors", _array(gaussians.colors))
     basis = None if motion.mouth_code is None else model.mouth_basis()
-    if basis is not None:
+    if basis is not None and bool(basis.any()):
         packed.add_quantised("mouth_basis", _array(basis.permute(1, 0, 2)))  # [R, Nm, 9]
         packed.add_floats("mouth_codes", _array(motion.mouth_code))
     if model.expression_code is not None:

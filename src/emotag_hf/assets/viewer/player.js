@@ -88,8 +88,7 @@ function listen() {
   });
   for (const name of ["play", "pause", "ended"]) {
     sound.addEventListener(name, () => {
-      play.textContent = sound.paused ? "\u25b6" : "\u23f8";
-      play.setAttribute("aria-label", sound.paused ? "Play" : "Pause");
+      play.textContent = sound.paused ? "Play" : "Pause";
     });
   }
 }
@@ -139,6 +138,7 @@ async function open() {
       toFrame(frame);
       Object.assign(view, { yaw: 0, pitch: 0, zoom: 1 }, seen);
       state.fixed = size;
+      canvas.classList.toggle("fixed", Boolean(size)); // in the corner, a pixel of its own for each of the picture
       canvas.style.width = size ? `${size / window.devicePixelRatio}px` : "";
       draw(head, renderer);
     },

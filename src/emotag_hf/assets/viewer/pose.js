@@ -135,7 +135,7 @@ class Head {
     }
   }
 
-  // Colours of all Gaussians seen from a place, into texels of 4: harmonics + 0.5, not below zero.
+  // Colours [N, 3] of all Gaussians seen from a place: harmonics + 0.5, not below zero.
   colorsFrom(eye, out) {
     const k = this.coefficients, c = this.colors;
     const basis = new Float32Array(k);
@@ -155,7 +155,7 @@ class Head {
       for (let channel = 0; channel < 3; channel++) {
         let sum = 0.5;
         for (let i = 0; i < k; i++) sum += basis[i] * c[(g * k + i) * 3 + channel];
-        out[16 * g + 12 + channel] = Math.max(sum, 0);
+        out[3 * g + channel] = Math.max(sum, 0);
       }
     }
   }

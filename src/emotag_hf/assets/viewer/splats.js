@@ -6,11 +6,11 @@ const NEAR = 0.01; // metres
 
 const SPLAT_VERTEX = `#version 300 es
 precision highp float; precision highp sampler2D;
-layout(location = 0) in uint which;
 uniform sampler2D splats; uniform mat3 rotation; uniform vec3 translation; uniform vec2 focal, centre, size;
 flat out vec4 conic; flat out vec3 color; out vec2 offset;
 void main() {
-  ivec2 at = ivec2(int(which) % ${PER_ROW} * 4, int(which) / ${PER_ROW});
+  int which = gl_VertexID / 4; // the splats lie in the texture in the order of drawing, four corners each
+  ivec2 at = ivec2(which % ${PER_ROW} * 4, which / ${PER_ROW});
   vec4 a = texelFetch(splats, at, 0), b = texelFetch(splats, at + ivec2(1, 0), 0);
   vec4 c = texelFetch(splats, at + ivec2(2, 0), 0), d = texelFetch(splats, at + ivec2(3, 0), 0);
   vec3 p = rotation * a.xyz + translation;
@@ -29,8 +29,14 @@ void main() {
   conic = vec4(yy, -xy, xx, 0.0) / det;
   conic.w = opacity;
   float reach = min(sqrt(2.0 * log(opacity * 255.0)), 3.33);
-  vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1) * 2.0 - 1.0;
-  offset = corner * ceil(reach * sqrt(vec2(xx, yy)));
+  // A rectangle along the footprint's own axes: a hair that lies aslant would fill a large upright one with nothing.
+  float middle = 0.5 * (xx + yy), apart = length(vec2(0.5 * (xx - yy), xy));
+  vec2 along = vec2(0.5 * (xx - yy) + apart, xy);
+  if (dot(along, along) < 1e-12) along = xx >= yy ? vec2(1.0, 0.0) : vec2(0.0, 1.0);
+  along = normalize(along);
+  vec2 corner = (vec2(gl_VertexID & 1, gl_VertexID >> 1 & 1) * 2.0 - 1.0) * reach;
+  vec2 radii = sqrt(vec2(middle + apart, max(middle - apart, 0.3)));
+  offset = corner.x * radii.x * along + corner.y * radii.y * vec2(-along.y, along.x);
   vec2 pixel = focal * p.xy / p.z + centre + offset;
   gl_Position = vec4(pixel / size * vec2(2.0, -2.0) + vec2(-1.0, 1.0), 0.0, 1.0);
 }`;
@@ -102,15 +108,12 @@ class SplatRenderer {
     this.order = new Uint32Array(head.count);
     this.keys = new Uint16Array(head.count);
     this.depths = new Float32Array(head.count);
-    this.sorted = gl.createVertexArray();
-    gl.bindVertexArray(this.sorted);
-    this.orderBuffer = gl.createBuffer();
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.orderBuffer);
-    gl.bufferData(gl.ARRAY_BUFFER, this.order.byteLength, gl.DYNAMIC_DRAW);
-    gl.enableVertexAttribArray(0);
-    gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
-    gl.vertexAttribDivisor(0, 1);
-    this.unsorted = gl.createVertexArray();
+    this.rgb = new Float32Array(head.count * 3);
+    // Two triangles a splat by an index buffer: one instance a splat is slow on processors without a GPU.
+    const corners = new Uint32Array(head.count * 6);
+    for (let g = 0; g < head.count; g++) corners.set([0, 1, 2, 2, 1, 3].map((corner) => 4 * g + corner), 6 * g);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, corners, gl.STATIC_DRAW);
     this.target = gl.createFramebuffer();
   }
 
@@ -150,20 +153,18 @@ class SplatRenderer {
     const { gl, head, texels, canvas } = this, { rotation: r, translation: t } = camera;
     this.sort(r, t);
     const { means, covariances } = head, opacities = head.arrays.opacities;
-    for (let g = 0; g < head.count; g++) {
-      const o = 16 * g;
+    head.colorsFrom([0, 1, 2].map((k) => -(r[k] * t[0] + r[3 + k] * t[1] + r[6 + k] * t[2])), this.rgb);
+    for (let i = 0; i < head.count; i++) {
+      const g = this.order[i], o = 16 * i;
       texels[o] = means[3 * g]; texels[o + 1] = means[3 * g + 1]; texels[o + 2] = means[3 * g + 2];
       texels[o + 3] = opacities[g];
       for (let k = 0; k < 6; k++) texels[o + 4 + k] = covariances[6 * g + k];
+      for (let k = 0; k < 3; k++) texels[o + 12 + k] = this.rgb[3 * g + k];
     }
-    head.colorsFrom([0, 1, 2].map((k) => -(r[k] * t[0] + r[3 + k] * t[1] + r[6 + k] * t[2])), texels);
 
     gl.activeTexture(gl.TEXTURE0);
     gl.bindTexture(gl.TEXTURE_2D, this.splatTexture);
     gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, PER_ROW * 4, this.rows, gl.RGBA, gl.FLOAT, texels);
-    gl.bindVertexArray(this.sorted);
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.orderBuffer);
-    gl.bufferSubData(gl.ARRAY_BUFFER, 0, this.order);
     gl.bindFramebuffer(gl.FRAMEBUFFER, this.target);
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(0, 0, 0, 0);
@@ -177,11 +178,10 @@ class SplatRenderer {
     gl.uniform2fv(this.splat.at("focal"), camera.focal);
     gl.uniform2fv(this.splat.at("centre"), camera.centre);
     gl.uniform2f(this.splat.at("size"), canvas.width, canvas.height);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, head.count);
+    gl.drawElements(gl.TRIANGLES, 6 * head.count, gl.UNSIGNED_INT, 0);
 
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.disable(gl.BLEND);
-    gl.bindVertexArray(this.unsorted);
     gl.useProgram(this.cover.linked);
     gl.bindTexture(gl.TEXTURE_2D, this.drawn);
     gl.activeTexture(gl.TEXTURE1);
