@@ -49,7 +49,7 @@ $(VENV)/.dev: $(VENV)/.package requirements-tracking.txt
 
 $(VENV)/.all: $(VENV)/.dev
 	@echo "Installing every extra for the full tests ..."
-	@$(PIP) install -q -c constraints.txt -e ".[dev,eval,flame,gpu,space,train]"
+	@$(PIP) install -q -c constraints.txt -e ".[browser,dev,eval,flame,gpu,space,train]"
 	@touch $@
 
 # --- what people run ------------------------------------------------------------------------------------------------

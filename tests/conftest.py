@@ -2,13 +2,17 @@
 
 - A test marked `real_data` needs `EMOTAG_TEST_DATA`, the folder of real recordings; without it the test is skipped with
   that reason, and under `EMOTAG_REQUIRE_ALL=1` (`make test-all`) a skip of such a test is a failure.
+- A test marked `browser` needs playwright (extra `browser`) and a Chromium on the PATH, or at `EMOTAG_CHROMIUM`; take
+  the browser from the fixture `browser`. Skips and failures are as above.
 - A test marked `slow` runs only under `EMOTAG_REQUIRE_ALL=1`.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,18 +33,34 @@ def _why_no_data() -> str | None:
     return None
 
 
+def _why_no_browser() -> str | None:
+    if find_spec("playwright") is None:
+        return 'playwright is not installed: pip install "emotag_hf[browser]"'
+    if _chromium() is None:
+        return "no Chromium was found; install Debian's chromium, or name one in EMOTAG_CHROMIUM"
+    return None
+
+
+def _chromium() -> str | None:
+    names = (os.environ.get("EMOTAG_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("slow") and not REQUIRE_ALL:
         pytest.skip("slow: run by `make test-all`")
     if item.get_closest_marker("real_data") and (why := _why_no_data()):
         pytest.skip(why)
+    if item.get_closest_marker("browser") and (why := _why_no_browser()):
+        pytest.skip(why)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
-    """Under EMOTAG_REQUIRE_ALL=1, missing data is a failure, wherever in the test the skip was called."""
+    """Under EMOTAG_REQUIRE_ALL=1, missing data or a missing browser is a failure, wherever the skip was called."""
     report = yield
-    if REQUIRE_ALL and report.skipped and item.get_closest_marker("real_data") and not hasattr(report, "wasxfail"):
+    needs = item.get_closest_marker("real_data") or item.get_closest_marker("browser")
+    if REQUIRE_ALL and report.skipped and needs and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome, report.longrepr = "failed", f"skipped where every test must run: {reason}"
     return report
@@ -52,6 +72,20 @@ def test_data() -> Path:
     if why := _why_no_data():
         pytest.skip(why)
     return Path(DATA).resolve()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium without a window, WebGL on the processor; for tests marked `browser`."""
+    if why := _why_no_browser():
+        pytest.skip(why)
+    from playwright.sync_api import sync_playwright
+
+    options = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=_chromium(), args=options)
+        yield chromium
+        chromium.close()
 
 
 def _refuse(self, address, *args):

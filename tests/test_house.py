@@ -42,7 +42,7 @@ def test_ranges_not_pins():
     for requirement in requirements(*EXTRAS):
         operators = {specifier.operator for specifier in requirement.specifier}
         assert operators and not operators & {"==", "==="}, requirement
-    assert set(EXTRAS) == {"gpu", "train", "space", "flame", "eval", "provenance", "dev"}
+    assert set(EXTRAS) == {"gpu", "train", "space", "flame", "eval", "provenance", "browser", "dev"}
 
 
 def test_constraints_cover_the_ranges():
@@ -131,6 +131,16 @@ def _run_pytest(folder: Path, **variables: str) -> str:
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", str(folder)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True).stdout
+
+
+def test_rules_of_the_browser(tmp_path):
+    """Without a Chromium, a browser test is a skip that says what to install, and a failure under `make test-all`."""
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    browser\n")
+    (tmp_path / "test_it.py").write_text("import pytest\n@pytest.mark.browser\ndef test_a(browser): pass\n")
+    plain = _run_pytest(tmp_path, PATH="nowhere")
+    assert "1 skipped" in plain and ("Chromium" in plain or "playwright" in plain)
+    assert "1 error" in _run_pytest(tmp_path, PATH="nowhere", EMOTAG_REQUIRE_ALL="1")
 
 
 def test_rules_of_skipping(tmp_path):

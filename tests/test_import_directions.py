@@ -54,6 +54,7 @@ LAYERS = (
         "alpha_video",
         "avatar_facts",
         "avatar_folder",
+        "export",
         "talking_head",
         "pipeline_emotag",
         "pipeline_talking_head",
@@ -64,7 +65,7 @@ LAYERS = (
     ("data", "training", "evaluation", "hub"),
     ("doctor",),
     ("adaptation", "dubbing"),
-    ("cli", "cli_avatar", "cli_clips", "cli_fields", "cli_pretrain"),
+    ("cli", "cli_avatar", "cli_clips", "cli_export", "cli_fields", "cli_pretrain"),
 )
 
 # Packages that only these modules may import, at the top of the file or inside a function.
