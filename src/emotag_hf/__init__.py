@@ -41,11 +41,15 @@ _LAZY = {
     "default_model_path": "hub_paths",
     "dub": "dubbing",
     "evaluate": "evaluation.protocol",
+    "save_motion": "export",
+    "save_splats": "export",
+    "save_viewer": "export",
     "save_with_alpha": "alpha_video",
     "clips_dataset": "data.dataset",
     "examine": "doctor",
     "fit_head": "tracking.fit",
     "import_vhap": "data.vhap",
+    "load_motion": "export",
     "prepare": "data.prepare",
     "prepare_many": "data.prepare_many",
     "rasterize": "rendering",
@@ -94,6 +98,7 @@ if TYPE_CHECKING:
     from .doctor import examine
     from .dubbing import dub
     from .evaluation.protocol import evaluate
+    from .export import load_motion, save_motion, save_splats, save_viewer
     from .hub_paths import default_model_path, sample_path
     from .modeling_emotag import EmoTaGModel
     from .modeling_gaussian_prior import GaussianPrior

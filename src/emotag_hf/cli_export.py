@@ -21,7 +21,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         ".csv, .npz: the motion with ARKit's names (docs/exporting.md)",
     )  # fmt: skip
     export.add_argument("--format", metavar="KIND", help="one of these without the dot, for a file of another name")
-    export.add_argument("--frame", type=int, default=0, help="which frame's Gaussians, at 25 fps (default: %(default)s)")
+    export.add_argument(
+        "--frame", type=int, default=0, help="which frame's Gaussians, at 25 fps (default: %(default)s)"
+    )
     export.add_argument(
         "--up", choices=["y", "-y"], default="y",
         help="of the Gaussians; -y stands upright in viewers that expect COLMAP's axes (default: %(default)s)",

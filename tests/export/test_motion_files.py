@@ -14,7 +14,7 @@ import torch
 
 from emotag_hf import EmoTaGModel, FlameMotion
 from emotag_hf.constants import EXPRESSION_NAMES, MOTION_DIMS
-from emotag_hf.export import load_motion, save_motion
+from emotag_hf.export import load_motion, motion_files, save_motion
 from emotag_hf.export.motion_files import ARKIT_NAMES, JAW_OPEN, arkit_blendshapes, pose_curves
 
 
@@ -47,7 +47,10 @@ def test_names():
 
 def test_sides_and_signs():
     """The person's left is Left; a mean where ARKit has one name for two sides; down, out and in as ARKit means them."""
-    assert one(expression=expression(mouthSmile_L=0.5, browDown_R=0.25)) == {"mouthSmileLeft": 0.5, "browDownRight": 0.25}
+    assert one(expression=expression(mouthSmile_L=0.5, browDown_R=0.25)) == {
+        "mouthSmileLeft": 0.5,
+        "browDownRight": 0.25,
+    }
     assert one(expression=expression(browInnerUp_L=0.5, cheekPuff_L=1, cheekPuff_R=1)) == {
         "browInnerUp": 0.25, "cheekPuff": 1,
     }  # fmt: skip
@@ -114,7 +117,7 @@ def test_json_and_csv_say_the_same(tmp_path):
         assert [[float(row[f"{name}_{a}"]) for a in axes] for row in rows] == facts[name]
 
 
-def test_bad_files_are_refused(tmp_path):
+def test_bad_files_are_refused(tmp_path, monkeypatch):
     """A pickle in an npz, a bomb, another program's npz, NaN, no file, no such format: one sentence, and no file."""
     motion = a_motion()
     motion.jaw_pose[2, 1] = torch.nan
@@ -141,8 +144,9 @@ def test_bad_files_are_refused(tmp_path):
     path.write_bytes(b"PK\x03\x04 no zip")
     with pytest.raises(ValueError, match="save_motion"):
         load_motion(path)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("fps.npy", "w") as entry:
-        for _ in range(600):
-            entry.write(bytes(1_000_000))
-    with pytest.raises(ValueError, match="unpacks to 600,000,000 bytes"):
+    monkeypatch.setattr(motion_files, "_MAX_BYTES", 5_000_000)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("fps.npy", bytes(6_000_000))
+    assert path.stat().st_size < 10_000
+    with pytest.raises(ValueError, match="unpacks to 6,000,000 bytes"):
         load_motion(path)

@@ -194,7 +194,9 @@ def test_a_frame_of_a_pipelines_output(output, pipe, tmp_path):
     with torch.no_grad():
         posed = pipe.model.pose(output.motion[12:13])
     assert torch.equal(plys[0].means, posed.means) and not torch.equal(plys[1].means, posed.means)
-    sizes = {name: os.path.getsize(output.export(tmp_path / f"f.{name}")) for name in ("compressed.ply", "splat", "ply")}
+    sizes = {
+        name: os.path.getsize(output.export(tmp_path / f"f.{name}")) for name in ("compressed.ply", "splat", "ply")
+    }
     count = pipe.model.gaussians.num_gaussians
     assert sizes["splat"] == 32 * count and sizes["compressed.ply"] < 17 * count + 4000
     assert sizes["ply"] == pytest.approx(68 * count, abs=1000)

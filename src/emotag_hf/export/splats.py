@@ -144,9 +144,7 @@ def to_splat(splats: Splats) -> bytes:
     """antimatter15's format: 32 bytes a Gaussian, the most visible first, colours and rotations in 8 bits."""
     order = np.argsort(-splats.opacities * np.exp(splats.log_scales.sum(1)), kind="stable")
     splats = splats[order]
-    rows = np.zeros(
-        len(splats), [("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)]
-    )
+    rows = np.zeros(len(splats), [("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
     rows["mean"], rows["scale"] = splats.means, np.exp(splats.log_scales)
     rows["rgba"] = np.rint(np.concatenate([splats.rgb, splats.opacities[:, None]], 1).clip(0, 1) * 255)
     rows["rotation"] = np.rint(splats.quats * 128 + 128).clip(0, 255)

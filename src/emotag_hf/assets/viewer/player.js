@@ -86,6 +86,7 @@ function listen() {
     toFrame(Number(seek.value));
     sound.currentTime = Math.min(state.frame / facts.fps, sound.duration || Infinity);
   });
+  sound.addEventListener("ended", () => toFrame(facts.frames - 1)); // a slow machine may have been frames behind
   for (const name of ["play", "pause", "ended"]) {
     sound.addEventListener(name, () => {
       play.textContent = sound.paused ? "Play" : "Pause";
