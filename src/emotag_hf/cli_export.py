@@ -21,13 +21,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         ".csv, .npz: the motion with ARKit's names (docs/exporting.md)",
     )  # fmt: skip
     export.add_argument("--format", metavar="KIND", help="one of these without the dot, for a file of another name")
-    export.add_argument(
-        "--frame", type=int, default=0, help="which frame's Gaussians, at 25 fps (default: %(default)s)"
-    )
-    export.add_argument(
-        "--up", choices=["y", "-y"], default="y",
-        help="of the Gaussians; -y stands upright in viewers that expect COLMAP's axes (default: %(default)s)",
-    )  # fmt: skip
+    export.add_argument("--frame", type=int, default=0, help="whose Gaussians, at 25 fps (default: %(default)s)")
+    export.add_argument("--y-down", action="store_true", help="Gaussians for viewers that show them upside down")
     export.add_argument("--model", metavar="DIR", help="folder or Hub name of an avatar (default: the embedded one)")
     export.add_argument("--emotion", metavar="NAME|JSON|FILE.json", help=f"{', '.join(EMOTIONS)}; as in emotag speak")
     export.add_argument("--intensity", type=float, default=1.0, help="how much of it, 0 to 1 (default: %(default)s)")
@@ -69,11 +64,11 @@ def _export(args: argparse.Namespace) -> int:
     disable_progress_bar()  # a second of loading needs no bar of its own
     pipeline = EmoTaGPipeline.from_pretrained(args.model)
     if clip is None:
-        save_splats(_at_rest(pipeline.model), path, format=kind, up=args.up)
+        save_splats(_at_rest(pipeline.model), path, format=kind, y_down=args.y_down)
         frames = 1
     else:
         output = pipeline(clip, **options)
-        output.export(path, format=kind, frame=args.frame, up=args.up)
+        output.export(path, format=kind, frame=args.frame, y_down=args.y_down)
         frames = 1 if kind in SPLAT_FORMATS else len(output.motion)
     facts = {"path": str(path), "format": kind, "frames": frames, "bytes": path.stat().st_size}
     if args.json:

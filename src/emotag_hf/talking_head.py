@@ -193,7 +193,9 @@ class TalkingHeadOutput:
                 writer.write(frame)
         return os.fspath(path)
 
-    def export(self, path: str | os.PathLike, *, format: str | None = None, frame: int = 0, up: str = "y") -> str:
+    def export(
+        self, path: str | os.PathLike, *, format: str | None = None, frame: int = 0, y_down: bool = False
+    ) -> str:
         """Writes the talking head for other programs (docs/exporting.md); returns the path.
 
         Args:
@@ -201,7 +203,7 @@ class TalkingHeadOutput:
                 one frame; `.json`, `.csv` or `.npz` for the motion with ARKit's names.
             format: one of these without the dot, for a file of another name.
             frame: which frame's Gaussians.
-            up: `"y"`, or `"-y"` for Gaussians that stand upright in viewers which expect COLMAP's axes.
+            y_down: Gaussians for viewers that expect COLMAP's axes and show the head upside down without it.
 
         Raises:
             ValueError: another kind of file; no such frame; `output_type="motion"` and more than motion is asked for.
@@ -209,7 +211,7 @@ class TalkingHeadOutput:
         """
         from .export import export_output
 
-        return export_output(self, path, format=format, frame=frame, up=up)
+        return export_output(self, path, format=format, frame=frame, y_down=y_down)
 
 
 def prepare_audio(processor, audio, sampling_rate: int | None = None) -> tuple[AudioClip, dict[str, Any]]:

@@ -46,7 +46,7 @@ def test_names():
 
 
 def test_sides_and_signs():
-    """The person's left is Left; a mean where ARKit has one name for two sides; down, out and in as ARKit means them."""
+    """The person's left is Left; a mean where ARKit has one name for two sides; down, out, in as ARKit means them."""
     assert one(expression=expression(mouthSmile_L=0.5, browDown_R=0.25)) == {
         "mouthSmileLeft": 0.5,
         "browDownRight": 0.25,

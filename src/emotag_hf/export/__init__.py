@@ -17,12 +17,17 @@ FORMATS = (*SPLAT_FORMATS, *VIEWER_FORMATS, *MOTION_FORMATS)
 
 
 def export_output(
-    output: TalkingHeadOutput, path: str | os.PathLike, *, format: str | None = None, frame: int = 0, up: str = "y"
+    output: TalkingHeadOutput,
+    path: str | os.PathLike,
+    *,
+    format: str | None = None,
+    frame: int = 0,
+    y_down: bool = False,
 ) -> str:
     """Writes a talking head for other programs; see `TalkingHeadOutput.export`."""
     kind = pick_format(path, format, FORMATS)
     if kind in SPLAT_FORMATS:
-        return save_splats(output, path, frame=frame, format=kind, up=up)
+        return save_splats(output, path, frame=frame, format=kind, y_down=y_down)
     if kind in MOTION_FORMATS:
         return save_motion(output.motion, path, format=kind, metadata=output.metadata)
     return save_viewer(output, path, format=kind)

@@ -1,11 +1,11 @@
 """One posed frame as a splat file for other programs: 3DGS PLY, SuperSplat's compressed PLY, antimatter15's `.splat`.
 
-In: `PosedGaussians` or a `TalkingHeadOutput`. Out: a file. All three are plain numpy, so that they need neither CUDA nor
+In: `PosedGaussians` or a `TalkingHeadOutput`. Out: a file. All three are plain numpy and need neither CUDA nor
 gsplat, whose exporter is the judge of them in the tests. Differences from gsplat 1.5's: the PLY has the normals (zeros)
 that the first 3DGS viewer reads, and a value that is the same in a whole chunk is no division by zero.
 
 World: metres, y up, the head looks along +z, the person's left at +x, as everywhere in this package. 3DGS scenes come
-from COLMAP, whose y points down, and most viewers expect that: `up="-y"` turns the head by 180 degrees about z.
+from COLMAP, whose y points down, and most viewers expect that: `y_down` turns the head by 180 degrees about z.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from ..talking_head import TalkingHeadOutput
 from .files import check_target, pick_format, write_whole
 
 SPLAT_FORMATS = ("ply", "compressed.ply", "splat")
-UPS = ("y", "-y")
 _CHUNK = 256  # Gaussians of a compressed PLY that share their ranges
 _MIN_OPACITY = 1 / 255  # what the rasteriser does not draw; a compressed PLY leaves it out
 _LOG_SCALES = (-20.0, 20.0)  # the range that readers of compressed PLY expect
@@ -47,14 +46,12 @@ class Splats:
     sh: np.ndarray
 
     @classmethod
-    def of(cls, posed: PosedGaussians, frame: int = 0, up: str = "y") -> Splats:
+    def of(cls, posed: PosedGaussians, frame: int = 0, y_down: bool = False) -> Splats:
         """One frame of posed Gaussians.
 
         Raises:
-            ValueError: there is no such frame; `up` is not one of `UPS`.
+            ValueError: there is no such frame.
         """
-        if up not in UPS:
-            raise ValueError(f"up: expected one of {', '.join(UPS)}, got {up!r}.")
         if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < len(posed.means):
             raise ValueError(f"frame: expected a whole number from 0 to {len(posed.means) - 1}, got {frame!r}.")
         means, scales = _array(posed.means[frame]), _array(posed.scales[frame])
@@ -64,7 +61,7 @@ class Splats:
         # The ends of the sigmoid lie at infinity, which no reader takes.
         opacities = np.clip(_array(posed.opacities).astype(np.float64), 1e-7, 1 - 1e-7)
         logits = np.log(opacities / (1 - opacities)).astype(np.float32)
-        if up == "-y":
+        if y_down:
             means = means * np.float32([-1, -1, 1])
             w, x, y, z = quats.T
             quats = np.stack([-z, -y, x, w], 1)  # (0, 0, 0, 1) * q: half a turn about z
@@ -95,7 +92,7 @@ def save_splats(
     *,
     frame: int = 0,
     format: str | None = None,
-    up: str = "y",
+    y_down: bool = False,
 ) -> str:
     """Writes one frame for viewers and editors of Gaussian splats; returns the path.
 
@@ -105,7 +102,7 @@ def save_splats(
         frame: which, from 0.
         format: `"ply"` (exact, 68 bytes a Gaussian), `"compressed.ply"` (16), `"splat"` (32, no view-dependent
             colours); None goes by the name.
-        up: `"y"`, this package's world, or `"-y"`, upright in viewers that expect COLMAP's.
+        y_down: for viewers that expect COLMAP's axes and show the head upside down without it.
 
     Raises:
         ValueError: no such frame or format; an output without pictures.
@@ -116,7 +113,7 @@ def save_splats(
     if isinstance(source, TalkingHeadOutput):
         source, frame = _posed_frame(source, frame), 0
     encode = {"ply": to_ply, "compressed.ply": to_compressed_ply, "splat": to_splat}[kind]
-    return os.fspath(write_whole(path, [encode(Splats.of(source, frame, up))]))
+    return os.fspath(write_whole(path, [encode(Splats.of(source, frame, y_down))]))
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@ In: a model and T frames of motion. Out: a header (JSON values) and one deflated
 
 Nothing is stored per Gaussian and frame. The mesh's vertices are a mean and a few directions (its principal components
 over these frames) with codes per frame; the mouth's Gaussians and the correctives are linear in their own codes, as in
-the model. The page carries the Gaussians along as `modeling_gaussians.pose_torch` does. Arrays are 16-bit numbers with a
-step of their own, low bytes first, then high bytes, which deflate packs better.
+the model. The page carries the Gaussians along as `modeling_gaussians.pose_torch` does. Most arrays are 16-bit numbers
+with a step of their own, all low bytes before all high bytes, which deflate packs better.
 """
 
 from __future__ import annotations
