@@ -19,8 +19,16 @@ MOUTH = (slice(130, 190), slice(90, 166))  # rows and columns of the portrait
 
 @pytest.fixture(scope="module")
 def page(browser, output, tmp_path_factory):
+    yield from opened(browser, output, tmp_path_factory.mktemp("viewer") / "head.html")
+
+
+@pytest.fixture(scope="module")
+def odd_page(browser, odd_output, tmp_path_factory):
+    yield from opened(browser, odd_output, tmp_path_factory.mktemp("viewer") / "head.html")
+
+
+def opened(browser, output, path):
     """The viewer, opened by file://. Whatever it asks the network for, or complains of, fails the tests."""
-    path = tmp_path_factory.mktemp("viewer") / "head.html"
     save_viewer(output, path)
     page = browser.new_page(viewport={"width": 900, "height": 800})
     page.complaints = []
@@ -70,6 +78,22 @@ def test_it_draws_what_the_package_draws(page, output):
         assert shots[-1].std() > 20
     apart = psnr(shots[0][MOUTH], shots[1][MOUTH])
     assert apart < 28 and apart == pytest.approx(psnr(own[0][MOUTH], own[1][MOUTH]), abs=1)
+
+
+def test_it_draws_all_that_an_avatar_may_have(odd_page, odd_output):
+    """View-dependent colours, correctives and moved mouth Gaussians are those of `pose`; the last two are seen to act."""
+    model, motion = odd_output.frames._model, odd_output.motion
+    for frame in (3, 24):
+        own = (np.asarray(odd_output.frames[frame]) * 255).round().astype(np.uint8)
+        assert psnr(screenshot(odd_page, frame), own) > 38
+    drawn = lambda posed: to_uint8(  # noqa: E731
+        model.render(posed, odd_output.frames._camera, odd_output.frames._background).images[0]
+    )
+    vertices = model.head(shape=model.shape[None], **motion[24:25].head_inputs()).vertices
+    offsets = model.motion.mouth_offsets(motion.mouth_code[24:25], basis=model.mouth_basis())
+    codes = model.expression_code(motion[24:25])
+    for missing in ((None, codes), (offsets, None)):
+        assert psnr(drawn(model.gaussians.pose(vertices, model.head.faces, *missing)), own) < 38
 
 
 def test_it_turns_as_the_packages_camera_does(page, output, pipe):

@@ -1,8 +1,8 @@
 """Motion for Blender and game engines: JSON, CSV or npz, with ARKit's 52 blendshape names.
 
 In: `FlameMotion`. Out: a file; an npz holds our own numbers too, and comes back as the same motion. Units and axes are
-in docs/exporting.md. ARKit has fewer names than the head has directions: one name for two sides (browInnerUp, cheekPuff)
-gets their mean, and cheekRaiser, tongueUp, nostrils and neck are in the npz alone.
+in docs/exporting.md. ARKit has fewer names than the head has directions: one name for two sides (browInnerUp and
+cheekPuff) gets their mean, and cheekRaiser, tongueUp, nostrils and neck are in the npz alone.
 """
 
 from __future__ import annotations

@@ -113,11 +113,11 @@ def _vertices(model: EmoTaGModel, motion: FlameMotion, used: torch.Tensor) -> np
 
 
 def _add_mesh(packed: Packed, vertices: np.ndarray) -> None:
-    """Mean, components and codes of `vertices [T, V', 3]`, as many as `TOLERANCE` asks for."""
-    flat = vertices.reshape(len(vertices), -1)
-    mean = flat.mean(0)
-    offsets = flat - mean
-    some = offsets[np.unique(np.linspace(0, len(flat) - 1, _BASIS_FRAMES).round().astype(int))].astype(np.float64)
+    """Mean, components and codes of `vertices [T, V', 3]`, as many as `TOLERANCE` asks for. `vertices` is used up."""
+    offsets = vertices.reshape(len(vertices), -1)
+    mean = offsets.mean(0, dtype=np.float64).astype(np.float32)
+    offsets -= mean
+    some = offsets[np.unique(np.linspace(0, len(offsets) - 1, _BASIS_FRAMES).round().astype(int))].astype(np.float64)
     # Few frames, many vertices: the small matrix has the same components.
     energies, turns = np.linalg.eigh(some @ some.T)
     energies, turns = energies[::-1].clip(0), turns[:, ::-1]
