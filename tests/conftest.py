@@ -74,9 +74,9 @@ def test_data() -> Path:
     return Path(DATA).resolve()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it is open, nothing else in this process can run an event loop
 def browser():
-    """Debian's Chromium without a window, WebGL on the processor; for tests marked `browser`."""
+    """Chromium without a window, WebGL on the processor; for tests marked `browser`."""
     if why := _why_no_browser():
         pytest.skip(why)
     from playwright.sync_api import sync_playwright

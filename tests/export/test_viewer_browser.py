@@ -81,7 +81,7 @@ def test_it_draws_what_the_package_draws(page, output):
 
 
 def test_it_draws_all_that_an_avatar_may_have(odd_page, odd_output):
-    """View-dependent colours, correctives and moved mouth Gaussians are those of `pose`; the last two are seen to act."""
+    """View-dependent colours, correctives and moved mouth Gaussians are those of `pose`; the last two do show."""
     model, motion = odd_output.frames._model, odd_output.motion
     for frame in (3, 24):
         own = (np.asarray(odd_output.frames[frame]) * 255).round().astype(np.uint8)
