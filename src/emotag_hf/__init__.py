@@ -47,6 +47,7 @@ _LAZY = {
     "fit_head": "tracking.fit",
     "import_vhap": "data.vhap",
     "prepare": "data.prepare",
+    "push_avatar": "sharing",
     "prepare_many": "data.prepare_many",
     "rasterize": "rendering",
     "read_provenance": "provenance",
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
     from .processing_emotag import EmoTaGProcessor
     from .provenance import read_provenance
     from .rendering import Camera, rasterize
+    from .sharing import push_avatar
     from .talking_head import TalkingHeadOutput
     from .tracking.fit import fit_head
     from .tracking.head_track import HeadTrack

@@ -9,6 +9,8 @@ from dataclasses import fields
 
 from transformers import Pipeline
 
+from .hub_repo import check_nobody, refuse_push
+from .hub_transfer import Pushed
 from .rendering import available_backends
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
@@ -57,8 +59,16 @@ class TalkingHeadPipeline(Pipeline):
         The stock method also copies the pipeline's source files there and marks the config as remote code; the task is
         registered by `import emotag_hf`, so neither is wanted.
         """
+        refuse_push(kwargs)
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs) -> Pushed:
+        """As `EmoTaGPipeline.push_to_hub`, for models that are nobody's avatar: a person's files are not in here."""
+        from .pipeline_emotag import EmoTaGPipeline
+
+        check_nobody(self.model)
+        return EmoTaGPipeline(model=self.model, processor=self.processor).push_to_hub(repo_id, **kwargs)
 
     def _sanitize_parameters(self, sampling_rate=None, **kwargs):
         unknown = sorted(set(kwargs) - set(_OPTIONS))
