@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,11 @@ def environment(hub: StandInHub, home: Path) -> dict[str, str]:
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """The stand-in, with "ada" logged in, an empty cache, and no waiting before another try."""
+    """The stand-in, with "ada" logged in, an empty cache, no waiting before another try, quick previews."""
+    speech = str(tmp_path / "speech.wav")
+    with wave.open(speech, "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes((9000 * SPEECH["array"]).astype("<i2").tobytes())
     with StandInHub() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         monkeypatch.setattr(
@@ -54,6 +59,7 @@ def hub(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
         monkeypatch.setattr(sharing, "PREVIEW_SIZE", 64)
+        monkeypatch.setattr(sharing, "sample_path", lambda: speech)  # a blink of an eye long
         monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # made with the real Hub's address
         monkeypatch.setenv("HF_TOKEN", "hf_ada")
         yield hub

@@ -47,6 +47,11 @@ class File:
             body = text.encode()
         return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
 
+    @property
+    def known_as(self) -> str:
+        """What an upload compares its own file with."""
+        return self.sha256 if self.large else self.oid
+
 
 @dataclass
 class Repo:
@@ -219,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         modes = [
             {
                 "path": file["path"], "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
-                "shouldIgnore": False, "oid": there[file["path"]].oid if file["path"] in there else None,
+                "shouldIgnore": False, "oid": there[file["path"]].known_as if file["path"] in there else None,
             }
             for file in wanted
         ]  # fmt: skip

@@ -19,10 +19,12 @@ from stand_in_hub import card_errors
 from transformers import AutoModel
 
 from emotag_hf import EmoTaGModel, EmoTaGPipeline, TalkingHeadPipeline, push_avatar, sharing
+from emotag_hf.audio_io import load_audio
 from emotag_hf.avatar_card import RESEARCH_LICENSE
 from emotag_hf.avatar_facts import AvatarError
 from emotag_hf.avatar_folder import AVATAR_FILES, read_avatar_info, write_avatar
 from emotag_hf.consent import ConsentError
+from emotag_hf.hub_paths import sample_path
 from emotag_hf.hub_transfer import DOWNLOADED, PREVIEW_VIDEO, SHIM, HubError
 from emotag_hf.modeling_gaussian_prior import GaussianPrior, GaussianPriorConfig
 from emotag_hf.provenance import read_provenance
@@ -73,13 +75,15 @@ def test_pushed_and_loaded_in_another_process(hub, avatar, tmp_path):
         EmoTaGPipeline.from_pretrained("ada/me", token="hf_bob")
 
 
-def test_what_lies_there(hub, avatar, tmp_path):
+def test_what_lies_there(hub, avatar, tmp_path, monkeypatch):
     """The video is marked, the card is rendered for the Hub with what was measured, no path of this machine leaves."""
+    monkeypatch.setattr(sharing, "sample_path", sample_path)
     (avatar / "README.md").write_text("# Buy things <script>alert(1)</script>\n", encoding="utf-8")
     push_avatar(avatar, "ada/me")
     there = hub.files("ada/me")
     (tmp_path / "seen.mp4").write_bytes(there[PREVIEW_VIDEO])
     assert read_provenance(tmp_path / "seen.mp4")["ai_generated"] is True
+    assert load_audio(tmp_path / "seen.mp4").duration == pytest.approx(load_audio(sample_path()).duration, abs=0.1)
     text = there["README.md"].decode()
     assert "script" not in text and 'from_pretrained("ada/me")' in text and "(preview.mp4)" in text
     assert "versions, torch | 2.13.0" in text and "Zoë Example" in there["consent.json"].decode()
@@ -93,12 +97,14 @@ def test_what_lies_there(hub, avatar, tmp_path):
 
 
 def test_pushed_again(hub, avatar, pipe, caplog):
-    """Nothing new, no commit; a changed consent, a commit with that alone; a picture that is gone is gone there too.
-    What somebody else put there stays."""
+    """Nothing new, no commit and no upload; a changed consent and background, a commit with what they change; a picture
+    that is gone is gone there too. What somebody else put there stays."""
     first = push_avatar(avatar, "ada/me")
     hub.put("ada/me", {"notes.txt": b"mine"})
     commits, uploads = len(hub.repos["ada/me"].commits), dict(hub.large)
+    seen = hub.files("ada/me")
     again = push_avatar(avatar, "me")  # of the user who is logged in
+    assert not [name for name, content in hub.files("ada/me").items() if content != seen[name]]
     assert again.repo_id == "ada/me" and not again.changed and again.files == first.files
     assert len(hub.repos["ada/me"].commits) == commits and hub.large == uploads
     consent = replace(CONSENT, revocation_contact="zoe@example.org")
@@ -106,10 +112,10 @@ def test_pushed_again(hub, avatar, pipe, caplog):
     more = {"source": SOURCE, "training": facts["training"], "metrics": facts["metrics"]}
     write_avatar(pipe, avatar, consent=consent, preview=PICTURE, overwrite=True, **more)
     before = hub.files("ada/me")
-    assert push_avatar(avatar, "ada/me").changed and hub.large == uploads
+    assert push_avatar(avatar, "ada/me").changed
     after = hub.files("ada/me")
     assert before.keys() - after.keys() == {"background.png"} and after["notes.txt"] == b"mine"
-    assert {name for name in after if after[name] != before[name]} == {"README.md", "consent.json"}
+    assert {name for name in after if after[name] != before[name]} == {"README.md", "consent.json", PREVIEW_VIDEO}
 
 
 def test_nobody_without_consent(hub, avatar, pipe, tmp_path):
