@@ -40,6 +40,7 @@ def _push(args: argparse.Namespace) -> int:
         token=args.token,
         commit_message=args.message,
         remote_code=args.remote_code,
+        progress=not (args.quiet or args.json),
     )
     if args.json:
         print(json.dumps(asdict(pushed), indent=2))

@@ -38,7 +38,7 @@ _CARD = """---
 {facts}
 
 ## Measured
-Nothing is claimed here: whoever trained it knows.
+No measurements came with these weights.
 
 ## Licence
 {license}

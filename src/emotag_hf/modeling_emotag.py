@@ -62,6 +62,7 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
     base_model_prefix = "emotag"
     main_input_name = "input_features"
     _no_split_modules: list[str] = []
+    folder: str | None = None  # where it was loaded from
     is_avatar = False  # whether it came with somebody's consent, with which alone it may be given to others
     # What `precision.Float32Module` does for `.to()`, for `from_pretrained(dtype=...)`; by name, or the integers of the
     # binding would become floats too.
@@ -108,7 +109,9 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         model.gaussians.check_binding(len(model.head.faces))
         if not is_open_license(model.config.weights_license):
             _say_licence_once(model.config.weights_license)
-        model.is_avatar = path is not None and os.path.isfile(os.path.join(path, CONSENT_JSON))
+        if path is not None:
+            model.folder = os.fspath(path)
+            model.is_avatar = os.path.isfile(os.path.join(path, CONSENT_JSON))
         return (model, info) if wants_info else model
 
     def push_to_hub(

@@ -35,6 +35,7 @@ def push_avatar(
     token: str | None = None,
     commit_message: str | None = None,
     remote_code: bool = False,
+    progress: bool = True,
 ) -> Pushed:
     """Puts the avatar in a folder on the Hub; a second time, what has changed of it.
 
@@ -45,6 +46,7 @@ def push_avatar(
         token: with the right to write; None for the user who is logged in (`hf auth login`, HF_TOKEN).
         commit_message: of the commit.
         remote_code: also a file for users without `import emotag_hf` (`trust_remote_code=True`).
+        progress: show how far the video is, on a terminal.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -57,6 +59,7 @@ def push_avatar(
     check_repo_id(repo_id)
     read_avatar_info(folder).consent.check_publication()
     pipeline = EmoTaGPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=None if progress else True, unit="frame", desc=PREVIEW_VIDEO)
     options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
     return push_pipeline(pipeline, repo_id, **options)
 
