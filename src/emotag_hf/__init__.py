@@ -51,6 +51,7 @@ _LAZY = {
     "import_vhap": "data.vhap",
     "load_motion": "export",
     "prepare": "data.prepare",
+    "push_avatar": "sharing",
     "prepare_many": "data.prepare_many",
     "rasterize": "rendering",
     "read_provenance": "provenance",
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from .processing_emotag import EmoTaGProcessor
     from .provenance import read_provenance
     from .rendering import Camera, rasterize
+    from .sharing import push_avatar
     from .talking_head import TalkingHeadOutput
     from .tracking.fit import fit_head
     from .tracking.head_track import HeadTrack

@@ -30,6 +30,7 @@ from .data.prepare import prepare
 from .doctor import examine
 from .modeling_gaussian_prior import GaussianPrior, load_prior
 from .pipeline_emotag import EmoTaGPipeline
+from .provenance import run_facts
 from .tracking.photometric import draw
 from .training.arguments import AdaptArguments
 from .training.checkpoint import load_state, save_state
@@ -161,6 +162,7 @@ class _Folder:
         training["validation_psnr_face_box"] = report.validation[-1][1] if report.validation else None
         if personal is not None:
             training["motion"] = {k: v for k, v in asdict(personal).items() if isinstance(v, (bool, int, float, str))}
+        training |= run_facts()
         licenses = {} if self.prior is None else {"gaussian_prior": self.prior.config.weights_license}
         facts = {
             "consent": self.consent,

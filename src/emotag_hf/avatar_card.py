@@ -7,6 +7,7 @@ assets/avatar_card.md.template, and LICENSE.md. Every word in them that a user g
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from string import Template
@@ -33,6 +34,10 @@ _SOURCE_ROWS = {
     "tracker_version": "version of the tracker",
 }
 _PART_ROWS = {"head": "parametric head", "motion": "motion network", "gaussian_prior": "prior of the Gaussians"}
+_FRAMES = {
+    "test": "frames of the recording that were held out of training",
+    "validation": "frames of the recording that were kept aside, and said when to stop",
+}
 _MAX_ROWS = 60  # of a table; the rest stands in avatar.json
 
 
@@ -43,22 +48,36 @@ def is_open_license(name: str) -> bool:
 
 def hub_license(consent: Consent, licenses: dict[str, str]) -> dict[str, str]:
     """`license`, and unless that is Apache-2.0 `license_name` and `license_link`, as the Hub's header has them."""
-    name = LIKENESS_LICENSE  # a likeness is under no software licence, however free the weights are
     if consent.is_synthetic:
-        closed = {re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") for name in licenses.values()} - {"apache-2.0"}
-        if not closed:
-            return {"license": "apache-2.0"}
-        name = closed.pop() if len(closed) == 1 else "several-licenses"
-    return {"license": "other", "license_name": name, "license_link": LICENSE_MD}
+        return hub_weights_license(licenses.values())
+    # a likeness is under no software licence, however free the weights are
+    return {"license": "other", "license_name": LIKENESS_LICENSE, "license_link": LICENSE_MD}
 
 
-def render_card(facts: dict[str, Any], consent: Consent, *, has_preview: bool = False) -> str:
+def hub_weights_license(names: Iterable[str]) -> dict[str, str]:
+    """The same for weights under the licences `names`, which show nobody."""
+    closed = {re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") for name in names} - {"apache-2.0"}
+    if not closed:
+        return {"license": "apache-2.0"}
+    name = closed.pop() if len(closed) == 1 else "several-licenses"
+    return {"license": "other", "license_name": name or "unnamed", "license_link": LICENSE_MD}
+
+
+def render_card(
+    facts: dict[str, Any],
+    consent: Consent,
+    *,
+    has_preview: bool = False,
+    has_video: bool = False,
+    repo_id: str | None = None,
+) -> str:
     """README.md of an avatar.
 
     Args:
         facts: what avatar.json says.
         consent: whose avatar it is.
-        has_preview: whether preview.png is there.
+        has_preview, has_video: whether preview.png and preview.mp4 are there.
+        repo_id: its name on the Hub, if it is to lie there.
     """
     person, source = escape(consent.person), facts["source"]
     template = Template(Path(asset_path("avatar_card.md.template")).read_text(encoding="utf-8"))
@@ -66,7 +85,8 @@ def render_card(facts: dict[str, Any], consent: Consent, *, has_preview: bool = 
         metadata=_header(facts, consent),
         title=f"{person} (synthetic person)" if consent.is_synthetic else f"Avatar of {person}",
         banner=_banner(consent),
-        preview=f"\n![A rendering of {person}](preview.png)\n" if has_preview else "",
+        preview=_preview(person, has_preview, has_video),
+        where=repo_id or "this folder, or its name on the Hub",
         person=person,
         package_version=escape(facts["package_version"]),
         seconds=f"{source['frames_used'] / MOTION_FPS:.1f} s",
@@ -146,8 +166,38 @@ def _header(facts: dict[str, Any], consent: Consent) -> str:
         base_model_relation="finetune",
         **hub_license(consent, facts["licenses"]),
         **gate,
+        **_eval_results(facts),
     )
     return data.to_yaml().strip()
+
+
+def _eval_results(facts: dict[str, Any]) -> dict[str, Any]:
+    """`eval_results` and `model_name` of the header: what was measured on frames that were not trained on."""
+    from huggingface_hub import EvalResult
+
+    measured = [("test", name, value) for name, value in _flat(facts["metrics"] or {})]
+    measured.append(("validation", "PSNR of the face box, dB", facts["training"].get("validation_psnr_face_box")))
+    results = [
+        EvalResult(
+            task_type=PIPELINE_TAG,
+            dataset_type="private",
+            dataset_name=_FRAMES[split],
+            dataset_split=split,
+            metric_type="psnr" if "psnr" in name.lower() else name,
+            metric_name=name,
+            metric_value=value,
+        )
+        for split, name, value in measured[:_MAX_ROWS]
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
+    return {"eval_results": results, "model_name": "avatar"} if results else {}
+
+
+def _preview(person: str, has_preview: bool, has_video: bool) -> str:
+    text = f"![A rendering of {person}](preview.png)" if has_preview else ""
+    if has_video:
+        text += "\n\n[A video of the package's synthetic sample speech](preview.mp4), AI-generated and marked as such."
+    return f"\n{text.strip()}\n" if text else ""
 
 
 def _banner(consent: Consent) -> str:

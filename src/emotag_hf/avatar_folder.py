@@ -41,7 +41,8 @@ from .avatar_facts import (
 )
 from .checkpoints import check_weights_file
 from .consent import CONSENT_JSON, Consent, parse_consent
-from .constants import CONFIG_NAME, DEFAULT_MODEL, MODEL_INDEX_NAME, WEIGHTS_NAME
+from .constants import CONFIG_NAME, DEFAULT_MODEL, MODEL_INDEX_NAME, PROCESSOR_NAME, WEIGHTS_NAME
+from .hub_transfer import PREVIEW_VIDEO, SHIM
 from .provenance import package_version
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ AVATAR_FILES = {
     AVATAR_JSON: 1_000_000, CONSENT_JSON: 64_000, CARD: 1_000_000, LICENSE_MD: 1_000_000,
     PREVIEW: 32_000_000, BACKGROUND: 32_000_000,
 }  # fmt: skip
-_MODEL_FILES = (CONFIG_NAME, WEIGHTS_NAME, MODEL_INDEX_NAME, "processor_config.json")
-_OURS = frozenset({*AVATAR_FILES, *_MODEL_FILES, ".gitattributes"})  # the Hub adds the last to what is downloaded
+_MODEL_FILES = (CONFIG_NAME, WEIGHTS_NAME, MODEL_INDEX_NAME, PROCESSOR_NAME)
+# The last three are of avatars that come from the Hub.
+_OURS = frozenset({*AVATAR_FILES, *_MODEL_FILES, PREVIEW_VIDEO, SHIM, ".gitattributes"})
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,7 @@ def read_avatar_info(folder: str | os.PathLike) -> AvatarInfo:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"folder: expected an avatar, but there is no folder {folder}.")
+    check_links(folder)
     facts = _read_facts(folder)
     if facts.get("format") != FORMAT:
         raise AvatarError(f"folder: expected an avatar, but {folder / AVATAR_JSON} is not one's.")
@@ -264,6 +267,21 @@ def read_avatar_info(folder: str | os.PathLike) -> AvatarInfo:
     check_weights_file(folder)
     consent.warn_if_expired()
     return AvatarInfo(consent=consent, **info)
+
+
+def check_links(folder: Path) -> None:
+    """Raises AvatarError if a link in a stranger's folder leads out of it: what lies there is not part of an avatar.
+
+    In the Hub's cache every file is a link into the `blobs` beside `snapshots`; that is no way out.
+    """
+    own = Path(os.path.realpath(folder))
+    inside = [own]
+    blobs = own.parent.parent / "blobs"
+    if own.parent.name == "snapshots" and blobs.is_dir() and not blobs.is_symlink():
+        inside.append(blobs)
+    for path in folder.iterdir():
+        if path.is_symlink() and not any(Path(os.path.realpath(path)).is_relative_to(place) for place in inside):
+            raise AvatarError(f"folder: {path} is a link out of the avatar's folder; put the file itself there.")
 
 
 def read_avatar_files(folder: str | os.PathLike) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from .cli_avatar import add_commands as add_avatar_commands
 from .cli_clips import add_commands
 from .cli_export import add_commands as add_export_command
 from .cli_pretrain import add_commands as add_pretrain_command
+from .cli_share import add_commands as add_share_command
 from .constants import EMOTIONS
 
 _OPTIONS = ("emotion", "intensity", "seed", "fps", "size", "background", "head_motion")  # of `speak`, as they are
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_avatar_commands(commands)
     add_pretrain_command(commands)
     add_export_command(commands)
+    add_share_command(commands)
     return parser
 
 

@@ -49,6 +49,7 @@ JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 MODEL_INDEX_NAME = "model_index.json"
+PROCESSOR_NAME = "processor_config.json"
 DEFAULT_MODEL = "emotag-base"  # a folder in assets/: learned from real people, research only
 OPEN_MODEL = "emotag-base-open"  # a folder in assets/: learned from synthetic speech alone, Apache-2.0
 DEFAULT_PRIOR = "emotag-gaussian-prior"  # a folder in assets/

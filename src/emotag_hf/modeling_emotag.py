@@ -22,12 +22,15 @@ from .avatar_card import is_open_license
 from .checkpoints import check_loading, check_weights_file
 from .compositing import composite, make_background
 from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
+from .consent import CONSENT_JSON
 from .constants import OPEN_MODEL
 from .driving_motion import UPPER_FACE, DrivingClip
 from .emotion_direction import EmotionDirection
 from .emotion_prototypes import action_unit_motions, probabilities_to_logits
 from .gaussian_correctives import ExpressionCode
 from .hub_paths import model_path
+from .hub_repo import push_model, refuse_push
+from .hub_transfer import Pushed, fetch
 from .modeling_gaussians import RiggedGaussians, rotation_to_axis_angle
 from .modeling_head import ParametricHead, rotation_matrix
 from .modeling_motion import GatedResidualMotionNetwork
@@ -37,6 +40,7 @@ from .rendering import Camera, rasterize
 
 logger = logging.getLogger(__name__)
 
+_HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _STORED_IN_HALF = ("gaussians.corrective_",)
 DEFAULT_CAMERA = {"target": [0.0, -0.03, 0.0], "distance": 1.7, "focal": 4.0}
 
@@ -58,6 +62,8 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
     base_model_prefix = "emotag"
     main_input_name = "input_features"
     _no_split_modules: list[str] = []
+    folder: str | None = None  # where it was loaded from
+    is_avatar = False  # whether it came with somebody's consent, with which alone it may be given to others
     # What `precision.Float32Module` does for `.to()`, for `from_pretrained(dtype=...)`; by name, or the integers of the
     # binding would become floats too.
     _keep_in_fp32_modules_strict = [
@@ -74,7 +80,9 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
             module.refill_()
 
     def save_pretrained(self, save_directory, **kwargs) -> None:
-        """As in transformers. Correctives, most of an avatar's bytes, are stored in 16 bits and come back in 32."""
+        """As in transformers, without `push_to_hub`: pushing is a step of its own. Correctives, most of an avatar's
+        bytes, are stored in 16 bits and come back in 32."""
+        refuse_push(kwargs)
         if kwargs.get("state_dict") is None:
             state = self.state_dict()
             kwargs["state_dict"] = {k: v.half() if k.startswith(_STORED_IN_HALF) else v for k, v in state.items()}
@@ -89,6 +97,8 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
                 name of an embedded model.
         """
         path = pretrained_model_name_or_path and model_path(pretrained_model_name_or_path)
+        if path is not None and not kwargs.get("subfolder"):
+            path = fetch(path, **{name: kwargs.pop(name) for name in _HUB_ARGUMENTS if name in kwargs})
         if path is not None and os.path.isdir(path) and "state_dict" not in kwargs:
             check_weights_file(os.path.join(path, kwargs.get("subfolder") or ""))
         wants_info = kwargs.pop("output_loading_info", False)
@@ -99,7 +109,38 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         model.gaussians.check_binding(len(model.head.faces))
         if not is_open_license(model.config.weights_license):
             _say_licence_once(model.config.weights_license)
+        if path is not None:
+            model.folder = os.fspath(path)
+            model.is_avatar = os.path.isfile(os.path.join(path, CONSENT_JSON))
         return (model, info) if wants_info else model
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        token: str | None = None,
+        commit_message: str | None = None,
+        remote_code: bool = False,
+    ) -> Pushed:
+        """Uploads config, weights and a card in one commit; a new repository is private unless said otherwise.
+
+        `EmoTaGPipeline.push_to_hub` uploads the processor too, which `pipeline("talking-head", model=repo_id)` needs,
+        and is the way for a person's avatar, which goes with its consent or not at all.
+
+        Args:
+            repo_id: `"user/name"`; made if it is not there.
+            private: of a new repository. One that is public already is not taken for a private push.
+            token: with the right to write; None for the user who is logged in (`hf auth login`, HF_TOKEN).
+            commit_message: of the commit.
+            remote_code: also a file for users without `import emotag_hf` (`trust_remote_code=True`).
+
+        Raises:
+            ValueError: it is a person's avatar, or something of it may not leave this machine.
+            HubError: wrong token, no right to write, no connection; nothing was committed then.
+        """
+        options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
+        return push_model(self, repo_id, **options)
 
 
 class EmoTaGModel(EmoTaGPreTrainedModel):

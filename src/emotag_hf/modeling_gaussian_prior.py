@@ -18,6 +18,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from .checkpoints import check_loading, check_weights_file
 from .configuration_emotag import StrictNames
 from .hub_paths import default_prior_path
+from .hub_repo import push_model, refuse_push
+from .hub_transfer import Pushed, fetch
 
 
 @strict
@@ -65,13 +67,29 @@ class GaussianPrior(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> GaussianPrior:
         """As in transformers, but strict: a corrupt file, a missing or an unexpected key is a ValueError."""
-        path = pretrained_model_name_or_path
-        if os.path.isdir(path):
-            check_weights_file(os.fspath(path))
+        names = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+        path = fetch(pretrained_model_name_or_path, **{name: kwargs.pop(name) for name in names if name in kwargs})
+        check_weights_file(path)
         options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True} | kwargs
         prior, info = super().from_pretrained(path, *args, ignore_mismatched_sizes=True, **options)
         check_loading(path, info)
         return prior.eval()
+
+    def save_pretrained(self, save_directory, **kwargs) -> None:
+        """As in transformers, without `push_to_hub`: pushing is a step of its own."""
+        refuse_push(kwargs)
+        super().save_pretrained(save_directory, **kwargs)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = True, token: str | None = None, commit_message: str | None = None
+    ) -> Pushed:
+        """Uploads config, weights and a card in one commit; a new repository is private unless said otherwise.
+
+        Raises:
+            ValueError: `repo_id` is no name on the Hub.
+            HubError: wrong token, no right to write, no connection; nothing was committed then.
+        """
+        return push_model(self, repo_id, private=private, token=token, commit_message=commit_message)
 
 
 def load_prior(prior: str | os.PathLike | GaussianPrior | None) -> GaussianPrior | None:

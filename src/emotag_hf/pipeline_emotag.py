@@ -12,14 +12,12 @@ from pathlib import Path
 
 import numpy as np
 from diffusers import DiffusionPipeline
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from .avatar_facts import decode_picture
-from .avatar_folder import BACKGROUND, CARD, read_avatar_files
+from .avatar_folder import BACKGROUND, read_avatar_files
 from .checkpoints import check_weights_file
-from .consent import CONSENT_JSON, parse_consent
 from .hub_paths import model_path
+from .hub_transfer import Pushed, fetch
 from .modeling_emotag import EmoTaGModel
 from .motion_controls import MotionStrengths
 from .processing_emotag import EmoTaGProcessor
@@ -61,6 +59,7 @@ class EmoTaGPipeline(DiffusionPipeline):
     def set_avatar_files(self, files: dict[str, bytes]) -> None:
         """What makes a model an avatar (`avatar_folder.make_avatar_files`): saved and pushed along with it."""
         self._avatar_files = dict(files)
+        self.model.is_avatar = bool(files)
         picture = files.get(BACKGROUND)
         self._background = None if picture is None else decode_picture(picture, "background")
 
@@ -161,15 +160,7 @@ class EmoTaGPipeline(DiffusionPipeline):
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs) -> str:
         """The local folder of a repository; the stock loader refuses components from outside diffusers."""
-        if os.path.isdir(pretrained_model_name):
-            return pretrained_model_name
-        try:
-            return snapshot_download(pretrained_model_name, **kwargs)
-        except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise FileNotFoundError(
-                f"model: expected a folder or a repository 'user/name' on the Hub; there is no folder "
-                f"{pretrained_model_name!r}, and the Hub says: {' '.join(str(error).split())[:200]}"
-            ) from error
+        return fetch(pretrained_model_name, **kwargs)
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, safe_serialization: bool = True, variant: str | None = None
@@ -188,17 +179,24 @@ class EmoTaGPipeline(DiffusionPipeline):
         for name, content in self._avatar_files.items():
             (Path(save_directory) / name).write_bytes(content)
 
-    def push_to_hub(self, repo_id: str, **kwargs) -> str:
-        """Uploads the folder that `save_pretrained` writes, an avatar with its consent and card.
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        token: str | None = None,
+        commit_message: str | None = None,
+        remote_code: bool = False,
+    ) -> Pushed:
+        """Uploads the flat folder that every `from_pretrained` of this package reads, with a card and a video of it, in
+        one commit; an avatar with its consent. The arguments are those of `push_avatar`; docs/sharing.md.
 
         Raises:
-            ConsentError: the person did not agree to that.
+            ConsentError: the person did not agree to publication, or the consent has expired.
+            ValueError: something of it may not leave this machine.
+            HubError: wrong token, no right to write, no connection; nothing was committed then.
         """
-        if self._avatar_files:
-            parse_consent(self._avatar_files[CONSENT_JSON]).check_publication()
-        return super().push_to_hub(repo_id, **kwargs)
+        from .sharing import push_pipeline
 
-    def _upload_folder(self, working_dir, *args, **kwargs):
-        if CARD in self._avatar_files:  # diffusers has just put a card of its own there
-            (Path(working_dir) / CARD).write_bytes(self._avatar_files[CARD])
-        return super()._upload_folder(working_dir, *args, **kwargs)
+        options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
+        return push_pipeline(self, repo_id, **options)

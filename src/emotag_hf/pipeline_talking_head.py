@@ -9,6 +9,10 @@ from dataclasses import fields
 
 from transformers import Pipeline
 
+from .avatar_facts import decode_picture
+from .avatar_folder import BACKGROUND, read_avatar_files
+from .hub_repo import check_nobody, refuse_push
+from .hub_transfer import Pushed
 from .rendering import available_backends
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
@@ -37,6 +41,8 @@ class TalkingHeadPipeline(Pipeline):
         if device is None:  # transformers would pick any accelerator; the rasteriser has CPU, and CUDA through gsplat
             device = "cuda" if available_backends()[0] == "gsplat" else "cpu"
         super().__init__(*args, device=device, **kwargs)
+        files = {} if self.model.folder is None else read_avatar_files(self.model.folder)
+        self._background = decode_picture(files[BACKGROUND], BACKGROUND) if BACKGROUND in files else None
 
     def __call__(self, audio, **kwargs) -> TalkingHeadOutput | list[TalkingHeadOutput]:
         """Makes `audio` speak.
@@ -57,8 +63,16 @@ class TalkingHeadPipeline(Pipeline):
         The stock method also copies the pipeline's source files there and marks the config as remote code; the task is
         registered by `import emotag_hf`, so neither is wanted.
         """
+        refuse_push(kwargs)
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs) -> Pushed:
+        """As `EmoTaGPipeline.push_to_hub`, for models that are nobody's avatar: a person's files are not in here."""
+        from .pipeline_emotag import EmoTaGPipeline
+
+        check_nobody(self.model)
+        return EmoTaGPipeline(model=self.model, processor=self.processor).push_to_hub(repo_id, **kwargs)
 
     def _sanitize_parameters(self, sampling_rate=None, **kwargs):
         unknown = sorted(set(kwargs) - set(_OPTIONS))
@@ -75,6 +89,8 @@ class TalkingHeadPipeline(Pipeline):
         return {"clip": clip, **inputs}
 
     def _forward(self, model_inputs, **options):
+        if options.get("background") is None:  # what was behind the person
+            options["background"] = self._background
         clip, options = model_inputs["clip"], SpeakOptions(**options)
         return {"clip": clip, "predicted": predict(self.model, clip, model_inputs, options), "options": options}
 

@@ -12,6 +12,7 @@ import json
 import os
 import struct
 import uuid
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,24 @@ def package_version() -> str:
         return version("emotag_hf")
     except PackageNotFoundError:
         return "unknown"
+
+
+def run_facts() -> dict[str, dict[str, Any]]:
+    """`{"versions", "machine"}` of a training, for whoever wants the same numbers. The machine has no name here."""
+    import platform
+
+    import torch
+
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "numpy", "numba", "transformers"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    machine = {
+        "system": platform.system(),
+        "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+    }
+    return {"versions": versions, "machine": machine}
 
 
 def make_provenance(**facts: Any) -> dict[str, Any]:

@@ -1,0 +1,142 @@
+"""What a repository of ours may hold, checked before anything leaves the machine. Not in the paper.
+
+In: a model. Out: a folder of files for `hub_transfer`, or a ValueError. What stays here: the numbers of any head but
+the package's own (FLAME belongs to its licensee), speech encoders (named by id and revision, never copied), and a
+person without their consent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .avatar_card import LICENSE_MD
+from .constants import CONFIG_NAME, OPEN_HEAD, PROCESSOR_NAME
+from .hub_paths import asset_path
+from .hub_transfer import SHIM, Pushed, check_repo_id, full_repo_id, push_folder
+from .model_card import render_model_card, render_model_license
+
+CARD = "README.md"
+_REMOTE_CODE = '''"""Loads this model through the package emotag_hf; that is all it does."""
+
+try:
+    from emotag_hf import EmoTaGConfig, EmoTaGModel, EmoTaGProcessor
+except ImportError as error:
+    raise ImportError(
+        "this model needs the package emotag_hf; its page says how to install it, then: pip install emotag_hf"
+    ) from error
+
+__all__ = ["EmoTaGConfig", "EmoTaGModel", "EmoTaGProcessor"]
+'''
+_AUTO_MAP = {
+    CONFIG_NAME: {"AutoConfig": "EmoTaGConfig", "AutoModel": "EmoTaGModel"},
+    PROCESSOR_NAME: {"AutoProcessor": "EmoTaGProcessor"},
+}
+
+
+def push_model(
+    model,
+    repo_id: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    commit_message: str | None = None,
+    remote_code: bool = False,
+) -> Pushed:
+    """Uploads a mere model or prior with a card: `EmoTaGModel.push_to_hub` and `GaussianPrior.push_to_hub`.
+
+    Args:
+        model: an `EmoTaGModel` that is nobody's avatar, or a `GaussianPrior`.
+        repo_id, private, token, commit_message: as `push_folder` takes them.
+        remote_code: also a file for users without `import emotag_hf` (`trust_remote_code=True`).
+
+    Raises:
+        ValueError: something of it may not leave this machine.
+        HubError: as `push_folder`.
+    """
+    check_repo_id(repo_id)
+    check_nobody(model)
+    check_shareable(model)
+    repo_id = full_repo_id(repo_id, token)
+    with TemporaryDirectory(prefix="emotag_push_") as place:
+        folder = Path(place)
+        model.save_pretrained(folder)
+        write_model_papers(model, folder, repo_id)
+        settle_remote_code(folder, remote_code)
+        message = commit_message or "Upload model"
+        return push_folder(folder, repo_id, private=private, token=token, message=message, prune=False)
+
+
+def write_model_papers(model, folder: Path, repo_id: str, *, whole: bool = False) -> None:
+    """README.md and LICENSE.md of a mere model."""
+    (folder / CARD).write_text(render_model_card(model, repo_id, whole=whole), encoding="utf-8")
+    if text := render_model_license(model.config.weights_license):
+        (folder / LICENSE_MD).write_text(text, encoding="utf-8")
+
+
+def check_nobody(model) -> None:
+    """Raises ValueError if a model shows a person, whose consent and card have to go along."""
+    camera = getattr(model.config, "camera", None) or {}
+    if getattr(model, "is_avatar", False) or "K" in camera:  # only a person's model has the camera of their clip
+        raise ValueError(
+            "model: it is a person's avatar, which goes up with consent and card only: `emotag push FOLDER user/name`, "
+            "or EmoTaGPipeline.from_pretrained(FOLDER).push_to_hub('user/name')."
+        )
+
+
+def refuse_push(save_options: dict) -> None:
+    """Raises ValueError for `save_pretrained(push_to_hub=True)`, which would pass by every check of this module."""
+    if save_options.pop("push_to_hub", False):
+        raise ValueError("push_to_hub: expected nothing here; save first, then call push_to_hub('user/name').")
+
+
+def check_shareable(model, processor=None) -> None:
+    """Raises ValueError for another head than the embedded one, and for a speech encoder that nobody else can find."""
+    head = getattr(model, "head", None)
+    if head is not None:
+        own = hashlib.sha256(Path(asset_path(OPEN_HEAD)).read_bytes()).hexdigest()
+        if model.config.head_config.asset != "open_head" or head.sha256 != own:
+            raise ValueError(
+                f"model: it lies on the head {model.config.head_config.asset!r} ({ascii(head.license)[1:80]}), not on "
+                "the open head of the package; such a head's numbers, and what follows from them, do not leave this "
+                "machine. Adapt on the open head to share an avatar."
+            )
+    extractor = getattr(processor, "feature_extractor", None)
+    for holder in (getattr(model.config, "motion_config", None), extractor):
+        _check_encoder(getattr(holder, "audio_model", None), getattr(holder, "audio_revision", None))
+
+
+def _check_encoder(name: str | None, revision: str | None) -> None:
+    if name is None:
+        return
+    if Path(name).is_dir():
+        raise ValueError(
+            f"audio_model: expected a speech encoder's name on the Hub, got the folder {name!r}; others cannot find "
+            "it, and a copy is not pushed."
+        )
+    check_repo_id(name)
+    if not revision:
+        raise ValueError(
+            f"audio_revision: expected the commit of {name} that the network was trained with, got nothing; "
+            "`motion_config.audio_revision` and the processor's say it."
+        )
+
+
+def settle_remote_code(folder: Path, wanted: bool) -> None:
+    """Writes the shim and names it in the JSON files, or takes such names out of them."""
+    for name, classes in _AUTO_MAP.items():
+        path = folder / name
+        if not path.is_file():
+            continue
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content.pop("auto_map", None)
+        if wanted:
+            content["auto_map"] = {auto: f"{SHIM.removesuffix('.py')}.{own}" for auto, own in classes.items()}
+        path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    if wanted:
+        (folder / SHIM).write_text(_REMOTE_CODE, encoding="utf-8")
+
+
+__all__ = ["check_nobody", "check_shareable", "push_model", "refuse_push", "settle_remote_code", "write_model_papers"]

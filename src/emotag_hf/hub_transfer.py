@@ -1,0 +1,262 @@
+"""To the Hub and back: the one module that talks to it. Not in the paper.
+
+In: a folder of files with agreed names, or a repository's name. Out: one commit, or a folder in the cache. Only names
+of `DOWNLOADED` come down and only names of `UPLOADED` go up; a pickle does neither. A failure is one sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from .consent import CONSENT_JSON
+from .constants import CONFIG_NAME, MODEL_INDEX_NAME, PROCESSOR_NAME, WEIGHTS_NAME
+
+logger = logging.getLogger(__name__)
+
+PREVIEW_VIDEO = "preview.mp4"
+SHIM = "modeling_emotag_shim.py"
+DOWNLOADED = (
+    CONFIG_NAME, WEIGHTS_NAME, MODEL_INDEX_NAME, PROCESSOR_NAME, CONSENT_JSON, "avatar.json", "README.md", "LICENSE.md",
+    "preview.png", "background.png",
+)  # fmt: skip
+UPLOADED = (*DOWNLOADED, PREVIEW_VIDEO, SHIM)
+MAX_BYTES = 1_000_000_000  # of all files of a repository that come down or go up; an avatar has seven million
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".joblib")
+_TROUBLES = (HTTPError, OSError, RuntimeError, ValueError)  # of huggingface_hub, whatever it stumbles over
+
+
+class HubError(OSError):
+    """The Hub, or the way to it, refused; the message says what is there now and what to do."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Args:
+        repo_id: `user/name`.
+        url: of the repository.
+        commit: that holds what was pushed.
+        private: whether the repository is.
+        changed: False if all of it was there already, so that there is no new commit.
+        files: name -> bytes, of what the repository holds of ours now.
+    """
+
+    repo_id: str
+    url: str
+    commit: str
+    private: bool
+    changed: bool
+    files: dict[str, int]
+
+
+def check_repo_id(repo_id: str) -> str:
+    """`repo_id` itself, if it is `"name"` or `"user/name"` as the Hub takes them; a path is none. Raises ValueError."""
+    try:
+        validate_repo_id(repo_id)
+        if repo_id:
+            return repo_id
+    except HFValidationError:
+        pass
+    raise ValueError(
+        f"repo_id: expected a name on the Hub such as 'user/name' (letters, digits, '-', '_', '.'), got "
+        f"{ascii(repo_id)[:120]}."
+    )
+
+
+def full_repo_id(repo_id: str, token: str | None = None) -> str:
+    """`"user/name"` of a name; `"name"` alone is one of the user whose token it is. Raises ValueError, HubError."""
+    if "/" in check_repo_id(repo_id):
+        return repo_id
+    with _in_words(repo_id, "nothing was pushed"):
+        return f"{HfApi(token=token).whoami()['name']}/{repo_id}"
+
+
+def push_folder(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    message: str = "Upload",
+    prune: bool = True,
+) -> Pushed:
+    """Puts the files of a flat folder into a repository, in one commit: all of them are there, or none.
+
+    Args:
+        folder: holds files with names of `UPLOADED`, and nothing else.
+        repo_id: `"user/name"`; made if it is not there.
+        private: of a new repository. One that is public already is not taken for a private push.
+        token: of the user; None for the one that is logged in.
+        message: of the commit.
+        prune: delete what the repository has of `UPLOADED` and the folder has not, by the same commit. Files of other
+            names are never touched.
+
+    Raises:
+        ValueError: the name is none, or the folder holds something else, or too much.
+        HubError: wrong token, no right to write, no connection; nothing was committed then.
+    """
+    check_repo_id(repo_id)
+    files = _files_to_push(Path(folder))
+    api = HfApi(token=token, library_name="emotag_hf")
+    with _in_words(repo_id, f"{repo_id} is as it was, nothing was committed"):
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        repo_id = url.repo_id
+        before = api.model_info(repo_id, files_metadata=True)
+        if private and before.private is False:
+            raise HubError(
+                f"private: {repo_id} is there and is public; choose another name, make it private on its settings "
+                "page, or say that it shall be public (--public, private=False). Nothing was pushed."
+            )
+        if not private and before.private:
+            logger.warning("%s is there and is private, and stays so; its settings page makes it public.", repo_id)
+        operations: list = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
+        there = {sibling.rfilename for sibling in before.siblings or ()} if prune else set()
+        operations += [CommitOperationDelete(name) for name in UPLOADED if name in there and name not in files]
+        commit = api.create_commit(repo_id, operations, commit_message=message)
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    return Pushed(repo_id, str(url), commit.oid, bool(before.private), commit.oid != before.sha, sizes)
+
+
+def fetch(
+    repo_id: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> str:
+    """The local folder of a repository, downloaded where the cache does not hold it; of a folder, itself.
+
+    Args:
+        repo_id: a folder, or `"user/name"`.
+        revision, token, cache_dir, local_files_only, force_download: as in huggingface_hub.
+
+    Raises:
+        FileNotFoundError: neither a folder nor a repository that can be reached.
+        ValueError: the repository has no safetensors weights, or is larger than anybody's avatar.
+    """
+    name = os.fspath(repo_id)
+    if os.path.isdir(name):
+        return name
+    api = HfApi(token=token, library_name="emotag_hf")
+    options = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download}
+    try:
+        validate_repo_id(name)
+        if not local_files_only:
+            local_files_only = not _is_safe(api, name, revision)
+        return api.snapshot_download(
+            name, allow_patterns=list(DOWNLOADED), local_files_only=local_files_only, **options
+        )
+    except RefusedRepository:
+        raise
+    except _TROUBLES as error:
+        raise FileNotFoundError(
+            f"model: expected a folder or a repository 'user/name' on the Hub; there is no folder {name!r}, and the "
+            f"Hub says: {_reason(error, name)}"
+        ) from error
+
+
+class RefusedRepository(ValueError):
+    """A repository whose files are not wanted here."""
+
+
+def _is_safe(api: HfApi, name: str, revision: str | None) -> bool:
+    """Looks at a repository before anything of it comes down; False if it cannot be asked, so that the cache has to
+    do. Raises RefusedRepository."""
+    try:
+        info = api.model_info(name, revision=revision, files_metadata=True)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        raise
+    except OfflineModeIsEnabled:
+        return False
+    except HfHubHTTPError as error:
+        if error.response.status_code < 500:
+            raise
+        return False
+    except HTTPError:  # no connection
+        return False
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
+    pickles = sorted(file for file in sizes if file.lower().endswith(_PICKLES))
+    if WEIGHTS_NAME not in sizes:
+        hint = f" (it has {ascii(pickles[0])[:80]}, but pickled weights are never loaded)" if pickles else ""
+        raise RefusedRepository(f"model: the repository {name} has no {WEIGHTS_NAME}{hint}; nothing was downloaded.")
+    if pickles:
+        logger.warning("%s also holds %s: pickles can run anything, it was not downloaded.", name, ascii(pickles[0]))
+    total = sum(size for file, size in sizes.items() if file in DOWNLOADED)
+    if total > MAX_BYTES:
+        raise RefusedRepository(
+            f"model: the repository {name} has {total / 1e9:.1f} GB, more than the {MAX_BYTES / 1e9:.0f} GB that is "
+            "downloaded at most; nothing was downloaded."
+        )
+    return True
+
+
+def _files_to_push(folder: Path) -> dict[str, Path]:
+    files = {path.name: path for path in sorted(folder.iterdir())}
+    for name, path in files.items():
+        if name not in UPLOADED or path.is_symlink() or not path.is_file():
+            raise ValueError(f"folder: expected plain files named {', '.join(UPLOADED)}, got {ascii(name)[:80]}.")
+    total = sum(path.stat().st_size for path in files.values())
+    if total > MAX_BYTES:
+        raise ValueError(f"folder: expected at most {MAX_BYTES / 1e9:.0f} GB to push, got {total / 1e9:.1f} GB.")
+    return files
+
+
+@contextmanager
+def _in_words(repo_id: str, state: str) -> Iterator[None]:
+    """Whatever huggingface_hub raises in the block, as one sentence of `HubError`."""
+    try:
+        yield
+    except HubError:
+        raise
+    except _TROUBLES as error:
+        raise HubError(f"{_reason(error, repo_id)} ({state}.)") from error
+
+
+def _reason(error: BaseException, repo_id: str) -> str:
+    """Why it failed and what to do. What a server says is quoted in part only, and never obeyed by a terminal."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading" hides why
+        error = error.__cause__
+    endpoint = HfApi().endpoint
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, LocalTokenNotFoundError):
+        return "token: the Hub wants to know who you are; run `hf auth login`, or set HF_TOKEN."
+    if isinstance(error, GatedRepoError):
+        return f"{repo_id} is gated: ask for access on its page, then come back with your token."
+    if status == 401 and not isinstance(error, RepositoryNotFoundError):
+        return f"token: {endpoint} does not take this token; `hf auth login` stores a new one with the right to write."
+    if status == 403:
+        return f"token: this token may not write to {repo_id}; it needs the right to write there."
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repo_id} has no such revision."
+    if isinstance(error, RepositoryNotFoundError):
+        return f"there is no repository {repo_id}, or it is private and this token may not see it."
+    if status is not None and status >= 500:
+        return f"{endpoint} has trouble of its own (error {status}); try again later."
+    text = ascii(" ".join(str(error).split())[:200])[1:-1] or type(error).__name__
+    if status is None and isinstance(error, HTTPError):
+        return f"the connection to {endpoint} broke ({text}); try again."
+    return text
+
+
+__all__ = ["HubError", "Pushed", "check_repo_id", "fetch", "full_repo_id", "push_folder"]
