@@ -1,0 +1,32 @@
+"""The conversion scripts as a package, and a head in FLAME's format that is made once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "conversion_scripts"
+if not (SCRIPTS / "convert").exists():
+    collect_ignore_glob = ["test_*.py"]  # only in a checkout of the repository
+sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def flame_file(tmp_path_factory) -> Path:
+    """A pickle in FLAME's format."""
+    from flame_standin import flame_arrays, write_flame
+
+    return write_flame(tmp_path_factory.mktemp("flame") / "FLAME_NEUTRAL.pkl", flame_arrays()[0])
+
+
+@pytest.fixture(scope="session")
+def flame_head(flame_file, tmp_path_factory) -> Path:
+    """The head asset that was made of it."""
+    from convert.flame import convert_flame
+
+    path = tmp_path_factory.mktemp("heads") / "flame.safetensors"
+    convert_flame(flame_file, path)
+    return path
