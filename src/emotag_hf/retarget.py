@@ -79,10 +79,12 @@ def solve_retarget(source: ParametricHead, target: ParametricHead, *, ridge: flo
     for name, head in (("source", source), ("target", target)):
         if not head.num_expression:
             raise ValueError(f"{name}: expected a head with expression directions, got one without.")
-    scale, turn = _similarity(_landmarks(source), _landmarks(target))
+    scale, turn, shift = _similarity(_landmarks(source), _landmarks(target))
     shared = [n for n in _SHARED_REGIONS if len(_region(source, n)) and len(_region(target, n))]
-    wanted = _responses(source, shared) @ (scale * turn.T)  # [Ks+3, P, 3] in the target's axes and size
-    given = _responses(target, shared)
+    places = [source.v_template[_region(source, n)].mean(0) for n in shared]
+    there = [scale * turn @ place + shift for place in places]
+    wanted = _responses(source, _probes(source, shared, places)) @ (scale * turn.T)  # [Ks+3, P, 3], target's axes
+    given = _responses(target, _probes(target, shared, there))
     weights = _weights(len(shared))[:, None]
     a = (given * weights).flatten(1).T.double()  # [P*3, Kt+3]
     b = (wanted * weights).flatten(1).T.double()
@@ -146,22 +148,33 @@ def _region(head: ParametricHead, name: str) -> Tensor:
     return head.region(name) if name in head.region_names else torch.zeros(0, dtype=torch.int64)
 
 
-def _points(head: ParametricHead, regions: list[str], **motion: Tensor) -> Tensor:
-    """What is compared, `[T, P, 3]`: landmarks, gaps between the lips, middles of shared regions."""
+def _probes(head: ParametricHead, names: list[str], places: list[Tensor]) -> Tensor:
+    """Weights `[n, V]` that read the motion of rigid regions at the same places of both heads: teeth of different
+    make have different middles, which move by different arms."""
+    out = torch.zeros(len(names), len(head.v_template))
+    for row, name, place in zip(out, names, places, strict=True):
+        index = _region(head, name)
+        around = head.v_template[index] - place
+        terms = torch.cat([torch.ones(len(index), 1), around], 1).double()
+        row[index] = torch.linalg.pinv(terms)[0].float()
+    return out
+
+
+def _points(head: ParametricHead, probes: Tensor, **motion: Tensor) -> Tensor:
+    """What is compared, `[T, P, 3]`: landmarks, gaps between the lips, places in shared regions."""
     vertices = head(**motion).vertices
     landmarks = head.landmarks(vertices)
     upper, lower = torch.tensor(LIP_PAIRS).T
-    middles = [vertices[:, head.region(name)].mean(1, keepdim=True) for name in regions]
-    return torch.cat([landmarks, landmarks[:, upper] - landmarks[:, lower], *middles], 1)
+    return torch.cat([landmarks, landmarks[:, upper] - landmarks[:, lower], probes @ vertices], 1)
 
 
-def _responses(head: ParametricHead, regions: list[str]) -> Tensor:
+def _responses(head: ParametricHead, probes: Tensor) -> Tensor:
     """What one unit of each expression direction, then a radian of each axis of the jaw, moves: `[K + 3, P, 3]`."""
-    rest = _points(head, regions)
-    expression = _points(head, regions, expression=torch.eye(head.num_expression)) - rest
-    wide = _points(head, regions, jaw_pose=torch.tensor([[_JAW_STEP, 0.0, 0.0]]))
+    rest = _points(head, probes)
+    expression = _points(head, probes, expression=torch.eye(head.num_expression)) - rest
+    wide = _points(head, probes, jaw_pose=torch.tensor([[_JAW_STEP, 0.0, 0.0]]))
     sides = torch.tensor([[0.0, _SIDE_STEP, 0.0], [0.0, 0.0, _SIDE_STEP]])
-    sides = (_points(head, regions, jaw_pose=sides) - _points(head, regions, jaw_pose=-sides)) / (2 * _SIDE_STEP)
+    sides = (_points(head, probes, jaw_pose=sides) - _points(head, probes, jaw_pose=-sides)) / (2 * _SIDE_STEP)
     return torch.cat([expression, (wide - rest) / _JAW_STEP, sides])
 
 
@@ -173,13 +186,15 @@ def _weights(num_regions: int) -> Tensor:
     )
 
 
-def _similarity(a: Tensor, b: Tensor) -> tuple[float, Tensor]:
-    """Scale and rotation `[3, 3]` that carry points `a` onto `b`, `[P, 3]` each."""
+def _similarity(a: Tensor, b: Tensor) -> tuple[float, Tensor, Tensor]:
+    """Scale, rotation `[3, 3]` and shift `[3]` that carry points `a` onto `b`, `[P, 3]` each."""
+    middles = a.mean(0), b.mean(0)
     a, b = a.double() - a.double().mean(0), b.double() - b.double().mean(0)
     u, s, vt = torch.linalg.svd(b.T @ a)
     flip = torch.ones(3, dtype=torch.float64)
     flip[2] = torch.sign(torch.det(u @ vt))
-    return float((s * flip).sum() / a.square().sum()), ((u * flip) @ vt).float()
+    scale, turn = float((s * flip).sum() / a.square().sum()), ((u * flip) @ vt).float()
+    return scale, turn, middles[1] - scale * turn @ middles[0]
 
 
 def _jaw_tangent(head: ParametricHead, step: float = 1e-3) -> Tensor:
