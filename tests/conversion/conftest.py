@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -30,3 +31,12 @@ def flame_head(flame_file, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("heads") / "flame.safetensors"
     convert_flame(flame_file, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def convert_main():
+    """The command line of the scripts as a function of its words; gives the exit code."""
+    spec = importlib.util.spec_from_file_location("convert_command", SCRIPTS / "convert" / "__main__.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main

@@ -7,6 +7,7 @@ import pickle
 import sys
 import types
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from emotag_hf import ParametricHead
 VERTICES = 5023
 ORIGIN = np.array([0.002, 0.021, 0.028])  # where the eyes' middle goes; FLAME's origin is not between the eyes
 SCALE = 1.04
-LEFT_OUT = ("mouth_interior", "lashes", "teeth_upper", "teeth_lower", "gums", "tongue")
+LEFT_OUT = ("mouth_interior", "teeth_upper", "teeth_lower", "gums", "tongue")
 
 
 @contextmanager
@@ -32,6 +33,13 @@ def chumpy():
         def __array__(self, dtype=None, copy=None):
             return np.asarray(self.x, dtype)
 
+        def __getitem__(self, index):
+            return self.x[index]
+
+        @property
+        def shape(self):
+            return self.x.shape
+
     Ch.__module__, Ch.__qualname__ = "chumpy.ch", "Ch"
     package.ch = module
     module.Ch = Ch
@@ -44,6 +52,7 @@ def chumpy():
             sys.modules.pop(name) if old is None else sys.modules.__setitem__(name, old)
 
 
+@lru_cache(maxsize=1)
 def flame_arrays(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """FLAME's arrays by name; which open-head vertex each one is; how the 50 directions were mixed, `[50, 100]`."""
     rng = np.random.default_rng(seed)
@@ -75,7 +84,7 @@ def flame_arrays(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.n
     arrays = {
         "v_template": place[index],
         "f": faces.astype(np.uint32),
-        "shapedirs": np.concatenate([shape, expression], 2),
+        "shapedirs": np.concatenate([shape, expression], 2).astype(np.float32),
         "posedirs": pose.transpose(1, 2, 0),
         "J_regressor": _regressor(place[index], joints),
         "weights": weights / weights.sum(1, keepdims=True),
