@@ -113,7 +113,9 @@ def _avatars(args: argparse.Namespace) -> int:
 
     report = convert_gaussian_avatars(args.ply, args.params, args.flame, args.output)
     head = Path(args.output).with_name(f"{Path(args.output).name}_head.safetensors")
-    print(f"wrote {args.output} with {report.kept:,} Gaussians and {head}, which has FLAME's numbers and stays with you")
+    print(
+        f"wrote {args.output} with {report.kept:,} Gaussians and {head}, which has FLAME's numbers and stays with you"
+    )
     if report.dropped_teeth:
         print(f"left out {report.dropped_teeth:,} Gaussians on the teeth that VHAP adds to FLAME")
     if report.degree > 2:

@@ -36,7 +36,7 @@ _LIGHT = np.array([0.25, 0.35, 0.9])
 
 @dataclass
 class Comparison:
-    """`meshes`, `pictures`: Pearson's r of lip opening; `openings [2, T]` metres and `rows [2, T]` pixels behind them."""
+    """`meshes`, `pictures`: Pearson's r of lip opening; behind them `openings [2, T]` metres, `rows [2, T]` pixels."""
 
     meshes: float
     pictures: float
@@ -118,7 +118,9 @@ def compare(
 def _posed(head: ParametricHead, motion: FlameMotion, chunk: int = 16) -> torch.Tensor:
     inputs = face_only(motion)
     with torch.no_grad():
-        parts = [head(**{k: v[i : i + chunk] for k, v in inputs.items()}).vertices for i in range(0, len(motion), chunk)]
+        parts = [
+            head(**{k: v[i : i + chunk] for k, v in inputs.items()}).vertices for i in range(0, len(motion), chunk)
+        ]
     return torch.cat(parts)
 
 

@@ -11,7 +11,9 @@ from emotag_hf.retarget import Retarget, driven_head, solve_retarget
 from .asset_file import write_asset
 
 
-def drive(target: str | Path, output: str | Path, *, source: str | Path | None = None) -> tuple[ParametricHead, Retarget]:
+def drive(
+    target: str | Path, output: str | Path, *, source: str | Path | None = None
+) -> tuple[ParametricHead, Retarget]:
     """Writes the driven head; with `source` None it answers to the open head's coefficients, as the embedded motion
     networks speak.
 

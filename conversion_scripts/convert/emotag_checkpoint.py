@@ -3,7 +3,8 @@
 In: the .pth that the released training code writes (its motion network alone, or in a tuple or dictionary with other
 things). Out: a model folder and carried_over.json in it. Read with `weights_only=True`: nothing in the file is run.
 
-The Audio Net is the same network in both and is taken over whole. The rest is another network: there the Base hears
+The Audio Net is the same network in both and is taken over whole; its 16 tokens lie one token (20 ms) earlier, so that
+nothing later than 160 ms after a frame shapes it. The rest is another network: there the Base hears
 action units, the emotion is read off a side head, motion is in FLAME's expression space, and the mouth is a hash grid.
 The result is where a training begins (`emotag pretrain`), not a network that speaks.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,9 @@ CARRIED: dict[str, tuple[str, tuple[int, ...]]] = {
     },
 }
 # Keys that are known and stay behind: shape (None: any) and why.
-_FLAME = "it gives FLAME's expressions and jaw from a feature that mixes sound and action units; our Base hears sound alone"
+_FLAME = (
+    "it gives FLAME's expressions and jaw from a feature that mixes sound and action units; our Base hears sound alone"
+)
 _AU = "action units go into every branch there; here only Residual and Gate see them"
 _EMOTION = "a side head there; here z_e lies inside the residual path"
 _MOUTH = "a hash grid and per-Gaussian offsets from the sound there; a tri-plane and a mouth code here"
@@ -83,7 +87,16 @@ LEFT: dict[str, tuple[tuple[int, ...] | None, str]] = {
 OPTIONAL = ("individual_codes",) + tuple(
     k for k in LEFT if k.startswith(("residual", "gate_net", "emotion_head", "au_", "encoder_"))
 )
-_OTHERS = "what else is in the file (Gaussians, optimiser, counters) is not read: they are tied to its FLAME and its step"
+_OTHERS = (
+    "what else is in the file (Gaussians, optimiser, counters) is not read: they are tied to its FLAME and its step"
+)
+
+
+# what a damaged or hostile file may raise inside the restricted reader
+_BROKEN = (
+    pickle.UnpicklingError, struct.error, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError,
+    AttributeError, AssertionError, OSError, MemoryError, RecursionError,
+)  # fmt: skip
 
 
 def convert_emotag_checkpoint(path: str | Path, output: str | Path) -> dict[str, Any]:
@@ -105,7 +118,9 @@ def convert_emotag_checkpoint(path: str | Path, output: str | Path) -> dict[str,
     kept = {theirs: ours for theirs, (ours, _) in CARRIED.items()}
     report = {
         "carried_over": kept,
-        "left_behind": {k: LEFT[k][1] if k in LEFT else "codes of the persons it was trained on" for k in state if k not in kept},
+        "left_behind": {
+            k: LEFT[k][1] if k in LEFT else "codes of the persons it was trained on" for k in state if k not in kept
+        },
         "not_read": _OTHERS,
         "not_filled": sorted(k for k in own if k.startswith("motion.") and k not in kept.values()),
     }
@@ -126,7 +141,7 @@ def read_motion_net(path: str | Path) -> dict[str, torch.Tensor]:
         raise FileNotFoundError(f"checkpoint: expected the .pth of an EmoTaG training, but there is no file {path}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError) as error:
+    except _BROKEN as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ConversionError(
             f"checkpoint: {path.name} is not a checkpoint that can be read without running it ({reason})."

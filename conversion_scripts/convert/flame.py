@@ -1,4 +1,4 @@
-"""The user's own FLAME file -> a head asset. FLAME's numbers stay as they are; the mouth, lids and landmarks are ours."""
+"""The user's own FLAME file -> a head asset. FLAME's numbers stay; the mouth, lids and landmarks are ours."""
 
 from __future__ import annotations
 

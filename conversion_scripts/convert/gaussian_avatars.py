@@ -1,5 +1,5 @@
-"""A GaussianAvatars result on FLAME -> a model of ours: in come point_cloud.ply, flame_param.npz and the user's FLAME as
-a head asset (`convert flame`), out go a model folder and, beside it, the person's head.
+"""A GaussianAvatars result on FLAME -> a model of ours: in come point_cloud.ply, flame_param.npz and the user's FLAME
+as a head asset (`convert flame`), out go a model folder and, beside it, the person's head.
 
 Both methods hang a Gaussian on a triangle by the same rule (METHOD 2), so the numbers are taken over as they are. The
 person's identity and vertex offsets make the head; it is retargeted, so that the embedded motion network drives it. The
@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emotag_hf import DEFAULT_MODEL, EmoTaGConfig, EmoTaGModel, EmoTaGPipeline, ParametricHead
+from emotag_hf import EmoTaGConfig, EmoTaGModel, EmoTaGPipeline, ParametricHead
+from emotag_hf.constants import DEFAULT_MODEL
 from emotag_hf.modeling_head import HeadAsset
 from emotag_hf.retarget import driven_head, solve_retarget
 
@@ -75,12 +76,15 @@ def convert_gaussian_avatars(
     head = ParametricHead.from_asset(flame)
     if head.expression_names != EXPRESSION_NAMES or head.num_shape != NUM_SHAPE:
         raise ConversionError(f"flame: expected the head asset that `convert flame` made, got {flame}.")
-    head_path, own, residual = _person_head(head, person["static_offset"], output)
     degree = _REST[len(rest)]
     keep = splats["binding_0"] < FACES
-    model = _model(splats, rest, keep, min(degree, _MAX_DEGREE), person["shape"], own, head_path, base_model)
+    if not keep.any():
+        raise ConversionError(f"ply: expected Gaussians on FLAME's {FACES} faces in {Path(ply).name}, got none.")
+    values = _values(splats, rest, keep, min(degree, _MAX_DEGREE))
     base = EmoTaGPipeline.from_pretrained(base_model)
+    head_path, own, residual = _person_head(head, person["static_offset"], output)
     try:
+        model = _model(values, min(degree, _MAX_DEGREE), person["shape"], own, head_path, base.model)
         EmoTaGPipeline(model=model, processor=base.processor).save_pretrained(output)
         EmoTaGModel.from_pretrained(output)
     except BaseException:
@@ -129,18 +133,8 @@ def _person_head(head: ParametricHead, offset: np.ndarray, output: Path) -> tupl
     return path, write_asset(path, stored, header), retarget.residual
 
 
-def _model(splats, rest, keep, degree, shape, head, head_path, base_model) -> EmoTaGModel:
-    base = EmoTaGModel.from_pretrained(base_model)
-    eyes = (head.joint_regressor @ head.v_template)[3:].mean(0)
-    config = EmoTaGConfig(
-        head_config={"asset": str(head_path), "sha256": head.sha256, "num_shape": head.num_shape},
-        motion_config=base.config.motion_config.to_dict(),
-        gaussians_config={"num_gaussians": int(keep.sum()), "sh_degree": degree},
-        camera={"target": (eyes + torch.tensor([0.0, -0.03, 0.0])).tolist(), "distance": 1.7, "focal": 4.0},
-        weights_license=base.config.weights_license,
-    )
-    model = EmoTaGModel(config)
-    model.motion.load_state_dict(base.motion.state_dict())
+def _values(splats: dict[str, np.ndarray], rest: list[str], keep: np.ndarray, degree: int) -> dict[str, torch.Tensor]:
+    """The parameters of `RiggedGaussians` for those of `keep`, with harmonics to `degree`."""
     binding = splats["binding_0"][keep]
     if (binding != binding.round()).any() or binding.min(initial=0) < 0:
         raise ConversionError("ply: expected whole numbers from 0 as binding_0, got others.")
@@ -161,8 +155,22 @@ def _model(splats, rest, keep, degree, shape, head, head_path, base_model) -> Em
     }
     if not all(bool(torch.isfinite(v).all()) for v in values.values()):
         raise ConversionError("ply: expected finite numbers, got NaN or infinity.")
-    values["canonical"] = torch.zeros_like(values["means"])  # read only of Gaussians inside the mouth, and none is
-    model.gaussians.load_state_dict(values)
+    return values
+
+
+def _model(values, degree, shape, head, head_path, base_model) -> EmoTaGModel:
+    eyes = (head.joint_regressor @ head.v_template)[3:].mean(0)
+    config = EmoTaGConfig(
+        head_config={"asset": str(head_path), "sha256": head.sha256, "num_shape": head.num_shape},
+        motion_config=base_model.config.motion_config.to_dict(),
+        gaussians_config={"num_gaussians": len(values["binding"]), "sh_degree": degree},
+        camera={"target": (eyes + torch.tensor([0.0, -0.03, 0.0])).tolist(), "distance": 1.7, "focal": 4.0},
+        weights_license=base_model.config.weights_license,
+    )
+    model = EmoTaGModel(config)
+    model.motion.load_state_dict(base_model.motion.state_dict())
+    # canonical places are read only of Gaussians inside the mouth, and none is counted as such
+    model.gaussians.load_state_dict({**values, "canonical": torch.zeros_like(values["means"])})
     model.gaussians.check_binding(len(head.faces))
     model.shape.copy_(torch.from_numpy(shape.astype(np.float32)))
     return model.eval()

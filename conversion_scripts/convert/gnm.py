@@ -43,8 +43,9 @@ def convert_gnm(path: str | Path, output: str | Path) -> ParametricHead:
     tensors, regions, _ = complete(rigged)
     header = metadata(
         license="Apache-2.0",
-        provenance="GNM Head, Copyright Google LLC (Apache-2.0): its mesh, identities, expressions, joints and weights; "
-        "a jaw, lids, regions and landmarks from the open head laid over it. This conversion is untried on the real file.",
+        provenance="GNM Head, Copyright Google LLC (Apache-2.0): its mesh, identities, expressions, joints and "
+        "weights; a jaw, lids, regions and landmarks from the open head laid over it. This conversion is untried on "
+        "the real file.",
         units="as GNM: metres",
         expression_names=rigged.expression_names,
         region_names=regions,

@@ -64,19 +64,8 @@ def convert_ict(path: str | Path, output: str | Path) -> ParametricHead:
 
 def rig_ict(ict: IctSource) -> RiggedHead:
     """Joints, weights and correctives for ICT's parts."""
-    inside = np.zeros(len(ict.neutral), bool)
-    triangles, part = [], []
-    for index, (start, end) in enumerate(PARTS.values()):
-        inside[start:end] = True
-        # a part's last ring is shared: a triangle belongs to the part of its highest vertex
-        own = ict.triangles[(ict.triangles.max(1) >= start) & (ict.triangles.max(1) < end)]
-        triangles.append(own)
-        part.append(np.full(len(own), index))
-    triangles, part = np.concatenate(triangles), np.concatenate(part)
-    whole = inside[triangles].all(1)
-    triangles, part = triangles[whole], part[whole]
-    kept = np.unique(triangles)
-    local = np.full(len(inside), -1)
+    triangles, part, kept = drawn_parts(ict)
+    local = np.full(len(ict.neutral), -1)
     local[kept] = np.arange(len(kept))
     faces = local[triangles]
     points = ict.neutral[kept] - ORIGIN
@@ -103,6 +92,22 @@ def rig_ict(ict: IctSource) -> RiggedHead:
         regions=_regions(points, opening, in_part),
         has_mouth=True,
     )
+
+
+def drawn_parts(ict: IctSource) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Triangles `[F, 3]` of `PARTS`, which part each is of, `[F]`, and the vertices `[n]` that they use."""
+    inside = np.zeros(len(ict.neutral), bool)
+    triangles, part = [], []
+    for index, (start, end) in enumerate(PARTS.values()):
+        inside[start:end] = True
+        # a part's last ring is shared: a triangle belongs to the part of its highest vertex
+        own = ict.triangles[(ict.triangles.max(1) >= start) & (ict.triangles.max(1) < end)]
+        triangles.append(own)
+        part.append(np.full(len(own), index))
+    triangles, part = np.concatenate(triangles), np.concatenate(part)
+    whole = inside[triangles].all(1)
+    triangles, part = triangles[whole], part[whole]
+    return triangles, part, np.unique(triangles)
 
 
 def _hinge(points: np.ndarray, opening: np.ndarray, teeth: np.ndarray) -> tuple[float, np.ndarray]:

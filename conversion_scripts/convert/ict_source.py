@@ -1,4 +1,4 @@
-"""Reads ICT-FaceKit light (MIT): in comes its folder of OBJ files or an npz with the same arrays, out go arrays in metres.
+"""Reads ICT-FaceKit light (MIT): in comes its folder of OBJ files or an npz of the same, out go arrays in metres.
 
 The npz has `neutral [N, 3]`, `identity [100, N, 3]` and `expression [57, N, 3]` (offsets), `expression_names`, `faces
 [Q, 4]` with -1 for triangles, all in centimetres as in the OBJ files; texture coordinates in it are not read.
@@ -53,7 +53,9 @@ def read_ict(path: str | Path) -> IctSource:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"ict: expected ICT-FaceKit as a folder of OBJ files or an npz, but {path} is not there.")
+        raise FileNotFoundError(
+            f"ict: expected ICT-FaceKit as a folder of OBJ files or an npz, but {path} is not there."
+        )
     neutral, identity, expression, polygons = _read_folder(path) if path.is_dir() else _read_npz(path)
     what = f"ict: {path.name}"
     check_keys(expression, EXPRESSIONS, OPTIONAL, what)
@@ -61,12 +63,16 @@ def read_ict(path: str | Path) -> IctSource:
     shapes |= {name: (array, (VERTICES, 3)) for name, array in expression.items()}
     for name, (array, shape) in shapes.items():
         if array.shape != shape or not np.isfinite(array).all():
-            raise ConversionError(f"{what}: expected finite numbers of shape {list(shape)} as {name}, got another array.")
+            raise ConversionError(
+                f"{what}: expected finite numbers of shape {list(shape)} as {name}, got another array."
+            )
     if polygons.ndim != 2 or polygons.shape[1] != 4 or polygons.max() >= VERTICES or polygons[:, :3].min() < 0:
         raise ConversionError(f"{what}: expected quads of vertices 0 to {VERTICES - 1} as faces, got others.")
     triangles = np.concatenate([polygons[:, :3], polygons[polygons[:, 3] >= 0][:, [0, 2, 3]]])
     metres = {name: CENTIMETRE * array.astype(np.float64) for name, array in expression.items()}
-    return IctSource(CENTIMETRE * neutral.astype(np.float64), CENTIMETRE * identity.astype(np.float64), metres, triangles)
+    return IctSource(
+        CENTIMETRE * neutral.astype(np.float64), CENTIMETRE * identity.astype(np.float64), metres, triangles
+    )
 
 
 def _read_npz(path: Path) -> tuple:
@@ -83,7 +89,9 @@ def _read_npz(path: Path) -> tuple:
         raise ConversionError(f"ict: {path.name} cannot be read as an npz of arrays ({error}).") from error
     names = [str(name) for name in data["expression_names"]]
     if data["expression"].shape[:1] != (len(names),):
-        raise ConversionError(f"ict: expected one expression for each of {len(names)} names in {path.name}, got another number.")
+        raise ConversionError(
+            f"ict: expected one expression for each of {len(names)} names in {path.name}, got another number."
+        )
     return data["neutral"], data["identity"], dict(zip(names, data["expression"], strict=True)), data["faces"]
 
 

@@ -33,7 +33,9 @@ def read_splats(path: str | Path) -> dict[str, np.ndarray]:
     lines = content[:end].decode("ascii", "replace").splitlines()[1:]
     lines = [line for line in lines if not line.startswith(("comment", "obj_info"))]
     if not lines or lines[0] != "format binary_little_endian 1.0":
-        raise ConversionError(f"ply: expected binary_little_endian numbers in {path.name}, got {(lines or ['nothing'])[0]!r}.")
+        raise ConversionError(
+            f"ply: expected binary_little_endian numbers in {path.name}, got {(lines or ['nothing'])[0]!r}."
+        )
     element = re.fullmatch(r"element vertex (\d{1,9})", lines[1]) if len(lines) > 1 else None
     if element is None or any(line.startswith("element") for line in lines[2:]):
         raise ConversionError(f"ply: expected one element, vertex, in {path.name}, got others.")

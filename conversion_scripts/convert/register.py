@@ -64,7 +64,7 @@ class Registration:
         return among[cKDTree(self.vertices[among]).query(points)[1]]
 
     def smooth_lookup(self, points: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """`values [n, ...]` of the open head's vertices at `points [k, 3]`: the four nearest of the skin, by distance."""
+        """`values [n, ...]` of the open head's vertices at `points [k, 3]`: of the skin's four nearest, by distance."""
         away, near = cKDTree(self.vertices[self.skin]).query(points, k=4)
         weight = 1 / np.maximum(away, 1e-5)
         weight /= weight.sum(1, keepdims=True)
@@ -140,9 +140,7 @@ def _refine(head, target, surfaces, poses, used, similarity, shape) -> Registrat
     poser = (lambda angle: rest) if len(poses) == 1 else _poser(head, shape, similarity, extra)
     faces_of, bary = _embed(head, surfaces[-1], poser(poses[-1][1]))
     misfit = np.abs(surfaces[0].match(rest[used], _normals(rest, faces)[used], 0.02)[0] - rest[used])
-    return Registration(
-        head, rest, used, scale * turn, faces_of, bary, float(np.linalg.norm(misfit, axis=1).mean())
-    )
+    return Registration(head, rest, used, scale * turn, faces_of, bary, float(np.linalg.norm(misfit, axis=1).mean()))
 
 
 def _poser(head, shape, similarity, extra):
@@ -220,7 +218,7 @@ class _Surface:
         self.tree = cKDTree(corners.mean(1))
 
     def match(self, points: np.ndarray, normals: np.ndarray, reach: float) -> tuple[np.ndarray, ...]:
-        """Places `[k, 3]`, their normals `[k, 3]`, and which of them are within `reach` metres and look the same way."""
+        """Places `[k, 3]`, their normals `[k, 3]`, and which are within `reach` metres and look the same way."""
         face, bary = self.nearest_face(points, normals)
         place = (self.vertices[self.faces[face]] * bary[..., None]).sum(1)
         agree = (self.normals[face] * normals).sum(1) > 0.5

@@ -278,7 +278,7 @@ class ParametricHead(Float32Module):
 
         Args, each None (zeros) or a batch of B or 1 rows:
             shape: [B,S] identity coefficients in standard deviations.
-            expression: [B,K] coefficients of `expression_names`; the open head's are constants.EXPRESSION_NAMES, K = 50.
+            expression: [B,K] coefficients of `expression_names`; constants.EXPRESSION_NAMES for the open head.
             jaw_pose, neck_pose, rotation: [B,3] axis-angle of the joint in radians; jaw +x opens, rotation is the root.
             eyelids: [B,2] closure of the left and right lids, 0 open to 1 shut.
             eyes_pose: [B,6] axis-angle of the left, then the right eye in radians.

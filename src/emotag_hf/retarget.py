@@ -57,7 +57,9 @@ class Retarget:
         expected = (len(self.source_names), 3)
         got = (expression.shape[-1], jaw_pose.shape[-1])
         if got != expected:
-            raise ValueError(f"expression, jaw_pose: expected {expected[0]} and 3 coefficients, got {got[0]}, {got[1]}.")
+            raise ValueError(
+                f"expression, jaw_pose: expected {expected[0]} and 3 coefficients, got {got[0]}, {got[1]}."
+            )
         face = torch.cat([expression, jaw_pose], -1) @ self.matrix.to(expression).T
         count = len(self.target_names)
         return face[..., :count], face[..., count:]
@@ -181,9 +183,7 @@ def _responses(head: ParametricHead, probes: Tensor) -> Tensor:
 def _weights(num_regions: int) -> Tensor:
     weights = torch.ones(468)
     weights[list(_LIPS)] = _LIP_WEIGHT
-    return torch.cat(
-        [weights, torch.full((len(LIP_PAIRS),), _GAP_WEIGHT), torch.full((num_regions,), _TEETH_WEIGHT)]
-    )
+    return torch.cat([weights, torch.full((len(LIP_PAIRS),), _GAP_WEIGHT), torch.full((num_regions,), _TEETH_WEIGHT)])
 
 
 def _similarity(a: Tensor, b: Tensor) -> tuple[float, Tensor, Tensor]:

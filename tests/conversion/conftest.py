@@ -34,6 +34,16 @@ def flame_head(flame_file, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ict_head(test_data, tmp_path_factory) -> Path:
+    """The head asset of ICT-FaceKit; for tests marked `real_data`."""
+    from convert.ict import convert_ict
+
+    path = tmp_path_factory.mktemp("ict") / "ict.safetensors"
+    convert_ict(test_data / "data/heads/ict_facekit_f16.npz", path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def convert_main():
     """The command line of the scripts as a function of its words; gives the exit code."""
     spec = importlib.util.spec_from_file_location("convert_command", SCRIPTS / "convert" / "__main__.py")

@@ -117,7 +117,9 @@ def test_a_config_can_name_it(flame_head, tmp_path):
 def test_protocols(tmp_path, protocol):
     """Old files are pickled by Python 2's protocols, new ones by Python 3's."""
     arrays, _, _ = flame_arrays()
-    path = write_flame(tmp_path / "flame.pkl", {**arrays, "shapedirs": arrays["shapedirs"].astype(np.float32)}, protocol)
+    path = write_flame(
+        tmp_path / "flame.pkl", {**arrays, "shapedirs": arrays["shapedirs"].astype(np.float32)}, protocol
+    )
     got = read_flame(path)
     assert np.allclose(got["J_regressor"], arrays["J_regressor"]) and np.array_equal(got["f"], arrays["f"])
     assert np.allclose(got["shapedirs"], arrays["shapedirs"], atol=1e-7)
