@@ -12,6 +12,7 @@ import torch
 from convert.errors import ConversionError
 from convert.flame import EXPRESSION_NAMES, convert_flame
 from convert.flame_pickle import read_flame
+from convert.register import Skin, register
 from flame_standin import ORIGIN, SCALE, VERTICES, chumpy, flame_arrays, write_flame
 
 from emotag_hf import EmoTaGConfig, EmoTaGModel, ParametricHead
@@ -187,3 +188,25 @@ def test_what_is_not_flame_is_named(tmp_path):
             read_flame(tmp_path / "flame.pkl")
     with pytest.raises(FileNotFoundError, match="there is no file"):
         read_flame(tmp_path / "nothing.pkl")
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("person", [0, 2, 4])
+def test_landmarks_on_the_real_topology(test_data, person):
+    """Heads of FLAME 2023 Open as they are published, without a rig: the open head lies within 0.4 mm of them, and the
+    landmarks are where they can be told without it: tip of the nose, lips around the mouth's hole, left on the left."""
+    data = np.load(test_data / "data/heads/flame2023open_5ids_headonly.npz")
+    points, faces = data["vertices"][person].astype(np.float64), data["faces"]
+    eyes = np.array([[0.0313, 0.024, 0.03], [-0.0313, 0.024, 0.03]])
+    laid = register(Skin(points, None, faces, eyes, 0.0))
+    assert laid.misfit < 4e-4
+    found = (points[faces[laid.landmark_faces]] * laid.landmark_bary[..., None]).sum(1)
+    tip = points[points[:, 2].argmax()]
+    assert np.linalg.norm(found[[1, 4]] - tip, axis=1).min() < 0.006
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    single = {tuple(e) for e in edges.tolist()} - {(b, a) for a, b in edges.tolist()}
+    hole = points[sorted({v for edge in single for v in edge})]
+    hole = hole[hole[:, 1] > -0.1]  # the other open edge is the neck's
+    upper, lower = found[[82, 13, 312]].mean(0), found[[87, 14, 317]].mean(0)
+    assert hole[:, 1].min() - 0.006 < lower[1] < upper[1] + 0.0015 < hole[:, 1].max() + 0.006  # shut lips touch
+    assert found[263, 0] > 0.03 > -0.03 > found[33, 0] and found[291, 0] > 0.015 > -0.015 > found[61, 0]

@@ -68,7 +68,7 @@ def test_flame_on_the_open_head(own, flame):
 
 
 def test_a_driven_head_does_what_the_map_says(flame, own):
-    """A driven head takes the source's coefficients as they are and answers as the map does, to a tenth of a millimetre."""
+    """A driven head takes the source's coefficients and answers as the map does, to a tenth of a millimetre."""
     retarget = solve_retarget(own, flame)
     head, motion = driven(flame, retarget), faces(12)
     assert head.expression_names == EXPRESSION_NAMES
