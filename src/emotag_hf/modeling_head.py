@@ -104,6 +104,11 @@ def _check_keys(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]
             f"path: {path} is not a head asset: expected metadata format={FORMAT!r} with {list(_METADATA)}, "
             f"got format={metadata.get('format')!r} without {absent}"
         )
+    names = json.loads(metadata["expression_names"])
+    if not isinstance(names, list) or len(set(map(str, names))) != len(names):
+        raise ValueError(f"path: {path}: expected expression_names as a list of different names, got others")
+    if names != list(EXPRESSION_NAMES) and sorted(map(str, names)) == sorted(EXPRESSION_NAMES):
+        raise ValueError(f"path: {path} has the expression directions of constants.EXPRESSION_NAMES in another order")
 
 
 def _check_shapes(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
