@@ -91,6 +91,8 @@ class _Sparse(_Plain):
     def value(self) -> np.ndarray:
         state = self.state
         rows, columns = (int(n) for n in state.get("_shape", state.get("shape")))
+        if not 0 <= rows * columns <= 100 * VERTICES:
+            raise ValueError(f"a sparse matrix of {rows} x {columns}")
         lengths = np.diff(state["indptr"])
         major, minor = np.repeat(np.arange(len(lengths)), lengths), np.asarray(state["indices"])
         dense = np.zeros((columns, rows) if self.by_column else (rows, columns))

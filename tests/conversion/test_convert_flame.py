@@ -14,6 +14,7 @@ from convert.flame import EXPRESSION_NAMES, convert_flame
 from convert.flame_pickle import read_flame
 from convert.register import Skin, register
 from flame_standin import ORIGIN, SCALE, VERTICES, chumpy, flame_arrays, write_flame
+from scipy import sparse
 
 from emotag_hf import EmoTaGConfig, EmoTaGModel, ParametricHead
 
@@ -177,6 +178,7 @@ def test_what_is_not_flame_is_named(tmp_path):
         "finite numbers in posedirs": {**arrays, "posedirs": np.full_like(arrays["posedirs"], np.nan)},
         "parents": {**arrays, "kintree_table": np.zeros((2, 5), np.int64)},
         "array of numbers as f": {**arrays, "f": "faces"},
+        "a sparse matrix of 1000000 x 1000000": {**arrays, "J_regressor": sparse.csc_matrix((10**6, 10**6))},
     }
     for pattern, content in cases.items():
         (tmp_path / "flame.pkl").write_bytes(pickle.dumps(content))

@@ -261,6 +261,7 @@ def write_gnm(path: Path, **changed) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_gnm(tmp_path):
     """GNM's names become a head with a jaw: lower teeth turn with it, upper ones stay, lips part."""
     head = convert_gnm(write_gnm(tmp_path / "gnm_head.npz"), tmp_path / "gnm.safetensors")

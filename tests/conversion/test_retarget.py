@@ -102,6 +102,7 @@ def test_bad_arguments(own, flame):
         driven(own, retarget)
 
 
+@pytest.mark.slow
 def test_the_sample_drives_flame(flame_head, tmp_path, own):
     """The embedded network and the embedded sample: lips of the open head and of FLAME open together, in meshes and in
     pictures."""
