@@ -51,6 +51,7 @@ LAYERS = (
         "modeling_motion",
         "motion_controls",
         "motion_planner",
+        "retarget",
     ),
     ("modeling_emotag", "processing_emotag"),
     (

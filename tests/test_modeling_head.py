@@ -165,6 +165,14 @@ def _other_names(tensors, metadata):
     metadata["expression_names"] = json.dumps(list(reversed(EXPRESSION_NAMES)))
 
 
+def _too_many_names(tensors, metadata):
+    metadata["expression_names"] = json.dumps([f"own_{i}" for i in range(51)])
+
+
+def _twice_the_same_name(tensors, metadata):
+    metadata["expression_names"] = json.dumps(["own"] * 50)
+
+
 def _no_metadata(tensors, metadata):
     metadata.pop("license")
 
@@ -177,7 +185,9 @@ def _no_metadata(tensors, metadata):
         (_wrong_shape, "lbs_weights of shape"),
         (_wrong_index, "expected faces in 0"),
         (_not_finite, "finite numbers in v_template"),
-        (_other_names, "other expression directions"),
+        (_other_names, "in another order"),
+        (_too_many_names, "expression_basis of shape"),
+        (_twice_the_same_name, "list of different names"),
         (_no_metadata, "without .*license"),
     ],
 )
@@ -190,6 +200,21 @@ def test_a_broken_asset_is_refused(tmp_path: Path, change, message):
     with pytest.raises(ValueError, match=message) as error:
         ParametricHead.from_asset(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_head_may_have_directions_of_its_own(tmp_path: Path):
+    """A foreign head (FLAME, ICT-FaceKit) poses by its own directions; what speaks ours refuses it in one sentence."""
+    tensors, metadata = _parts()
+    tensors["expression_basis"] = tensors["expression_basis"][..., :7].contiguous()
+    metadata["expression_names"] = json.dumps([f"own_{i}" for i in range(7)])
+    save_file(tensors, tmp_path / "head.safetensors", metadata)
+    head = ParametricHead.from_asset(tmp_path / "head.safetensors")
+    assert head.num_expression == 7 and head.expression_names[0] == "own_0"
+    assert head(expression=torch.ones(1, 7)).vertices.isfinite().all()
+    with pytest.raises(ValueError, match=r"expression: expected a tensor of shape \[B, 7\], got \[1, 50\]"):
+        head(expression=torch.ones(1, 50))
+    with pytest.raises(ValueError, match="expected the 50 expression directions .* got 7 others"):
+        head.check_expression_names()
 
 
 def test_a_pickle_is_refused(tmp_path: Path):

@@ -55,6 +55,8 @@ _LAZY = {
     "prepare_many": "data.prepare_many",
     "rasterize": "rendering",
     "read_provenance": "provenance",
+    "Retarget": "retarget",
+    "solve_retarget": "retarget",
     "sample_path": "hub_paths",
     "EMOTIONS": "constants",
     "EXPRESSION_NAMES": "constants",

@@ -146,7 +146,12 @@ class TransformerAudioNet(nn.Module):
         self.input = nn.Linear(config.audio_feature_dim, dim)
         self.position = nn.Parameter(torch.randn(config.audio_window, dim) * 0.02)
         layer = nn.TransformerEncoderLayer(
-            dim, config.num_attention_heads, config.intermediate_dim, config.dropout, "gelu", batch_first=True
+            dim,
+            config.num_attention_heads,
+            config.intermediate_dim,
+            config.dropout,
+            config.audio_activation,
+            batch_first=True,
         )
         self.encoder = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
 

@@ -90,6 +90,7 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
             The paper has 256; the embedded weights are smaller.
         num_layers (`int`): blocks of the Audio Net.
         num_attention_heads, intermediate_dim (`int`): its Transformer (`"transformers"` only; 8 and 1024).
+        audio_activation (`str`): in its feed-forward layers, `"gelu"`, or `"relu"` as in the authors' checkpoints.
         look_ahead_ms (`int`): how much sound after a frame may shape it, 0..160 ms: the latency of streaming.
         num_action_units (`int`), identity_dim (`int`), num_emotions (`int`): inputs e and id, and the size of z_e.
         num_visemes (`int`): classes of the auxiliary head that is only used in training.
@@ -113,6 +114,7 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
     num_layers: int = 4
     num_attention_heads: int = 8
     intermediate_dim: int = 1024
+    audio_activation: str = "gelu"
     dropout: float | int = 0.1
     look_ahead_ms: int = 160
     num_action_units: int = len(GRMN_ACTION_UNITS)
@@ -129,6 +131,8 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
     def _check_values(self) -> None:
         if self.frontend not in ("log_mel", "transformers"):
             raise ValueError(f"frontend: expected 'log_mel' or 'transformers', got {self.frontend!r}.")
+        if self.audio_activation not in ("gelu", "relu"):
+            raise ValueError(f"audio_activation: expected 'gelu' or 'relu', got {self.audio_activation!r}.")
         if not 0 <= self.look_ahead_ms <= 160:
             raise ValueError(f"look_ahead_ms: expected 0 to 160 milliseconds, got {self.look_ahead_ms}.")
         _positive(self, "audio_feature_dim", "audio_window", "hidden_dim", "num_layers", "num_attention_heads")

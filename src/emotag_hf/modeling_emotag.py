@@ -395,10 +395,12 @@ def load_head(config: EmoTaGHeadConfig) -> ParametricHead:
     """The head that a config names.
 
     Raises:
-        ValueError: the asset is another one than the Gaussians are bound to, or has fewer identity directions.
+        ValueError: the asset is another one than the Gaussians are bound to, has another number of identity directions,
+            or expression directions of its own (a foreign head that was not retargeted).
     """
     with torch.device("cpu"):  # `from_pretrained` builds under the meta device, where nothing can be read
         head = ParametricHead.from_asset(None if config.asset == "open_head" else config.asset)
+    head.check_expression_names()
     if config.sha256 not in (None, head.sha256):
         raise ValueError(
             f"head_config: this model is bound to head {config.asset!r} with sha256 {config.sha256[:12]}..., the one "

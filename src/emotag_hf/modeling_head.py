@@ -31,7 +31,7 @@ _TENSORS = {
     "faces": ("F", 3),
     "uv": ("V", 2),
     "shape_basis": ("V", 3, "S"),
-    "expression_basis": ("V", 3, len(EXPRESSION_NAMES)),
+    "expression_basis": ("V", 3, "K"),
     "eyelid_basis": ("V", 3, 2),
     "lid_vertices": (2, "N"),
     "lid_rims": (2, 2, "L"),
@@ -68,6 +68,10 @@ class HeadAsset:
     def region_names(self) -> tuple[str, ...]:
         return tuple(json.loads(self.metadata["region_names"]))
 
+    @property
+    def expression_names(self) -> tuple[str, ...]:
+        return tuple(json.loads(self.metadata["expression_names"]))
+
     @classmethod
     def load(cls, path: str | Path | None = None) -> HeadAsset:
         """Reads and checks a head asset; `None` is the embedded open head.
@@ -100,12 +104,15 @@ def _check_keys(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]
             f"path: {path} is not a head asset: expected metadata format={FORMAT!r} with {list(_METADATA)}, "
             f"got format={metadata.get('format')!r} without {absent}"
         )
-    if json.loads(metadata["expression_names"]) != list(EXPRESSION_NAMES):
-        raise ValueError(f"path: {path} names other expression directions than constants.EXPRESSION_NAMES, in order")
+    names = json.loads(metadata["expression_names"])
+    if not isinstance(names, list) or len(set(map(str, names))) != len(names):
+        raise ValueError(f"path: {path}: expected expression_names as a list of different names, got others")
+    if names != list(EXPRESSION_NAMES) and sorted(map(str, names)) == sorted(EXPRESSION_NAMES):
+        raise ValueError(f"path: {path} has the expression directions of constants.EXPRESSION_NAMES in another order")
 
 
 def _check_shapes(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    sizes: dict[str, int] = {"G": len(json.loads(metadata["region_names"]))}
+    sizes = {"G": len(json.loads(metadata["region_names"])), "K": len(json.loads(metadata["expression_names"]))}
     for key, wanted in _TENSORS.items():
         shape = tuple(tensors[key].shape)
         expected = tuple(_size(w, sizes, n) for w, n in zip(wanted, shape, strict=False))
@@ -157,7 +164,7 @@ class ParametricHead(Float32Module):
     faces: Tensor  # [F,3] int64, counter-clockwise seen from outside
     uv: Tensor  # [V,2]
     shape_basis: Tensor  # [V,3,S] metres per standard deviation
-    expression_basis: Tensor  # [V,3,50] metres at coefficient 1
+    expression_basis: Tensor  # [V,3,K] metres at coefficient 1; K is 50 but in foreign heads
     eyelid_basis: Tensor  # [V,3,2] metres from open to shut, left and right
     lid_vertices: Tensor  # [2,N] int64, vertices of the left and right lids
     lid_rims: Tensor  # [2,2,L] int64, matched rows of the upper and lower rim of each side
@@ -211,11 +218,27 @@ class ParametricHead(Float32Module):
 
     @property
     def expression_names(self) -> tuple[str, ...]:
-        return EXPRESSION_NAMES
+        """Of its expression directions: `EXPRESSION_NAMES`, or a foreign head's own (see `retarget`)."""
+        return self._asset.expression_names
 
     @property
     def num_shape(self) -> int:
         return self.shape_basis.shape[-1]
+
+    @property
+    def num_expression(self) -> int:
+        return self.expression_basis.shape[-1]
+
+    def check_expression_names(self) -> ParametricHead:
+        """Returns self. Raises ValueError unless its expression directions are `EXPRESSION_NAMES`: what tracking and
+        the motion network speak; a head with others takes its place after `retarget`."""
+        if self.expression_names != EXPRESSION_NAMES:
+            raise ValueError(
+                f"head: expected the {len(EXPRESSION_NAMES)} expression directions of EXPRESSION_NAMES, got "
+                f"{self.num_expression} others ({self.expression_names[0]}, ...); make a driven head of it with "
+                "conversion_scripts/convert retarget."
+            )
+        return self
 
     def region(self, name: str) -> Tensor:
         """Vertex indices [n] of a named region. Raises ValueError for an unknown name."""
@@ -260,7 +283,7 @@ class ParametricHead(Float32Module):
 
         Args, each None (zeros) or a batch of B or 1 rows:
             shape: [B,S] identity coefficients in standard deviations.
-            expression: [B,50] coefficients of constants.EXPRESSION_NAMES.
+            expression: [B,K] coefficients of `expression_names`; constants.EXPRESSION_NAMES for the open head.
             jaw_pose, neck_pose, rotation: [B,3] axis-angle of the joint in radians; jaw +x opens, rotation is the root.
             eyelids: [B,2] closure of the left and right lids, 0 open to 1 shut.
             eyes_pose: [B,6] axis-angle of the left, then the right eye in radians.
@@ -274,7 +297,7 @@ class ParametricHead(Float32Module):
             ValueError: an argument has another last dimension or a batch size that does not fit the others.
         """
         given = {
-            "shape": (shape, self.num_shape), "expression": (expression, len(EXPRESSION_NAMES)),
+            "shape": (shape, self.num_shape), "expression": (expression, self.num_expression),
             "jaw_pose": (jaw_pose, 3), "eyelids": (eyelids, 2), "eyes_pose": (eyes_pose, 6),
             "neck_pose": (neck_pose, 3), "rotation": (rotation, 3), "translation": (translation, 3),
             "body_translation": (body_translation, 3),
@@ -315,7 +338,7 @@ class ParametricHead(Float32Module):
         eye = torch.eye(3, dtype=dtype, device=rotations.device)
         features = (rotations[:, 1:] - eye).flatten(1)[:, self.pose_rows]
         parts = [features]
-        for coefficients, width in ((expression, len(EXPRESSION_NAMES)), (eyelids, 2)):
+        for coefficients, width in ((expression, self.num_expression), (eyelids, 2)):
             given = features.new_zeros(1, width) if coefficients is None else coefficients
             parts.append(given.expand(len(features), -1))
         return (torch.cat(parts, 1) @ self.blend_planes.to(dtype).flatten(1)).unflatten(1, (3, -1))

@@ -118,7 +118,7 @@ def fit_head(
         ValueError: no frame shows a face, or the camera's size is not that of the landmarks' picture.
     """
     options = options or FitOptions()
-    head = head or ParametricHead.from_asset()
+    head = (head or ParametricHead.from_asset()).check_expression_names()
     camera = camera or default_camera(landmarks.width, landmarks.height)
     if (camera.width, camera.height) != (landmarks.width, landmarks.height):
         raise ValueError(

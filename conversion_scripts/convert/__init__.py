@@ -1,0 +1,1 @@
+"""Files of neighbouring projects in: heads, clips, avatars, checkpoints (see ../README.md)."""

@@ -1,0 +1,17 @@
+"""What a user is told when a file is not what a script expects: one sentence, no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+class ConversionError(ValueError):
+    """A file that cannot be converted; the message is the whole story."""
+
+
+def check_keys(found: Collection[str], required: Collection[str], optional: Collection[str], what: str) -> None:
+    """Raises ConversionError unless `found` holds every required key and nothing beyond the optional ones."""
+    missing = sorted(set(required) - set(found))
+    unexpected = sorted(set(found) - set(required) - set(optional))
+    if missing or unexpected:
+        raise ConversionError(f"{what}: missing keys {missing}, unexpected keys {unexpected}; nothing was written.")
