@@ -20,6 +20,7 @@ LAYERS = (
         "outputs",
         "configuration_emotag",
         "audio_io",
+        "audio_stream",
         "provenance",
         "consent",
         "consent_dialogue",
@@ -48,6 +49,7 @@ LAYERS = (
         "modeling_motion",
         "motion_controls",
         "motion_planner",
+        "motion_stream",
     ),
     ("modeling_emotag", "processing_emotag"),
     (
@@ -58,6 +60,7 @@ LAYERS = (
         "pipeline_emotag",
         "pipeline_talking_head",
         "registration",
+        "streaming",
     ),
     ("tracking",),
     ("features",),

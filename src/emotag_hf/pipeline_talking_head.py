@@ -10,6 +10,7 @@ from dataclasses import fields
 from transformers import Pipeline
 
 from .rendering import available_backends
+from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
 _OPTIONS = tuple(f.name for f in fields(SpeakOptions))
@@ -50,6 +51,10 @@ class TalkingHeadPipeline(Pipeline):
         if isinstance(audio, (list, tuple)):
             return list(super().__call__(list(audio), **kwargs)) if audio else []
         return super().__call__(audio, **kwargs)
+
+    def stream(self, chunks, *, sampling_rate: int, **options) -> TalkingHeadStream:
+        """Makes sound speak as it arrives; as `EmoTaGPipeline.stream`."""
+        return TalkingHeadStream(self.model, self.processor, chunks, sampling_rate, speak_options(**options))
 
     def save_pretrained(self, save_directory, **kwargs):
         """Writes the flat folder that every `from_pretrained` of this package reads.
