@@ -3,10 +3,10 @@
     python benchmarks/bench_streaming.py [--model FOLDER] [--size 512] [--seconds 10]
 
 Sound is pushed in 20 ms chunks, as from a microphone that waits while a frame is drawn. Prints the time from the last
-sample that the first frame needs to that frame, the time of a frame (median, 95th percentile, and its parts), the time of
-the same frames in one go, the greatest pixel difference to them for chunks of 20 ms to 2 s, the motion of a minute of
-audio without pictures, and what memory an hour would need. Times are of the wall, beside the CPU time of the same work:
-where others use the machine, the first is theirs too.
+sample that the first frame needs to that frame, the time of a frame (median and 95th percentile, and what of it is the
+motion), the time of the same frames in one go, the greatest pixel difference to them for chunks of 20 ms to 2 s, the
+motion of a minute of audio without pictures, and whether memory grows. Times are of the wall, beside the CPU time of
+the same work: where others use the machine, the first is theirs too.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def memory(pipe: EmoTaGPipeline, samples: np.ndarray) -> None:
     tracemalloc.stop()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"  held at 30 s against 10 s          {(held[1] - held[0]) / 1024:+.0f} KiB")
-    print(f"  peak memory of this process        {peak:.0f} MiB, model, libraries and the recording for comparison too")
+    print(f"  peak memory of this process        {peak:.0f} MiB, libraries, model and the recording to compare with")
 
 
 def main() -> None:
