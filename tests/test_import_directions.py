@@ -20,6 +20,7 @@ LAYERS = (
         "outputs",
         "configuration_emotag",
         "audio_io",
+        "audio_stream",
         "provenance",
         "consent",
         "consent_dialogue",
@@ -52,6 +53,7 @@ LAYERS = (
         "motion_controls",
         "motion_planner",
         "retarget",
+        "motion_stream",
     ),
     ("modeling_emotag", "processing_emotag"),
     (
@@ -64,6 +66,7 @@ LAYERS = (
         "pipeline_talking_head",
         "registration",
         "sharing",
+        "streaming",
     ),
     ("tracking",),
     ("features",),
