@@ -48,6 +48,7 @@ LAYERS = (
         "modeling_motion",
         "motion_controls",
         "motion_planner",
+        "voice_listener",
     ),
     ("modeling_emotag", "processing_emotag"),
     (
