@@ -27,6 +27,7 @@ MEMORY = 3.0  # s in which what was heard counts for a third
 REACTION = 0.8  # s in which the output follows: a weight changes by at most 1 / REACTION a second
 _BANDS = 16  # the mel bands, in groups
 _DOUBT = 20.0  # feature frames of a kind that are worth as much as knowing nothing
+_HEARING = 30.0  # feature frames of speech that open the gate to two thirds
 # How `LogMelStream` moves its running means: what speech they are worth at first, and at most (feature frames).
 _PRIOR, _LONGEST = 70.0, 800.0
 _RANGE_DB = 40.0
@@ -89,15 +90,22 @@ class VoiceListener(Float32Module):
 
     def forward(self, features: torch.Tensor, state: VoiceState) -> torch.Tensor:
         """Groups of feature frames `[B, G * n, 82]`, n = 100 / fps, -> weights `[B, G, 7]` of sum at most 1."""
+        if features.shape[1] == 0:
+            return features.new_zeros(features.shape[0], 0, self.num_emotions)
         logits, gate = self.read(*self.statistics(features, state))
         return self.follow(gate * logits.softmax(-1), state)
 
     def read(self, statistics: torch.Tensor, trust: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What `statistics` gives -> z_e `[..., 7]` and g `[..., 1]` of the voice, before they leak into the output."""
+        out = self.out(F.gelu(self.hidden(self.known(statistics, trust))))
+        heard = _DOUBT * trust[..., :1] / (1 - trust[..., :1])  # feature frames of speech
+        return out[..., :-1], torch.sigmoid(out[..., -1:]) * (1 - torch.exp(-heard / _HEARING))
+
+    def known(self, statistics: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
+        """What the small network reads, `[..., S + 1]`: 0 where nothing is known, or where the voice is like most."""
         known = (statistics - self.center) / self.scale * trust
-        known = known.clamp(-4, 4)  # a voice unlike any other must not be sure of anything
-        out = self.out(F.gelu(self.hidden(torch.cat([known, trust[..., :1]], -1))))
-        return out[..., :-1], torch.sigmoid(out[..., -1:])
+        # A voice unlike any other must not be sure of anything.
+        return torch.cat([known.clamp(-4, 4), trust[..., :1]], -1)
 
     def follow(self, weights: torch.Tensor, state: VoiceState) -> torch.Tensor:
         """`weights` `[B, G, 7]`, slowed to `REACTION`."""
@@ -105,7 +113,7 @@ class VoiceListener(Float32Module):
         for now in weights.unbind(1):
             state.output = state.output + step * (now - state.output)
             followed.append(state.output)
-        return torch.stack(followed, 1) if followed else weights
+        return torch.stack(followed, 1)
 
     def statistics(self, features: torch.Tensor, state: VoiceState) -> tuple[torch.Tensor, torch.Tensor]:
         """Groups of feature frames -> statistics `[B, G, S]` and how far each is known, `[B, G, S]` in [0, 1).
@@ -123,8 +131,7 @@ class VoiceListener(Float32Module):
         counted = [_ramp(voicing, 0.65, 0.75) * _ramp(loudness, 0.25, 0.35), _ramp(loudness, 0.45, 0.55)]
         counted = torch.stack(counted, -1)
         count = state.count[:, None] + counted.cumsum(1)
-        if features.shape[1]:
-            state.count = count[:, -1].clamp(max=_LONGEST)
+        state.count = count[:, -1].clamp(max=_LONGEST)
         weight = (count + _PRIOR).clamp(max=_LONGEST)
         moves = torch.cat([accent[..., None], _RANGE_DB * (bands - 1)], -1)
         moves = (moves * (counted / (weight - 1))[..., [0] + [1] * _BANDS]).unflatten(1, (-1, FRAME_RATE // self.fps))
@@ -160,7 +167,7 @@ class VoiceListener(Float32Module):
 
 
 def _leak(state: torch.Tensor, new: torch.Tensor, frames: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Adds `new` `[B, G, C]` up from `state` `[B, C]` on, forgetting within `frames`: the last, and all `[B, 1 + G, C]`."""
+    """Adds `new` `[B, G, C]` up from `state` `[B, C]` on, forgetting within `frames`: last, all `[B, 1 + G, C]`."""
     keep, levels = math.exp(-1 / frames), [state]
     for row in new.unbind(1):  # one after another, so that a chunk gives the bits of the whole
         levels.append(levels[-1] * keep + row)
