@@ -91,6 +91,17 @@ def test_starts_neutral_and_cannot_jump():
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("level", [0.0, 0.003, 0.05, 0.5])
+def test_noise_and_silence_are_no_emotion(level):
+    """A listener that finds everything angry says nothing of noise, however loud: it once heard disgust in it."""
+    model = network(0.0)
+    model.listener.out.bias[:-1] = torch.where(torch.arange(7) == EMOTIONS.index("angry"), 9.0, -9.0)
+    model.listener.out.bias[-1] = 9.0
+    noise = np.random.default_rng(0).normal(0, level, 64_000).astype(np.float32)
+    assert model(tensor(log_mel_features(noise))).gate.max() < 0.1
+
+
+@torch.inference_mode()
 def test_untrained_it_changes_nothing_that_shows():
     """The open weights have a listener that has learned nothing: neutral, with a small g, whatever it hears."""
     plain, hearing = network(0.0, listener_dim=0), network(0.0)

@@ -27,7 +27,7 @@ MEMORY = 3.0  # s in which what was heard counts for a third
 REACTION = 0.8  # s in which the output follows: a weight changes by at most 1 / REACTION a second
 _BANDS = 16  # the mel bands, in groups
 _DOUBT = 20.0  # feature frames of a kind that are worth as much as knowing nothing
-_HEARING = 30.0  # feature frames of speech that open the gate to two thirds
+_HEARING = 15.0  # feature frames of voice that open the gate to two thirds
 # How `LogMelStream` moves its running means: what speech they are worth at first, and at most (feature frames).
 _PRIOR, _LONGEST = 70.0, 800.0
 _RANGE_DB = 40.0
@@ -98,7 +98,9 @@ class VoiceListener(Float32Module):
     def read(self, statistics: torch.Tensor, trust: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What `statistics` gives -> z_e `[..., 7]` and g `[..., 1]` of the voice, before they leak into the output."""
         out = self.out(F.gelu(self.hidden(self.known(statistics, trust))))
-        heard = _DOUBT * trust[..., :1] / (1 - trust[..., :1])  # feature frames of speech
+        # Feature frames of voice: noise is as loud as speech, and no emotion.
+        voiced = trust[..., len(_SPEECH), None]
+        heard = _DOUBT * voiced / (1 - voiced)
         return out[..., :-1], torch.sigmoid(out[..., -1:]) * (1 - torch.exp(-heard / _HEARING))
 
     def known(self, statistics: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
