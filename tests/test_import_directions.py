@@ -54,6 +54,7 @@ LAYERS = (
         "motion_planner",
         "retarget",
         "motion_stream",
+        "voice_listener",
     ),
     ("modeling_emotag", "processing_emotag"),
     (

@@ -110,6 +110,12 @@ class LogMelAudioNet(nn.Module):
 
     def step(self, features: torch.Tensor, state: AudioNetState, flush: bool = False) -> torch.Tensor:
         """`[B, k, 82]` new frames -> `[B, t, hidden]` for the video frames that are now certain (t may be 0)."""
+        groups, dropped = self.group(features, state, flush)
+        return self.run(groups, state)[:, dropped:]
+
+    def group(self, features: torch.Tensor, state: AudioNetState, flush: bool = False) -> tuple[torch.Tensor, int]:
+        """`[B, k, 82]` new frames -> `[B, n * per_frame, 82]`, the groups of a video frame that are now whole, and how
+        many of the first of them belong to no video frame but to the past of the first one."""
         x = torch.cat([state.pending, features.to(state.pending)], 1)
         state.frames_in += features.shape[1]
         wanted = -(-state.frames_in // self.per_frame) + self.delay - state.groups
@@ -121,9 +127,13 @@ class LogMelAudioNet(nn.Module):
         dropped = min(groups, max(0, self.delay - state.groups))
         state.groups += groups
         state.finished = flush
-        if groups == 0:
+        return x[:, : groups * self.per_frame], dropped
+
+    def run(self, x: torch.Tensor, state: AudioNetState) -> torch.Tensor:
+        """Groups of feature frames -> `[B, n, hidden]`."""
+        if x.shape[1] == 0:
             return x.new_zeros(x.shape[0], 0, self.pairs.conv.out_channels)
-        return self._run(x[:, : groups * self.per_frame], state.caches)[:, dropped:]
+        return self._run(x, state.caches)
 
     def _run(self, x: torch.Tensor, caches: list[torch.Tensor]) -> torch.Tensor:
         batch, frames, _ = x.shape

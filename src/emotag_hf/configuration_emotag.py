@@ -97,6 +97,7 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
         expression_dim, jaw_dim (`int`): the face motion (50 and 3).
         mouth_code_dim (`int`): numbers that drive the inner-mouth Gaussians through the tri-plane.
         triplane_dim, triplane_resolution (`int`): channels and cells of that tri-plane.
+        listener_dim (`int`): hidden units of the Voice Listener, which hears emotion (`"log_mel"` only); 0 for none.
         dropout (`float`): in the Audio Net, while training.
         fps (`int`): frames per second of the motion; a divisor of 50 for `"log_mel"`.
     """
@@ -115,6 +116,7 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
     num_attention_heads: int = 8
     intermediate_dim: int = 1024
     audio_activation: str = "gelu"
+    listener_dim: int = 0
     dropout: float | int = 0.1
     look_ahead_ms: int = 160
     num_action_units: int = len(GRMN_ACTION_UNITS)
@@ -140,6 +142,10 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
         _positive(self, "expression_dim", "jaw_dim", "mouth_code_dim", "triplane_dim", "triplane_resolution", "fps")
         if self.sampling_rate != SAMPLE_RATE:
             raise ValueError(f"sampling_rate: the front ends work at {SAMPLE_RATE} Hz, got {self.sampling_rate}.")
+        if self.listener_dim < 0 or (self.listener_dim and self.frontend != "log_mel"):
+            raise ValueError(
+                f"listener_dim: expected 0 or more, and 0 unless frontend is 'log_mel', got {self.listener_dim}."
+            )
         if self.frontend == "log_mel" and 50 % self.fps:
             raise ValueError(f"fps: the log_mel front end needs a divisor of 50, such as 25, got {self.fps}.")
         if self.frontend == "transformers" and self.hidden_dim % self.num_attention_heads:

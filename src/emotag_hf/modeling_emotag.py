@@ -67,7 +67,7 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules_strict = [
         "gaussians.means", "gaussians.quats", "gaussians.log_scales", "gaussians.opacity_logits", "gaussians.colors",
         "gaussians.canonical", "gaussians.corrective_means", "gaussians.corrective_colors", "expression_code.basis",
-        "expression_code.center", "expression_code.low", "expression_code.high", "shape",
+        "expression_code.center", "expression_code.low", "expression_code.high", "shape", "listener",
     ]  # fmt: skip
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from .configuration_emotag import EmoTaGMotionConfig
 from .constants import EMOTIONS, EXPRESSION_NAMES
 from .emotion_prototypes import emotion_to_logits, expression_prototypes
 from .outputs import GRMNOutput
+from .voice_listener import VoiceListener, VoiceState
 
 # Classes of the training-only viseme head.
 VISEMES = (
@@ -56,6 +57,7 @@ class GRMNState:
 
     audio: AudioNetState
     frames_out: int = 0
+    voice: VoiceState | None = None
 
 
 class IdentityNet(nn.Module):
@@ -153,6 +155,7 @@ class GatedResidualMotionNetwork(nn.Module):
         self.emotion_decoder = EmotionDecoder(config)
         self.gate = _mlp(2 * dim, dim // 2, 1, zero=True)
         self.mouth_triplane = MouthTriplane(config)
+        self.listener = VoiceListener(config) if config.listener_dim else None
         self._start_at_rest()
 
     def _start_at_rest(self) -> None:
@@ -173,7 +176,8 @@ class GatedResidualMotionNetwork(nn.Module):
                 f"frontend: streaming needs 'log_mel', this model has {self.config.frontend!r}, whose speech encoder "
                 "hears the whole recording at once; call the network on all features instead."
             )
-        return GRMNState(self.audio_net.init_state(batch_size))
+        voice = None if self.listener is None else self.listener.init_state(batch_size)
+        return GRMNState(self.audio_net.init_state(batch_size), voice=voice)
 
     def forward(
         self,
@@ -202,8 +206,10 @@ class GatedResidualMotionNetwork(nn.Module):
             ValueError: a tensor of the wrong shape.
         """
         self._check_features(input_features)
-        if state is not None:
-            return self.step(input_features, state, False, action_units, identity_embedding, emotion_logits, gate)
+        flush = state is None and self.listener is not None
+        if state is not None or flush:
+            state = state or self.init_state(input_features.shape[0])
+            return self.step(input_features, state, flush, action_units, identity_embedding, emotion_logits, gate)
         audio = self.audio_net(input_features)
         return self._decode(audio, 0, action_units, identity_embedding, emotion_logits, gate)
 
@@ -226,9 +232,11 @@ class GatedResidualMotionNetwork(nn.Module):
         if state.audio.finished:
             raise ValueError("state: this stream was flushed; call init_state() for the next recording.")
         start = state.frames_out - controls_from
-        audio = self.audio_net.step(features, state.audio, flush)
+        groups, dropped = self.audio_net.group(features, state.audio, flush)
+        audio = self.audio_net.run(groups, state.audio)[:, dropped:]
+        voice = None if state.voice is None else self.listener(groups, state.voice)[:, dropped:].to(audio)
         state.frames_out += audio.shape[1]
-        return self._decode(audio, start, action_units, identity_embedding, emotion_logits, gate)
+        return self._decode(audio, start, action_units, identity_embedding, emotion_logits, gate, voice)
 
     def mouth_basis(self, positions: torch.Tensor) -> torch.Tensor:
         """What inner-mouth Gaussians at `positions` `[Nm, 3]` in [-1, 1] make of the mouth code: `[Nm, R, 9]`."""
@@ -272,8 +280,8 @@ class GatedResidualMotionNetwork(nn.Module):
         frames = torch.arange(start, start + count, device=like.device).clamp(max=value.shape[1] - 1)
         return value[:, frames].expand(batch, count, dim)
 
-    def _decode(self, audio, start, action_units, identity_embedding, emotion_logits, gate) -> GRMNOutput:
-        """Expert Motion Decoder on the audio feature `[B, T, hidden]`."""
+    def _decode(self, audio, start, action_units, identity_embedding, emotion_logits, gate, voice=None) -> GRMNOutput:
+        """Expert Motion Decoder on the audio feature `[B, T, hidden]`; `voice` `[B, T, 7]` of the listener, if any."""
         config = self.config
         if action_units is None:
             action_units = 0.0
@@ -295,10 +303,16 @@ class GatedResidualMotionNetwork(nn.Module):
         hidden = self.base_hidden(a)  # the audio feature only
         base = self.base_motion(hidden)
         both = torch.cat([a, e], -1)
-        z_e = self.emotion_encoder(both)
+        z_e, g = self.emotion_encoder(both), torch.sigmoid(self.gate(both))
+        if voice is not None:
+            # Not in the paper, whose encoder hears half a second: what the face does not show, the voice may tell.
+            weights = g * z_e.softmax(-1) + (1 - g) * voice
+            g = g + (1 - g) * voice.sum(-1, keepdim=True)
+            z_e = torch.log(weights / g + 1e-6)
         if emotion_logits is not None:
             z_e = self._control("emotion_logits", emotion_logits, config.num_emotions, start, audio)
-        g = torch.sigmoid(self.gate(both)) if gate is None else self._control("gate", gate, 1, start, audio)
+        if gate is not None:
+            g = self._control("gate", gate, 1, start, audio)
         face, mouth = self.emotion_decoder(z_e)
         motion = self.close_lips(base + g * torch.cat([face, mouth], -1), base)
         return GRMNOutput(

@@ -91,6 +91,8 @@ class Pretrainer:
         # emotions' faces stay those of FACS: few people would turn them into their own, and decay would fade them.
         network.mouth_triplane.requires_grad_(False)
         network.emotion_decoder.requires_grad_(False)
+        if network.listener is not None:  # learned from acted voices, by conversion_scripts/train_voice_emotion.py
+            network.listener.requires_grad_(False)
         identity = {id(p) for p in network.id_net.parameters()}
         trunk = {id(p) for p in network.audio_net.parameters()}
         rest = [p for p in network.parameters() if p.requires_grad and id(p) not in identity | trunk]
