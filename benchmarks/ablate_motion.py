@@ -25,27 +25,28 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conversion_scripts"))
 from train_motion_base import ARGUMENTS, WEIGHTS
 
-from emotag_hf import EmoTaGModel
+from emotag_hf import EmoTaGModel, ParametricHead
 from emotag_hf.constants import EXPRESSION_NAMES, OPEN_MODEL
 from emotag_hf.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.training.lip_space import LipSpace
 from emotag_hf.training.losses import guidance_errors
 from emotag_hf.training.motion_data import MotionClip, fold_of, in_step, load_clips, load_synthetic, read_persons
-from emotag_hf.training.motion_scores import MotionScores, score_clips
+from emotag_hf.training.motion_scores import MotionScores, restore_opening, score_clips
 from emotag_hf.training.pretrain import Pretrainer
 
 
 class WithoutResidual(GatedResidualMotionNetwork):
     """motion = Base."""
 
-    def _decode(self, audio, start, action_units, identity_embedding, emotion_logits, gate):
-        return super()._decode(audio, start, action_units, identity_embedding, emotion_logits, 0.0)
+    def _decode(self, audio, start, action_units, identity_embedding, emotion_logits, gate, *more):
+        return super()._decode(audio, start, action_units, identity_embedding, emotion_logits, 0.0, *more)
 
 
 class WithoutGate(GatedResidualMotionNetwork):
     """motion = Base + Residual."""
 
-    def _decode(self, audio, start, action_units, identity_embedding, emotion_logits, gate):
-        return super()._decode(audio, start, action_units, identity_embedding, emotion_logits, 1.0)
+    def _decode(self, audio, start, action_units, identity_embedding, emotion_logits, gate, *more):
+        return super()._decode(audio, start, action_units, identity_embedding, emotion_logits, 1.0, *more)
 
 
 # Name -> network, arguments, weights, whether it begins from synthetic speech, whether the sound is brought in step.
@@ -102,6 +103,7 @@ def measure(name: str, clips: Sequence[MotionClip], synthetic: Sequence[MotionCl
         begun = EmoTaGModel.from_pretrained(OPEN_MODEL).motion
         network = kind(begun.config)
         network.load_state_dict(copy.deepcopy(begun.state_dict()))
+        restore_opening(network, heard, LipSpace(ParametricHead.from_asset()))
     trainer = Pretrainer(
         heard, synthetic, (), replace(ARGUMENTS, **arguments), replace(WEIGHTS, **weights), network=network
     )

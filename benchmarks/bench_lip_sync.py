@@ -83,8 +83,9 @@ def main() -> None:
     for name, avatar, which in jobs:
         rows = {}
         for clip in which:
-            with ProcessedClip.open(folders[clip.name]) as source:
-                scores = score_frames(drawn(avatar, unheard[clip.name], clip), pictures(source, len(clip)))
+            source = ProcessedClip.open(folders[clip.name])
+            scores = score_frames(drawn(avatar, unheard[clip.name], clip), pictures(source, len(clip)))
+            source.close()
             rows[clip.name] = scores.summary()["lip_r"]
             print(f"rendered, {name}: {clip.name} {rows[clip.name]:.2f}", flush=True)
         if rows:
@@ -128,7 +129,7 @@ def energy_score(clip: MotionClip, lips: LipSpace) -> MotionScores:
 def drawn(pipeline: EmoTaGPipeline, motion, clip: MotionClip) -> Iterator[np.ndarray]:
     """Frames of the avatar that speaks the clip's sound, head still, uint8."""
     model = pipeline.model
-    model.motion.load_state_dict(motion.state_dict())
+    model.motion.load_state_dict(motion.state_dict(), strict=False)  # the Voice Listener is not trained here
     predicted = model.predict_motion(
         clip.sound[None].float(),
         num_frames=len(clip),
@@ -169,12 +170,13 @@ def adapted(model: EmoTaGModel, clips, unheard, folders, lips: LipSpace) -> dict
     for clip in clips:
         if len(clip) < LEAST:
             continue
-        model.motion.load_state_dict(unheard[clip.name].state_dict())
+        model.motion.load_state_dict(unheard[clip.name].state_dict(), strict=False)
         model.identity_embedding.zero_()
         rest = [replace(clip, valid=clip.valid & (torch.arange(len(clip)) >= LESSON))]
         before = score_clips(model.motion, rest, lips)
-        with ProcessedClip.open(folders[clip.name]) as source:
-            report = personalise_motion(model, InStep(source, clip.lag), range(LESSON))
+        source = ProcessedClip.open(folders[clip.name])
+        report = personalise_motion(model, InStep(source, clip.lag), range(LESSON))
+        source.close()
         after = score_clips(model.motion, rest, lips, identity=report.identity_set)
         rows[clip.name] = {"before": before.mean(), "after": after.mean(), "status": report.status}
         print(f"adapted {clip.name}: {report.status} {before.mean()} -> {after.mean()}", flush=True)

@@ -31,6 +31,8 @@ _LIP_OPENING = (
 _LIP_PRESS = ("mouthPress_L", "mouthPress_R")
 _PRESS = (0.2, 0.45)  # coefficients between which the lips come together,
 _RELEASE = (0.1, 0.3)  # and between which an emotion lets go of them: before that, or a p would not close in surprise
+_HEARD = (0.25, 0.5)  # the same for the probability of p, b, m that the viseme head hears,
+_GUESSED = (0.15, 0.4)  # and before
 _MOUTH_OFFSETS = 9  # mean 3, rotation 3 (axis-angle), log-scale 3 per Gaussian
 
 
@@ -280,6 +282,28 @@ class GatedResidualMotionNetwork(nn.Module):
         frames = torch.arange(start, start + count, device=like.device).clamp(max=value.shape[1] - 1)
         return value[:, frames].expand(batch, count, dim)
 
+    def base(self, audio: torch.Tensor, identity_embedding: torch.Tensor | None = None):
+        """Base of the audio feature `[B, T, hidden]` before `close_lips`: motion `[B, T, 53 + R]`, viseme logits."""
+        gamma, beta, _, _ = self._modulation(audio, identity_embedding)
+        return self._base(adain(audio, gamma, beta))
+
+    def _base(self, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = self.base_hidden(a)  # the audio feature only
+        return self.base_motion(hidden), self.viseme_head(hidden)
+
+    def _modulation(self, audio, identity_embedding) -> list[torch.Tensor]:
+        """gamma, beta of a and of e, `[B, hidden]` each."""
+        if identity_embedding is None:
+            return [audio.new_zeros(1, self.config.hidden_dim)] * 4
+        if identity_embedding.shape != (audio.shape[0], self.config.identity_dim):
+            raise ValueError(
+                f"identity_embedding: expected [{audio.shape[0]}, {self.config.identity_dim}], "
+                f"got {list(identity_embedding.shape)}."
+            )
+        # An embedding of zeros is nobody's: the prior, as without one, whatever the net's biases have learned.
+        known = identity_embedding.ne(0).any(-1, keepdim=True)
+        return [m * known for m in self.id_net(identity_embedding.to(audio))]
+
     def _decode(self, audio, start, action_units, identity_embedding, emotion_logits, gate, voice=None) -> GRMNOutput:
         """Expert Motion Decoder on the audio feature `[B, T, hidden]`; `voice` `[B, T, 7]` of the listener, if any."""
         config = self.config
@@ -287,21 +311,11 @@ class GatedResidualMotionNetwork(nn.Module):
             action_units = 0.0
         units = self._control("action_units", action_units, config.num_action_units, start, audio)
         expression = self.expr_net(units / 5.0)
-        modulation = [audio.new_zeros(1, config.hidden_dim)] * 4
-        if identity_embedding is not None:
-            if identity_embedding.shape != (audio.shape[0], config.identity_dim):
-                raise ValueError(
-                    f"identity_embedding: expected [{audio.shape[0]}, {config.identity_dim}], "
-                    f"got {list(identity_embedding.shape)}."
-                )
-            # An embedding of zeros is nobody's: the prior, as without one, whatever the net's biases have learned.
-            known = identity_embedding.ne(0).any(-1, keepdim=True)
-            modulation = [m * known for m in self.id_net(identity_embedding.to(audio))]
+        modulation = self._modulation(audio, identity_embedding)
         a = adain(audio, modulation[0], modulation[1])
         e = adain(expression, modulation[2], modulation[3])
 
-        hidden = self.base_hidden(a)  # the audio feature only
-        base = self.base_motion(hidden)
+        base, visemes = self._base(a)
         both = torch.cat([a, e], -1)
         z_e, g = self.emotion_encoder(both), torch.sigmoid(self.gate(both))
         if voice is not None:
@@ -314,26 +328,34 @@ class GatedResidualMotionNetwork(nn.Module):
         if gate is not None:
             g = self._control("gate", gate, 1, start, audio)
         face, mouth = self.emotion_decoder(z_e)
-        motion = self.close_lips(base + g * torch.cat([face, mouth], -1), base)
+        motion = self.close_lips(base + g * torch.cat([face, mouth], -1), base, visemes)
         return GRMNOutput(
             expression=motion[..., : config.expression_dim],
             jaw_pose=motion[..., config.expression_dim : self.face_dim],
             mouth_code=motion[..., self.face_dim :],
             gate=g,
             emotion_logits=z_e,
-            viseme_logits=self.viseme_head(hidden),
+            viseme_logits=visemes,
         )
 
-    def close_lips(self, motion: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-        """Takes everything that parts the lips out of `motion` where the Base presses them together (p, b, m).
+    def close_lips(self, motion: torch.Tensor, base: torch.Tensor, viseme_logits: torch.Tensor) -> torch.Tensor:
+        """Takes everything that parts the lips out of `motion` where p, b or m is spoken.
 
-        Difference from the paper, which has no such coupling: a regression that is unsure of a p leaves the lips ajar,
-        and an emotion that drops the jaw would leave them open. What is not the Base's lets go of the lips sooner.
+        Said by the viseme head or by the Base that presses lips together. Difference from the paper, which has no such
+        coupling: a regression that is unsure of a p leaves the lips ajar, and an emotion that drops the jaw would leave
+        them open. What is not the Base's lets go of the lips sooner.
         """
         if self.config.expression_dim != len(EXPRESSION_NAMES):
             return motion
         press = base[..., [EXPRESSION_NAMES.index(n) for n in _LIP_PRESS]].mean(-1, keepdim=True)
-        apart, free = (1 - ((press - low) / (high - low)).clamp(0, 1) for low, high in (_PRESS, _RELEASE))
+        heard = viseme_logits.softmax(-1)[..., VISEMES.index("pp"), None]
+        apart = (1 - _ramp(press, *_PRESS)) * (1 - _ramp(heard, *_HEARD))
+        free = (1 - _ramp(press, *_RELEASE)) * (1 - _ramp(heard, *_GUESSED))
         mask = torch.zeros(motion.shape[-1], dtype=torch.bool, device=motion.device)
         mask[[EXPRESSION_NAMES.index(n) for n in _LIP_OPENING] + [self.config.expression_dim]] = True
         return torch.where(mask, base * apart + (motion - base) * free, motion)
+
+
+def _ramp(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """0 below `low`, 1 above `high`, straight between."""
+    return ((values - low) / (high - low)).clamp(0, 1)

@@ -177,7 +177,8 @@ class MotionStream:
         # The Base alone says where speech shuts the lips: there neither AU25 nor AU26 parts them.
         residual = out.gate * motion.emotion_decoder(out.emotion_logits)[0]
         base = torch.cat([out.expression, out.jaw_pose], -1) - residual
-        face = motion.close_lips(base + face, base) - motion.close_lips(base, base)
+        close = motion.close_lips
+        face = close(base + face, base, out.viseme_logits) - close(base, base, out.viseme_logits)
         expression, jaw_pose = out.expression + face[..., :count], out.jaw_pose + face[..., count:]
         return {"expression": expression, "jaw_pose": jaw_pose, "closure": closure}
 

@@ -7,6 +7,7 @@ and the same after a stop.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -165,6 +166,11 @@ def read_persons(path: str | os.PathLike) -> dict[str, str]:
         ) from error
 
 
+def fold_of(person: str, folds: int) -> int:
+    """Which of `folds` groups of people a person is in; the same whoever else is in the data."""
+    return int(hashlib.sha256(f"s0{person}".encode()).hexdigest(), 16) % folds
+
+
 def load_synthetic(path: str | os.PathLike, limit: int | None = None) -> list[MotionClip]:
     """Synthetic speech with its table's mouth shapes, as `conversion_scripts/synthesize_speech` writes it.
 
@@ -219,7 +225,7 @@ class MotionBatches:
     """Windows of many people.
 
     Args:
-        real: recordings of people, each person as likely as any other. synthetic: speech of nobody.
+        real: recordings of people, each person by the root of their seconds. synthetic: speech of nobody.
         batch_size: windows of a step over all processes. window: frames.
         synthetic_share: of the windows, in [0, 1]; they are the last ones of a batch.
         seed: of everything.
@@ -234,6 +240,8 @@ class MotionBatches:
         for clip in real:
             self.persons.setdefault(clip.person, []).append(clip)
         self.names = sorted(self.persons)
+        # Alike by persons, three seconds of somebody would be learned by heart; by seconds, one would be everybody.
+        self.shares = np.sqrt([sum(len(c) for c in self.persons[name]) for name in self.names])
         self.synthetic = list(synthetic)
         if not self.names and not self.synthetic:
             raise ValueError("clips: expected at least one, real or synthetic; there is none.")
@@ -250,8 +258,9 @@ class MotionBatches:
         if number >= self.batch_size - self.num_synthetic:
             clip = self.synthetic[int(rng.integers(len(self.synthetic)))]
         else:
-            # Going round the persons makes a batch of different people; the start differs from step to step.
-            turn = np.random.default_rng([self.seed, step]).permutation(len(self.names))
+            # Going round the persons makes a batch of different people; who has more to teach comes sooner.
+            draw = np.random.default_rng([self.seed, step]).exponential(size=len(self.names))
+            turn = np.argsort(draw / self.shares)
             clips = self.persons[self.names[int(turn[number % len(turn)])]]
             lengths = np.array([len(c) for c in clips], np.float64)
             clip = clips[int(rng.choice(len(clips), p=lengths / lengths.sum()))]
@@ -298,6 +307,6 @@ def _rate(sound: Tensor) -> int:
 
 
 __all__ = [
-    "MotionBatch", "MotionBatches", "MotionClip", "cut", "from_processed", "in_step", "load_clips", "load_synthetic",
-    "read_persons", "shifted",
+    "MotionBatch", "MotionBatches", "MotionClip", "cut", "fold_of", "from_processed", "in_step", "load_clips",
+    "load_synthetic", "read_persons", "shifted",
 ]  # fmt: skip

@@ -24,7 +24,9 @@ from .motion_data import MotionBatch
 
 _EXPRESSION = len(EXPRESSION_NAMES)
 _NEUTRAL = EMOTIONS.index("neutral")
-_SILENCE = VISEMES.index("sil")
+_SILENCE, _LIPS_SHUT = VISEMES.index("sil"), VISEMES.index("pp")
+_PAUSE = 8  # frames of silence to either side
+_SHUT, _APART = 0.1, 0.3  # of a window's widest opening
 _FEW = 25  # frames: of fewer no correlation is taken
 _BEND = 2.0  # mm from which an error of the lips counts linearly
 _USUAL, _LEAST = 4.0, 1.5  # mm of spread of the lips' opening: of people who speak; below it, somebody is silent
@@ -49,9 +51,11 @@ class MotionWeights:
     spoken: float = 2.0  # the same on the Base and what speech moves
     quiet: float = 1.0  # the Base's pull to zero where speech moves nothing
     press: float = 3.0  # of pressed lips, which synthetic speech alone knows
-    closure: float = 1.0  # mm of gap where lips are shut for certain: p, b, m and silence of synthetic speech
+    closure: float = 1.0  # mm of gap that the viseme head leaves where lips are shut for certain: p, b, m
+    silence: float = 0.2  # mm of gap in the silence of synthetic speech
     table: float = 1.0  # of the terms above on synthetic speech, whose motion is a table's; 0 where people teach it
     visemes: float = 0.15
+    seen: float = 0.3  # what lips on the picture say of p, b and m
     kl: float = KL_WEIGHT
     score: float = SCORE_WEIGHT
     made_up: float = 0.2  # semantic guidance on made-up action units
@@ -79,30 +83,36 @@ def motion_terms(
     count = batch.face.shape[1]
     audio = network.audio_net(batch.sound)[:, :count]
     identity = batch.identity * known[:, None]
-    base = network._decode(audio, 0, None, identity, None, 0.0)
+    raw, logits = network.base(audio, identity)
+    base = network.close_lips(raw, raw, logits)
+    expression, jaw = base[..., :_EXPRESSION], base[..., _EXPRESSION : batch.face.shape[-1]]
     valid = batch.valid.float()
-    drawn = lips.points(base.expression, base.jaw_pose)
+    drawn = lips.points(expression, jaw)
     terms = _lip_terms(drawn, batch, lips, weights, valid)
 
-    difference = (base.expression - batch.face[..., :_EXPRESSION]).square()
+    difference = (expression - batch.face[..., :_EXPRESSION]).square()
     wrong = difference[..., _TRACKED].mean(-1)
-    wrong = wrong + (base.jaw_pose - batch.face[..., _EXPRESSION:]).square().mean(-1)
+    wrong = wrong + (jaw - batch.face[..., _EXPRESSION:]).square().mean(-1)
     taught = torch.where(batch.real, 1.0, weights.table)[:, None]
     terms["spoken"] = weights.spoken * _mean(wrong, valid, taught)
     silent = [i for i in range(_EXPRESSION) if i not in SPOKEN]
-    terms["quiet"] = weights.quiet * _mean(base.expression[..., silent].square().mean(-1), valid)
+    terms["quiet"] = weights.quiet * _mean(expression[..., silent].square().mean(-1), valid)
 
     synthetic = (~batch.real).float()
-    gap = F.relu(lips.opening(drawn))
-    shut = (batch.closed | (batch.visemes == _SILENCE)) & batch.valid
     terms["press"] = weights.press * _mean(difference[..., _PRESS].mean(-1), valid * synthetic[:, None])
-    terms["closure"] = weights.closure * _mean(gap, shut.float())
+    # The viseme head alone answers for p, b and m; taught that, the Base would keep lips low in other sounds, too.
+    fixed = raw.detach()
+    shut = network.close_lips(fixed, fixed, logits)
+    gap = F.relu(lips.opening(lips.points(shut[..., :_EXPRESSION], shut[..., _EXPRESSION : batch.face.shape[-1]])))
+    terms["closure"] = weights.closure * _mean(gap, (batch.closed & batch.valid).float())
+    quiet = _inside(batch.visemes == _SILENCE) & batch.valid
+    terms["silence"] = weights.silence * _mean(F.relu(lips.opening(drawn)), quiet.float())
     heard = batch.visemes.clamp_min(0)
-    logits = base.viseme_logits
     cross = F.cross_entropy(logits.flatten(0, 1), heard.flatten(), label_smoothing=0.05, reduction="none")
     terms["visemes"] = weights.visemes * _mean(cross.view_as(valid), valid * (batch.visemes >= 0) * synthetic[:, None])
 
     real = valid * batch.real[:, None]
+    terms["seen"] = weights.seen * _mean(_seen(logits, batch, lips), real)
     whole = network._decode(audio, 0, batch.units, identity, None, None)
     face, jaw = batch.face.split((_EXPRESSION, batch.face.shape[-1] - _EXPRESSION), -1)
     terms["motion"] = driven * weights.motion * _mean(motion_errors(whole.expression, whole.jaw_pose, face, jaw), real)
@@ -110,6 +120,26 @@ def motion_terms(
     terms["guidance"] = driven * _mean(weights.kl * kl + weights.score * score, real)
     terms["made_up"] = weights.made_up * _made_up(network, audio.detach(), generator)
     return terms
+
+
+def _inside(silent: Tensor) -> Tensor:
+    """`[B, T]` bool: frames in the middle of a silence. At its edges people's mouths are open already, or still."""
+    wide = F.pad(silent.float()[:, None], (_PAUSE, _PAUSE), value=1.0)
+    return -F.max_pool1d(-wide, 2 * _PAUSE + 1, 1)[:, 0] > 0.5
+
+
+def _seen(logits: Tensor, batch: MotionBatch, lips: LipSpace) -> Tensor:
+    """Cross-entropy `[B, T]` of what a face shows of the viseme: lips far apart are no p, b, m; shut, one or silence.
+
+    Without it the viseme head, which knows phonemes of synthetic speech alone, hears a p in every third of people's.
+    """
+    true = lips.opening(lips.points(batch.face[..., :_EXPRESSION], batch.face[..., _EXPRESSION:]))
+    reach = true.masked_fill(~batch.valid, -torch.inf).amax(1, keepdim=True).clamp_min(_LEAST)
+    share = true / reach
+    log = logits.log_softmax(-1)
+    closing = log[..., (_LIPS_SHUT, _SILENCE)].logsumexp(-1)
+    apart = -torch.log1p(-log[..., _LIPS_SHUT].exp().clamp(max=0.999))
+    return apart * (share > _APART) - closing * (share < _SHUT)
 
 
 def _lip_terms(drawn: Tensor, batch: MotionBatch, lips: LipSpace, weights: MotionWeights, valid: Tensor):

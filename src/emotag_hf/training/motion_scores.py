@@ -22,6 +22,7 @@ _EXPRESSION = len(EXPRESSION_NAMES)
 _MAX_LAG = 6  # frames either way
 _MOST_GAIN = 1.6
 _LEAST_REACH = 3.0  # mm of gap: of recordings without speech
+_A_LITTLE = 0.1  # rad
 _ALIGN_FRAMES = 75  # three seconds: a shorter clip cannot tell its lag
 MEASURES = ("opening", "width", "jaw")
 
@@ -79,7 +80,12 @@ def score_clips(
     Args:
         identity: whether the network is told who it is.
     """
-    rows = [_compare(lip_curves(network, clip, lips, identity), true_curves(clip, lips), clip) for clip in clips]
+    return score_curves([lip_curves(network, clip, lips, identity) for clip in clips], clips, lips)
+
+
+def score_curves(curves: Sequence[dict[str, np.ndarray]], clips: Sequence[MotionClip], lips: LipSpace) -> MotionScores:
+    """Scores of curves, `MEASURES` each, however they were made, one dict a clip."""
+    rows = [_compare(found, true_curves(clip, lips), clip) for found, clip in zip(curves, clips, strict=True)]
     collect = lambda i: {m: np.array([row[i][m] for row in rows]) for m in MEASURES}  # noqa: E731
     return MotionScores(
         tuple(c.name for c in clips), tuple(c.person for c in clips), collect(0), collect(1), collect(2)
@@ -136,6 +142,25 @@ def restore_spread(network: GatedResidualMotionNetwork, clips: Sequence[MotionCl
     return gain
 
 
+@torch.no_grad()
+def restore_opening(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace) -> float:
+    """Moves the jaw's rest so that mouths are as far open on average as the clips' are; returns the radians.
+
+    The mean over a person's speech cannot be heard and is slow to learn; silence and closures pull it down.
+    """
+    missing = []
+    for clip in clips:
+        found, true = lip_curves(network, clip, lips)["opening"], true_curves(clip, lips)["opening"]
+        valid = clip.valid.numpy()
+        missing.append(float((true - found)[valid].mean()))
+    jaw = torch.zeros(3)
+    jaw[0] = _A_LITTLE
+    per_radian = float(lips.opening(lips.points(torch.zeros(_EXPRESSION), jaw))) / _A_LITTLE
+    moved = float(np.median(missing)) / per_radian
+    network.base_motion.bias[_EXPRESSION] += moved
+    return moved
+
+
 def closures(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace) -> dict[str, float]:
     """How well lips shut on p, b, m of synthetic speech, whose times are known.
 
@@ -168,6 +193,7 @@ def _curves(expression, jaw, lips: LipSpace) -> dict[str, np.ndarray]:
 
 
 def _compare(found: dict[str, np.ndarray], true: dict[str, np.ndarray], clip: MotionClip):
+    """Pearson's r, spread and R^2 of curves over the clip's valid frames, each a dict by `MEASURES`."""
     valid = clip.valid.numpy()
     count = min(len(valid), len(found["jaw"]))
     valid = valid[:count]
@@ -182,5 +208,6 @@ def _compare(found: dict[str, np.ndarray], true: dict[str, np.ndarray], clip: Mo
 
 
 __all__ = [
-    "MEASURES", "MotionScores", "closures", "find_lag", "lip_curves", "restore_spread", "score_clips", "true_curves",
+    "MEASURES", "MotionScores", "closures", "find_lag", "lip_curves", "restore_opening", "restore_spread",
+    "score_clips", "score_curves", "true_curves",
 ]  # fmt: skip

@@ -95,11 +95,17 @@ class Pretrainer:
             network.listener.requires_grad_(False)
         identity = {id(p) for p in network.id_net.parameters()}
         trunk = {id(p) for p in network.audio_net.parameters()}
-        rest = [p for p in network.parameters() if p.requires_grad and id(p) not in identity | trunk]
+        last = {id(p) for p in network.base_motion.parameters()}
+        rest = [p for p in network.parameters() if p.requires_grad and id(p) not in identity | trunk | last]
         slower = args.trunk_rate if started else 1.0
         groups = [
             {"params": rest, "weight_decay": args.weight_decay, "factor": 1.0},
             {"params": list(network.audio_net.parameters()), "weight_decay": args.weight_decay, "factor": slower},
+            {
+                "params": list(network.base_motion.parameters()),
+                "weight_decay": args.weight_decay,
+                "factor": args.last_rate if started else 1.0,
+            },
             {"params": list(network.id_net.parameters()), "weight_decay": args.id_decay, "factor": 1.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=args.learning_rate)

@@ -24,6 +24,7 @@ class PretrainArguments:
     window: int = number(160, "frames of a window")
     learning_rate: float = number(6e-4, "at its highest; it falls along a cosine")
     trunk_rate: float = number(0.25, "factor on the learning rate of the Audio Net, where it is trained already")
+    last_rate: float = number(8.0, "the same of the Base's last layer: how far mouths are open on average")
     weight_decay: float = number(0.02, "of AdamW")
     id_decay: float = number(1.0, "of the ID Net, which would know few people by heart")
     ema: float = number(0.995, "decay of the averaged weights, which are the result (METHOD 5)")
