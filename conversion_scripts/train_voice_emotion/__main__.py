@@ -41,8 +41,9 @@ ABLATIONS = {
 
 
 # Actors are emotional in five of six recordings, each emotion as often; people who talk are seldom, and then
-# glad rather than disgusted. Added to the logits of the finished listener (not of those that are judged on actors): Bayes' rule for
-# another prior. Without it ordinary voices in languages that it has not heard had a g of 0.5, and looked disgusted.
+# glad rather than disgusted. Added to the logits of the finished listener (not of those that are judged on actors):
+# Bayes' rule for another prior. Without it ordinary voices in languages that it has not heard had a g of 0.5, and
+# looked disgusted.
 ORDINARY_GATE = -1.5
 ORDINARY = {"happy": 0.7, "fear": -0.7, "disgust": -0.7}
 
