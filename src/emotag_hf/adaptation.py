@@ -147,7 +147,8 @@ class _Folder:
         pipeline = self._pipeline()
         personal = None
         if self.clip.audio is not None:
-            personal = personalise_motion(pipeline.model, self.clip, list(chosen))
+            frames = [i for i in chosen if i in set(self.trainer.frames)]
+            personal = personalise_motion(pipeline.model, self.clip, frames, motion=self.trainer.motion())
         pipeline.training_report = report
         self._put(pipeline, report, personal)
         return pipeline

@@ -150,22 +150,20 @@ def test_tracking_with_a_known_identity(clean, training, followed):
 
 def test_what_each_mode_is_given(clean, training, followed):
     """Driven takes pose, gaze and lids of the test frames and not their expression; audio-only takes none of it; both
-    are as many frames as are tested. Shoulders stay where the person rests."""
+    are as many frames as are tested."""
     model = EmoTaGModel.from_pretrained(default_model_path())
     rest = {"rotation": [0.1, 0, 0], "neck_pose": [0, 0, 0], "translation": [0, 0, 0.05]}
     model.config.rest_pose = rest | {"body_translation": [0, 0.01, 0]}
     model.shape.copy_(training.track.shape)
-    trial = Trial(model, EmoTaGProcessor(), clean, tuple(TEST), training)
+    trial = Trial(model, EmoTaGProcessor(), clean, tuple(TEST), training, refine=RefineOptions(steps=0))
     trial.track = followed
     driven, heard = trial.motion("driven"), trial.motion("audio-only")
     assert len(driven) == len(heard) == len(TEST)
     for name in MOTION_DIMS:
-        from_track = torch.equal(getattr(driven, name), getattr(trial.track.motion, name)[TRAIN:])
+        from_track = torch.allclose(getattr(driven, name), getattr(trial.track.motion, name)[TRAIN:], atol=1e-5)
         assert from_track == (name not in ("expression", "jaw_pose")), name
         if name != "eyelids":  # open in both
             assert not torch.equal(getattr(heard, name), getattr(trial.track.motion, name)[TRAIN:]), name
-    shoulders = driven.translation + driven.body_translation
-    torch.testing.assert_close(shoulders, torch.tensor([0, 0.01, 0.05]).expand(len(TEST), 3))
     torch.testing.assert_close(heard.rotation, torch.tensor([0.1, 0, 0]).expand(len(TEST), 3))
     other = trial.action_units.copy()
     trial.action_units[:] = 5 - other

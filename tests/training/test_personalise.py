@@ -222,7 +222,7 @@ def test_offset_of_the_sound(folder):
     clip = clip_of(folder, models[3], truth, late=-12, offset=AVOffset(-3.0, 1.0, True, 0.5))
     early = personalise_motion(models[3], clip, range(20), SHORT)
     assert early.trained_frames + early.validation_frames == 17
-    sound = personalise._Lesson(models[3], clip, [*range(3, 20)], 4, -12, 5).sound[0]
+    sound = personalise._Lesson(models[3], clip, clip.track.motion, [*range(3, 20)], 4, -12, 5).sound[0]
     assert len(sound) == 19 * 4 + 15  # up to what the last frame hears
     assert (sound[:12] == 0).all() and torch.equal(sound[12:40], clip.features["input_features"][:28])
 

@@ -51,23 +51,18 @@ def oracle_motion(
 
 @torch.no_grad()
 def driven_motion(
-    model: EmoTaGModel,
-    track: HeadTrack,
-    test: Sequence[int],
-    action_units: np.ndarray,
-    speech: torch.Tensor,
+    model: EmoTaGModel, pose: FlameMotion, test: Sequence[int], action_units: np.ndarray, speech: torch.Tensor
 ) -> FlameMotion:
-    """Head, neck, eyes and lids as landmarks show them in the test frames; expression, jaw and mouth from GRMN, which
-    is given the sound and the action units: the paper's inference.
+    """Head, neck, eyes and lids as they are tracked in the test frames; expression, jaw and mouth from GRMN, which is
+    given the sound and the action units: the paper's inference.
 
     Args:
         model: the person.
-        track: of all frames of the clip, with the person's identity.
+        pose: n frames, of `oracle_motion`.
         test: the frames.
         action_units: `[n, 6]` of the test frames, 0..5 (`GRMN_ACTION_UNITS`).
         speech: `[1, L, F]` of `speech_features` from the first test frame to the last.
     """
-    pose = track.motion[list(test)]
     rows = [i - test[0] for i in test]
     units = np.zeros((rows[-1] + 1, action_units.shape[1]), np.float32)
     units[rows] = action_units
@@ -75,16 +70,7 @@ def driven_motion(
     with evaluating(model):  # dropout would make other frames each time
         out = model(speech.to(like), action_units=torch.from_numpy(units)[None].to(like))
     chosen = {name: getattr(out, name)[0].float().cpu()[rows] for name in ("expression", "jaw_pose", "mouth_code")}
-    return replace(pose, **chosen, body_translation=_body(model, pose))
-
-
-def _body(model: EmoTaGModel, pose: FlameMotion) -> torch.Tensor | None:
-    """`[n, 3]` that keeps the shoulders, which landmarks do not show, at rest under a head that moves; None without a
-    rest pose. On four people 0.2 dB better than shoulders that move along, and steadier."""
-    if not model.config.rest_pose:
-        return None
-    rest = {name: torch.tensor(value, dtype=torch.float32) for name, value in model.config.rest_pose.items()}
-    return rest["translation"] + rest["body_translation"] - pose.translation
+    return replace(pose, **chosen)
 
 
 def audio_only_motion(

@@ -25,6 +25,7 @@ from ..data.clip import ProcessedClip
 from ..hub_paths import model_path
 from ..modeling_emotag import EmoTaGModel
 from ..modeling_gaussian_prior import GaussianPrior, load_prior
+from ..outputs import FlameMotion
 from ..processing_emotag import EmoTaGProcessor
 from ..tracking.landmarks import load_mediapipe
 from ..tracking.photometric import RefineOptions
@@ -77,8 +78,8 @@ def evaluate_modes(
 ) -> list[Evaluation]:
     """Adapts once to the first part of a clip and scores the avatar on the later frames, in every mode asked for.
 
-    The modes (METHOD 7): `"oracle"`: pose and expression are tracked on the test frames' pixels; `"driven"`: pose and
-    action units of the test frames' landmarks, and the sound, from which the motion network makes expression and jaw;
+    The modes (METHOD 7): `"oracle"`: pose and expression are tracked on the test frames' pixels; `"driven"`: that pose,
+    action units of the test frames' landmarks and the sound, from which the motion network makes expression and jaw;
     `"audio-only"`: the sound, from the rest pose, the most ordinary one of the training frames.
 
     Args:
@@ -133,10 +134,10 @@ def evaluate_modes(
         training.track, training.background  # noqa: B018 - made now, so that nobody counts it as training
     if model is None:
         weights["base_motion"] = weights_sha256(base.motion)
-        model = _trained(training, base, arguments, prior, weights, stages)
+        model, refined, seen = _trained(training, base, arguments, prior, weights, stages)
         if set(modes) - {"oracle"} and training.audio is not None:
             with stages("personalising the motion"):
-                personal = personalise_motion(model, training, [i for i in split.train if bool(training.valid[i])])
+                personal = personalise_motion(model, training, seen, motion=refined)
     weights["avatar"] = weights_sha256(model.gaussians, model.expression_code, shape=model.shape)
     weights["motion"] = weights_sha256(model.motion, identity_embedding=model.identity_embedding)
     refine = refine or RefineOptions()
@@ -202,15 +203,15 @@ def _trained(
     prior: str | os.PathLike | GaussianPrior | None,
     weights: dict[str, str],
     stages: _Stages,
-) -> EmoTaGModel:
-    """The person's model after METHOD 5's first stage, the Gaussians."""
+) -> tuple[EmoTaGModel, FlameMotion, list[int]]:
+    """The person's model after METHOD 5's first stage, the Gaussians; the motion and frames it was trained with."""
     prior = load_prior(prior)
     if prior is not None:
         weights["prior"] = weights_sha256(prior)
     with stages("training", _SHARES) as bar:
         trainer = GaussianTrainer(TrainingScene(training, training.train_frames, base.head), arguments, prior)
         trainer.train(lambda now: bar.at(now.progress, f"{now.psnr:.1f} dB"))
-        return make_model(trainer, base, training.path.name)
+        return make_model(trainer, base, training.path.name), trainer.motion(), list(trainer.frames)
 
 
 def _tested(

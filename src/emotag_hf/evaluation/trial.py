@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class Trial:
     training: SplitClip
     true_background: bool = False
     refine: RefineOptions | None = None
+    _tracked: FlameMotion | None = field(default=None, repr=False)
 
     @cached_property
     def track(self) -> HeadTrack:
@@ -94,15 +95,23 @@ class Trial:
     def motion(self, mode: str, progress: Progress = iter) -> FlameMotion:
         """What moves the avatar in `mode`, a frame for each test frame; see `driving`."""
         if mode == "oracle":
-            return oracle_motion(
-                self.model, self.track, self.clip.frame, self.test, self.background, self.refine, progress
-            )
+            return self._oracle(progress)
         from ..features.action_units import grmn_action_units
 
         speech, samples = speech_features(self.processor, self.sound)
         if mode == "audio-only":
             return audio_only_motion(self.model, self.test, speech, samples)
-        return driven_motion(self.model, self.track, self.test, grmn_action_units(self.action_units), speech)
+        return driven_motion(
+            self.model, self._oracle(progress), self.test, grmn_action_units(self.action_units), speech
+        )
+
+    def _oracle(self, progress: Progress) -> FlameMotion:
+        """Tracked once: the pose of the driven mode is the oracle's, its face is not."""
+        if self._tracked is None:
+            self._tracked = oracle_motion(
+                self.model, self.track, self.clip.frame, self.test, self.background, self.refine, progress
+            )
+        return self._tracked
 
     @cached_property
     def action_units(self) -> np.ndarray:

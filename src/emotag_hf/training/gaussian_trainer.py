@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..gaussian_correctives import ExpressionCode, code_features
 from ..modeling_gaussians import RiggedGaussians, triangle_frames
+from ..outputs import FlameMotion
 from ..rendering.cameras import Camera
 from ..rendering.spherical_harmonics import SH_C0
 from ..torch_threads import one_torch_thread
@@ -109,6 +110,11 @@ class GaussianTrainer:
         self.step, self.progress, self.seconds = 0, 0.0, 0.0
         self.refining: bool | None = None if args.refine else False  # None: the cross-check is still to come
         self.report = TrainingReport()
+
+    @torch.no_grad()
+    def motion(self) -> FlameMotion:
+        """All frames of the scene as tracked, the training frames as pixels have moved them (`frames`)."""
+        return self.offsets.motion(torch.arange(len(self.scene.motion)))
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from ..data.clip import ProcessedClip
 from ..features.action_units import grmn_action_units
 from ..modeling_emotag import EmoTaGModel
 from ..modeling_motion import GatedResidualMotionNetwork
-from ..outputs import GRMNOutput
+from ..outputs import FlameMotion, GRMNOutput
 from .losses import KL_WEIGHT, SCORE_WEIGHT, motion_loss, semantic_guidance
 
 logger = logging.getLogger(__name__)
@@ -142,6 +142,7 @@ def personalise_motion(
     frames: Sequence[int],
     options: PersonaliseOptions | None = None,
     *,
+    motion: FlameMotion | None = None,
     progress: Callable[..., Any] | None = None,
 ) -> PersonaliseReport:
     """Brings the motion that a model predicts from a clip's sound closer to the motion that was tracked in it.
@@ -163,18 +164,20 @@ def personalise_motion(
         frames: indices of frames to learn from, in any order. Those without a face, or whose sound was not recorded,
             are left out.
         options: `PersonaliseOptions()` if None.
+        motion: of all frames of the clip, in the place of the track's: as pixels refined it, for Gaussians that were
+            trained with it.
         progress: wraps the iterable of steps, such as `tqdm`: called as `progress(steps, total=n)`.
 
     Returns:
         `PersonaliseReport`.
 
     Raises:
-        ValueError: the clip has no sound, or speech features or a head of another kind than the model; a frame that is
-            not in the clip; a model that is not in float32.
+        ValueError: a motion of another length; the clip has no sound, or speech features or a head of another kind than
+            the model; a frame that is not in the clip; a model that is not in float32.
     """
     options = options or PersonaliseOptions()
     began = time.perf_counter()
-    _check(model, clip)
+    _check(model, clip, motion)
     rate = FRAME_RATE if model.config.motion_config.frontend == "log_mel" else TOKEN_RATE
     per_frame, offset = rate // MOTION_FPS, clip.audio_offset
     sound_offset = offset.frames if offset is not None and offset.reliable else 0.0
@@ -187,7 +190,7 @@ def personalise_motion(
         return PersonaliseReport("skipped", reason, **facts)
 
     aside = max(_MIN_VALIDATION, round(len(usable) * options.validation))
-    lesson = _Lesson(model, clip, usable, per_frame, shift, aside)
+    lesson = _Lesson(model, clip, clip.track.motion if motion is None else motion, usable, per_frame, shift, aside)
     result = _fit(model, lesson, options, progress)
     with torch.no_grad():
         if result.identity_set:
@@ -215,7 +218,7 @@ def personalise_motion(
 # --- what is learned from -----------------------------------------------------------------------------------------
 
 
-def _check(model: EmoTaGModel, clip: ProcessedClip) -> None:
+def _check(model: EmoTaGModel, clip: ProcessedClip, motion: FlameMotion | None) -> None:
     config = model.config.motion_config
     if model.motion.base_motion.weight.dtype != torch.float32:
         raise ValueError(f"model: expected float32 weights, got {model.motion.base_motion.weight.dtype}; use .float().")
@@ -226,6 +229,8 @@ def _check(model: EmoTaGModel, clip: ProcessedClip) -> None:
             "clip: expected a track of the model's own head, got one of another, whose expressions mean something "
             "else; prepare the video with the model's head."
         )
+    if motion is not None and len(motion) != clip.num_frames:
+        raise ValueError(f"motion: expected one of the clip's {clip.num_frames} frames, got {len(motion)}.")
     features = clip.features.get("input_features")
     if features is None:
         raise ValueError("clip: expected one with sound, but it has none; motion is learned from sound and picture.")
@@ -252,10 +257,12 @@ class _Lesson:
     `emotion` `[T, 7]`; `identity` `[1, 512]`; `train` and `validation`, indices of frames; `learnable` `[T]` bool.
     """
 
-    def __init__(self, model, clip: ProcessedClip, usable: list[int], per_frame: int, shift: int, aside: int):
+    def __init__(
+        self, model, clip: ProcessedClip, motion: FlameMotion, usable: list[int], per_frame: int, shift: int, aside: int
+    ):
         device = model.motion.base_motion.weight.device
         count = usable[-1] + 1
-        features, track = clip.features, clip.track.motion
+        features = clip.features
         rows = torch.tensor(usable)
 
         def only_usable(values: Tensor) -> Tensor:
@@ -271,7 +278,7 @@ class _Lesson:
         self.sound = torch.cat([sound, sound.new_zeros(missing, sound.shape[1])])[None].to(device)
         self.units = only_usable(torch.from_numpy(grmn_action_units(features["action_units"].numpy())))
         self.emotion = only_usable(features["emotion"])
-        self.expression, self.jaw = only_usable(track.expression), only_usable(track.jaw_pose)
+        self.expression, self.jaw = only_usable(motion.expression), only_usable(motion.jaw_pose)
         self.identity = features["identity"].float()[None].to(device)
         self.train, self.validation = rows[:-aside].to(device), rows[-aside:].to(device)
         self.learnable = torch.zeros(count, dtype=torch.bool, device=device)
