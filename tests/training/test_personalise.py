@@ -20,8 +20,8 @@ from emotag_hf.training.personalise import ERRORS, PersonaliseOptions, personali
 
 FRAMES = 60
 TRAIN = range(40)
-QUICK = PersonaliseOptions(steps=60, learning_rate=5e-3, check_every=5, window=8, batch_size=8)
-SHORT = PersonaliseOptions(steps=15, learning_rate=5e-3, check_every=5, window=8)
+QUICK = PersonaliseOptions("adain", steps=60, learning_rate=5e-3, check_every=5, window=8, batch_size=8)
+SHORT = PersonaliseOptions("adain", steps=15, learning_rate=5e-3, check_every=5, window=8)
 LOG_MEL = {"hidden_dim": 16, "num_layers": 2, "triplane_resolution": 4}
 ENCODER = LOG_MEL | {
     "frontend": "transformers", "audio_model": "none", "audio_feature_dim": 12, "num_attention_heads": 2,
@@ -96,6 +96,31 @@ def changed(before: dict[str, torch.Tensor], model: EmoTaGModel) -> set[str]:
 
 
 # --- what it does -------------------------------------------------------------------------------------------------
+
+
+def test_a_factor_and_constants(folder):
+    """In closed form: somebody who moves half as much again about another rest is found again but for what is believed
+    of a short clip; the last layer alone changes."""
+    model = tiny_model()
+    truth = copy.deepcopy(model)
+    with torch.no_grad():
+        layer = truth.motion.base_motion
+        layer.weight[: truth.motion.face_dim] *= 1.5
+        layer.bias[: truth.motion.face_dim] += 0.05
+    clip, before, old = clip_of(folder, model, truth), weights(model), copy.deepcopy(model)
+    report = personalise_motion(model, clip, TRAIN)
+    assert (report.status, report.steps, report.best_step) == ("personalised", 1, 1) and not report.identity_set
+    assert changed(before, model) == {"motion.base_motion.weight", "motion.base_motion.bias"}
+    assert error(model, clip, range(40, FRAMES)) < 0.5 * error(old, clip, range(40, FRAMES))
+    assert all(report.after[name] < report.before[name] for name in ERRORS)
+
+
+def test_constants_that_do_harm_are_not_kept(folder):
+    """As with gradients: what does not hold for the frames kept aside leaves the weights as they were."""
+    model = tiny_model()
+    clip, before = contradicting(folder, model), weights(model)
+    report = personalise_motion(model, clip, TRAIN)
+    assert report.status == "rolled back" and not changed(before, model)
 
 
 def test_only_the_modulation_changes(folder):

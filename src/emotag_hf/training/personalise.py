@@ -1,10 +1,11 @@
 """Stage two of the adaptation: the motion network learns how one person moves (METHOD 3 to 5).
 
-In: a model, a processed clip and the frames that may be learned from. Out: the same model with the person's identity
-embedding and a changed AdaIN modulation, and a report; or, where that makes frames kept aside worse, the model as it
-was. A few seconds teach what is constant in a person (how far the jaw hangs, how widely it moves, how the face rests),
-not new shapes of the mouth. On later frames of 14 real speakers (17 cuts of 1.6 to 5.6 s) AdaIN alone about halves the
-errors, but the mouth then moves too little: the spread of its opening is 0.7 of the tracked one, from 1.3 before.
+In: a model, a processed clip and the frames that may be learned from. Out: the same model with a changed last layer of
+the Base (or AdaIN, with the person's identity embedding), and a report; or, where that makes frames kept aside worse,
+the model as it was. A few seconds teach what is constant in a person (how widely the mouth moves, how the face rests),
+not when it moves: one factor on all that speech moves and a constant for each coefficient, in closed form. Trained by
+gradient, AdaIN makes squared errors a little smaller still and loses the words: on what comes after five seconds of 11
+clips of people never heard, the opening's correlation fell from 0.45 to 0.34.
 
 It takes seconds, so that there is nothing to resume: who was interrupted calls again and gets the same weights.
 
@@ -34,14 +35,19 @@ from ..features.action_units import grmn_action_units
 from ..modeling_emotag import EmoTaGModel
 from ..modeling_motion import GatedResidualMotionNetwork
 from ..outputs import FlameMotion, GRMNOutput
+from .lip_space import LipSpace
 from .losses import KL_WEIGHT, SCORE_WEIGHT, motion_loss, semantic_guidance
+from .motion_losses import SPOKEN
 
 logger = logging.getLogger(__name__)
 
 MIN_FRAMES = 12  # half a second, of which three frames have to say whether it did harm
 _MIN_VALIDATION = 3
 _DECODER = ("base_hidden", "base_motion", "emotion_encoder", "emotion_decoder", "gate")
+_FRAMES = 50  # frames of a clip at which half of what it says of a person is believed
+_LEAST_GAIN, _MOST_GAIN, _ROUNDS = 0.6, 1.8, 4
 TRAINABLE = {  # modules of GatedResidualMotionNetwork; the others have no part in expression and jaw
+    "affine": ("base_motion",),
     "adain": ("id_net",),
     "decoder": ("id_net", *_DECODER),
     "all": ("id_net", *_DECODER, "audio_net", "expr_net"),
@@ -55,8 +61,9 @@ class PersonaliseOptions:
     """Numbers of the second stage.
 
     Args:
-        trainable: "adain", what the ID Net makes of the identity (the paper's choice); "decoder", the Expert Motion
-            Decoder as well; "all", the Audio Net and the Expr Net too.
+        trainable: "affine", a factor and constants in the Base's last layer, in closed form: the other options have no
+            part in it; "adain", what the ID Net makes of the identity (the paper's choice); "decoder", the Expert
+            Motion Decoder as well; "all", the Audio Net and the Expr Net too.
         steps: at most; the learning rate falls to a tenth over them (METHOD 5).
         learning_rate: of AdamW.
         window, batch_size: frames of a contiguous window, and windows of a step.
@@ -74,7 +81,7 @@ class PersonaliseOptions:
         ValueError: naming the option that is out of range.
     """
 
-    trainable: str = "adain"
+    trainable: str = "affine"
     steps: int = 400
     learning_rate: float = 2e-3
     window: int = 32
@@ -125,7 +132,7 @@ class PersonaliseReport:
     status: str
     reason: str
     identity_set: bool = False
-    trainable: str = "adain"
+    trainable: str = "affine"
     trained_frames: int = 0
     validation_frames: int = 0
     steps: int = 0
@@ -191,7 +198,7 @@ def personalise_motion(
 
     aside = max(_MIN_VALIDATION, round(len(usable) * options.validation))
     lesson = _Lesson(model, clip, clip.track.motion if motion is None else motion, usable, per_frame, shift, aside)
-    result = _fit(model, lesson, options, progress)
+    result = _solve(model, lesson) if options.trainable == "affine" else _fit(model, lesson, options, progress)
     with torch.no_grad():
         if result.identity_set:
             model.identity_embedding.copy_(lesson.identity[0])
@@ -360,6 +367,38 @@ class _Listener:
             found.append((out.expression[0] - lesson.expression[frames]).square().mean().item())
             found.append((out.jaw_pose[0] - lesson.jaw[frames]).square().mean().item())
         return found
+
+
+@torch.no_grad()
+def _solve(model: EmoTaGModel, lesson: _Lesson) -> _Result:
+    """One factor on what speech moves, so that the lips' opening spreads as the person's does; then constants."""
+    network = copy.deepcopy(model.motion).eval()
+    listener, layer, lips = _Listener(network, lesson.sound, False), network.base_motion, LipSpace(model.head)
+    identity, train = model.identity_embedding[None], lesson.train
+    judge = _Judge(listener.errors(lesson, lesson.validation, identity))
+    units, believed = lesson.units[train][None], len(train) / (len(train) + _FRAMES)
+    true = torch.cat([lesson.expression[train], lesson.jaw[train]], -1)
+
+    def heard(given: Tensor) -> Tensor:
+        out = listener(train[None], given, identity)
+        return torch.cat([out.expression[0], out.jaw_pose[0]], -1)
+
+    def spread(face: Tensor) -> Tensor:
+        count = lesson.expression.shape[1]
+        return lips.opening(lips.points(face[:, :count], face[:, count:])).clamp_min(0).std()
+
+    none, rows = torch.zeros_like(units), [*SPOKEN, *range(lesson.expression.shape[1], true.shape[1])]
+    total = 1.0
+    for _ in range(_ROUNDS):  # where lips meet, each of the two depends on the other
+        layer.bias[: true.shape[1]] += believed * (true - (heard(units) + heard(none)) / 2).mean(0)
+        width = spread(heard(none))
+        gain = float(spread(true) / width) ** believed if width > 0 else 1.0
+        gain = min(max(total * gain, _LEAST_GAIN), _MOST_GAIN) / total
+        layer.weight[rows] *= gain
+        total *= gain
+    judge.accepts(listener.errors(lesson, lesson.validation, identity), 1)
+    weights = {f"base_motion.{n}": p.detach().clone() for n, p in layer.named_parameters()} if judge.best_step else {}
+    return _Result(weights, False, 1, judge)
 
 
 def _fit(model: EmoTaGModel, lesson: _Lesson, options: PersonaliseOptions, progress: Callable | None) -> _Result:
