@@ -56,7 +56,7 @@ $(VENV)/.all: $(VENV)/.dev
 
 demo: $(VENV)/.package ## make a video of a head that speaks a recording: outputs/demo.mp4
 	@mkdir -p outputs
-	@$(BIN)/emotag speak --sample -o outputs/demo.mp4 --emotion happy --intensity 0.6
+	@$(BIN)/emotag demo -o outputs/demo.mp4
 
 test: $(VENV)/.dev ## run the tests; those that need real recordings are skipped, with the reason
 	@$(PY) -m pytest $(PYTEST_ARGS)

@@ -187,3 +187,31 @@ def test_info(capsys):
     for rows in facts.values():
         for name, value in rows.items():
             assert name in text and value in text
+
+
+def test_facts_for_programs(speech, tmp_path, capsys):
+    """`speak --json` prints nothing but one JSON object, and shows no bar."""
+    assert cli.main(["speak", str(speech), "-o", str(tmp_path / "out.mp4"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["video"] == str(tmp_path / "out.mp4") and facts["seconds_of_video"] > 0 and facts["seconds"] > 0
+    assert ("progress", {"disable": True, "unit": "frame", "desc": "out.mp4"}) in CALLS
+
+
+def test_demo(tmp_path, capsys):
+    """`demo` speaks the sample, happy."""
+    assert cli.main(["demo", "-o", str(tmp_path / "demo.mp4")]) == 0
+    options = dict(CALLS)["call"]
+    assert (options["emotion"], options["intensity"]) == ("happy", 0.6)
+    assert "demo.mp4" in capsys.readouterr().out and (tmp_path / "demo.mp4").is_file()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(shell, capsys):
+    """Every command is in what the shell is given; a shell that nobody completes for is refused."""
+    assert cli.main(["completion", shell]) == 0
+    text = capsys.readouterr().out
+    for command in "speak demo info prepare doctor setup adapt dub evaluate pretrain export push completion".split():
+        assert command in text, command
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["completion", "cmd.exe"])
+    assert stopped.value.code == 2

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import shtab
+
 from .cli_avatar import add_commands as add_avatar_commands
 from .cli_clips import add_commands
 from .cli_export import add_commands as add_export_command
@@ -57,8 +59,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     speak.add_argument("--pose-from", metavar="CLIP", help="a processed clip whose head motion is taken instead")
     speak.add_argument("--expression-from", metavar="CLIP", help="a processed clip whose lids and brows are taken")
+    speak.add_argument(
+        "--json", action="store_true", help="for programs: no progress, facts of the video as the last line"
+    )
     speak.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
     speak.set_defaults(run=_speak)
+
+    demo = commands.add_parser("demo", help="a first video: the embedded person speaks the embedded sample")
+    demo.add_argument("-o", "--output", default="demo.mp4", metavar="OUT.mp4", help="(default: %(default)s)")
+    demo.add_argument("--json", action="store_true", help="for programs")
+    demo.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
+    demo.set_defaults(run=_demo)
 
     info = commands.add_parser("info", help="versions, back ends, licences of what is loaded")
     info.add_argument("--json", action="store_true", help="for programs")
@@ -68,6 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_pretrain_command(commands)
     add_export_command(commands)
     add_share_command(commands)
+    completion = commands.add_parser("completion", help="completion of these commands for a shell")
+    completion.add_argument("shell", choices=shtab.SUPPORTED_SHELLS, help='then: eval "$(emotag completion bash)"')
+    completion.set_defaults(run=lambda args: print(shtab.complete(build_parser(), args.shell)))
     return parser
 
 
@@ -105,13 +119,23 @@ def _speak(args: argparse.Namespace) -> None:
 
     disable_progress_bar()  # a second of loading needs no bar of its own
     pipe = EmoTaGPipeline.from_pretrained(args.model)
-    hidden = True if args.quiet else None  # None: shown on a terminal, not in a log
+    hidden = True if args.quiet or args.json else None  # None: shown on a terminal, not in a log
     pipe.set_progress_bar_config(disable=hidden, unit="frame", desc=output.name)
     pipe.model.warm_up()  # once per machine; not part of how fast a video is made
     began = time.perf_counter()
     pipe(clip, **options).save(output)
-    if not args.quiet:
-        print(_last_line(output, clip.duration, time.perf_counter() - began))
+    seconds = time.perf_counter() - began
+    if args.json:
+        facts = {"video": str(output), "seconds_of_video": round(clip.duration, 3), "seconds": round(seconds, 3)}
+        print(json.dumps(facts, indent=2))
+    elif not args.quiet:
+        print(_last_line(output, clip.duration, seconds))
+
+
+def _demo(args: argparse.Namespace) -> None:
+    words = ["speak", "--sample", "-o", args.output, "--emotion", "happy", "--intensity", "0.6"]
+    words += [flag for flag, given in (("--json", args.json), ("-q", args.quiet)) if given]
+    _speak(build_parser().parse_args(words))
 
 
 def _driving(folder: str | None):

@@ -153,6 +153,7 @@ def _add_dub(commands: argparse._SubParsersAction) -> None:
     dub.add_argument("--clip", metavar="DIR", help="what `emotag prepare` made of the video (default: prepares it)")
     dub.add_argument("--emotion", metavar="NAME|JSON|FILE.json", help="as in emotag speak")
     dub.add_argument("--intensity", type=float, default=1.0, help="how much of it, 0 to 1 (default: %(default)s)")
+    dub.add_argument("--json", action="store_true", help="for programs: no progress, the video as the last line")
     dub.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
     dub.set_defaults(run=_dub)
 
@@ -171,10 +172,16 @@ def _dub(args: argparse.Namespace) -> int:
     pipeline = EmoTaGPipeline.from_pretrained(args.model)
     with TemporaryDirectory(prefix="emotag_") as folder:
         clip = ProcessedClip.open(args.clip) if args.clip else prepare(args.video, Path(folder) / "clip")
-        options = {"emotion": args.emotion, "intensity": args.intensity, "progress": None if args.quiet else tqdm}
+        options = {
+            "emotion": args.emotion,
+            "intensity": args.intensity,
+            "progress": None if args.quiet or args.json else tqdm,
+        }
         path = dub(pipeline, args.video, clip, args.audio, args.output, **options)
         clip.close()
-    if not args.quiet:
+    if args.json:
+        print(json.dumps({"video": str(path)}))
+    elif not args.quiet:
         print(path)
     return 0
 
