@@ -351,9 +351,16 @@ class GatedResidualMotionNetwork(nn.Module):
         heard = viseme_logits.softmax(-1)[..., VISEMES.index("pp"), None]
         apart = (1 - _ramp(press, *_PRESS)) * (1 - _ramp(heard, *_HEARD))
         free = (1 - _ramp(press, *_RELEASE)) * (1 - _ramp(heard, *_GUESSED))
-        mask = torch.zeros(motion.shape[-1], dtype=torch.bool, device=motion.device)
-        mask[[EXPRESSION_NAMES.index(n) for n in _LIP_OPENING] + [self.config.expression_dim]] = True
-        return torch.where(mask, base * apart + (motion - base) * free, motion)
+        return torch.where(
+            self.parting()[: motion.shape[-1]].to(motion.device), base * apart + (motion - base) * free, motion
+        )
+
+    def parting(self) -> torch.Tensor:
+        """`[53 + R]` bool: what of a motion parts the lips; nothing where the names of the directions are unknown."""
+        mask = torch.zeros(self.face_dim + self.config.mouth_code_dim, dtype=torch.bool)
+        if self.config.expression_dim == len(EXPRESSION_NAMES):
+            mask[[EXPRESSION_NAMES.index(n) for n in _LIP_OPENING] + [self.config.expression_dim]] = True
+        return mask
 
 
 def _ramp(values: torch.Tensor, low: float, high: float) -> torch.Tensor:

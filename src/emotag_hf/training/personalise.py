@@ -46,6 +46,7 @@ _MIN_VALIDATION = 3
 _DECODER = ("base_hidden", "base_motion", "emotion_encoder", "emotion_decoder", "gate")
 _FRAMES = 50  # frames of a clip at which half of what it says of a person is believed
 _LEAST_GAIN, _MOST_GAIN, _ROUNDS = 0.6, 1.8, 4
+_MOST_APART = 3.0  # mm of the lips' opening that a constant may give
 TRAINABLE = {  # modules of GatedResidualMotionNetwork; the others have no part in expression and jaw
     "affine": ("base_motion",),
     "adain": ("id_net",),
@@ -388,14 +389,22 @@ def _solve(model: EmoTaGModel, lesson: _Lesson) -> _Result:
         return lips.opening(lips.points(face[:, :count], face[:, count:])).clamp_min(0).std()
 
     none, rows = torch.zeros_like(units), [*SPOKEN, *range(lesson.expression.shape[1], true.shape[1])]
-    total = 1.0
+    parting = model.motion.parting()[: true.shape[1]]
+    start, constants, total = layer.bias[: true.shape[1]].clone(), torch.zeros_like(true[0]), 1.0
     for _ in range(_ROUNDS):  # where lips meet, each of the two depends on the other
-        layer.bias[: true.shape[1]] += believed * (true - (heard(units) + heard(none)) / 2).mean(0)
+        constants += believed * (true - (heard(units) + heard(none)) / 2).mean(0)
+        count = lesson.expression.shape[1]
+        apart = float(lips.opening(lips.points(constants[:count], constants[count:])))
+        if abs(apart) > _MOST_APART:  # a p that is heard wrongly would shut the mouth from far open
+            constants[parting] *= _MOST_APART / abs(apart)
+        layer.bias[: true.shape[1]] = start + constants
         width = spread(heard(none))
         gain = float(spread(true) / width) ** believed if width > 0 else 1.0
         gain = min(max(total * gain, _LEAST_GAIN), _MOST_GAIN) / total
         layer.weight[rows] *= gain
+        start[rows] *= gain
         total *= gain
+    layer.bias[: true.shape[1]] = start + constants
     judge.accepts(listener.errors(lesson, lesson.validation, identity), 1)
     weights = {f"base_motion.{n}": p.detach().clone() for n, p in layer.named_parameters()} if judge.best_step else {}
     return _Result(weights, False, 1, judge)
