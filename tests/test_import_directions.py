@@ -20,6 +20,7 @@ LAYERS = (
         "outputs",
         "configuration_emotag",
         "audio_io",
+        "audio_stream",
         "provenance",
         "consent",
         "consent_dialogue",
@@ -51,6 +52,7 @@ LAYERS = (
         "modeling_motion",
         "motion_controls",
         "motion_planner",
+        "motion_stream",
     ),
     ("modeling_emotag", "processing_emotag"),
     (
@@ -63,6 +65,7 @@ LAYERS = (
         "pipeline_talking_head",
         "registration",
         "sharing",
+        "streaming",
     ),
     ("tracking",),
     ("features",),

@@ -32,8 +32,10 @@ _LAZY = {
     "PretrainArguments": "training.pretrain_arguments",
     "Pretrainer": "training.pretrain",
     "RiggedGaussians": "modeling_gaussians",
+    "StreamedFrame": "streaming",
     "TalkingHeadOutput": "talking_head",
     "TalkingHeadPipeline": "pipeline_talking_head",
+    "TalkingHeadStream": "streaming",
     "ProcessedClip": "data.clip",
     "FeatureOptions": "data.teachers",
     "HeadTrack": "tracking.head_track",
@@ -113,6 +115,7 @@ if TYPE_CHECKING:
     from .provenance import read_provenance
     from .rendering import Camera, rasterize
     from .sharing import push_avatar
+    from .streaming import StreamedFrame, TalkingHeadStream
     from .talking_head import TalkingHeadOutput
     from .tracking.fit import fit_head
     from .tracking.head_track import HeadTrack

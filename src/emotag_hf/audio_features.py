@@ -76,6 +76,14 @@ def _mel_filters() -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
+def _mel_bins() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The filters without their zeros: bins and weights `[n]`, band after band, and where each band begins `[80]`."""
+    bands, bins = np.nonzero(_mel_filters().T)
+    starts = np.searchsorted(bands, np.arange(NUM_MEL_BANDS))
+    return bins, _mel_filters()[bins, bands].astype(np.float64), starts
+
+
+@lru_cache(maxsize=1)
 def _hann() -> np.ndarray:
     window = np.hanning(WINDOW + 1)[:-1]
     return (window / window.sum() * 2).astype(np.float32)  # a full-scale sine has power 1
@@ -86,8 +94,10 @@ def _band_db(frames: np.ndarray) -> np.ndarray:
     tail = frames[:, -WINDOW:]
     emphasised = (tail - 0.97 * frames[:, -WINDOW - 1 : -1]) * _hann()
     power = np.abs(np.fft.rfft(emphasised, _FFT)) ** 2
-    # float64 in the product: one row and a thousand rows then round to the same float32.
-    return 10 * np.log10(power.astype(np.float64) @ _mel_filters().astype(np.float64) + 10 ** (_FLOOR_DB / 10))
+    # Summed band by band, which gives one row the bits that it has among a thousand; a matrix product would not.
+    bins, weights, starts = _mel_bins()
+    mel = np.add.reduceat(power[:, bins].astype(np.float64) * weights, starts, axis=1)
+    return 10 * np.log10(mel + 10 ** (_FLOOR_DB / 10))
 
 
 def _pitch(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

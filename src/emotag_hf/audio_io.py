@@ -108,24 +108,69 @@ def load_audio(audio: Any, sampling_rate: int | None = None) -> AudioClip:
     return clip
 
 
+class StreamResampler:
+    """Band-limited resampling of sound as it comes, in phase: in any chunks the samples of the whole, 2 ms late.
+
+    Args:
+        source_rate, target_rate: Hz.
+        channels: 1 or 2.
+        block: samples that are worked on at once; None for 10 ms.
+    """
+
+    def __init__(self, source_rate: int, target_rate: int, channels: int = 1, block: int | None = None):
+        self.source_rate, self.target_rate = source_rate, target_rate
+        self._layout = "mono" if channels == 1 else "stereo"
+        self._block = block or max(1, source_rate // 100)
+        self._waiting = np.zeros((0, channels), np.float32)
+        self._taken = self._given = 0
+        same = source_rate == target_rate
+        self._resampler = None if same else av.AudioResampler(format="flt", layout=self._layout, rate=target_rate)
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """The next `[n, channels]` float32; gives the `[m, channels]` that are certain now."""
+        if self._resampler is None:
+            return samples
+        self._waiting = np.concatenate([self._waiting, samples]) if len(self._waiting) else samples
+        whole = len(self._waiting) - len(self._waiting) % self._block
+        now, self._waiting = self._waiting[:whole], self._waiting[whole:].copy()
+        return self._run(now)
+
+    def finish(self) -> np.ndarray:
+        """The rest; `round(n * target_rate / source_rate)` in all."""
+        if self._resampler is None:
+            return self._waiting
+        before = self._given
+        rest = np.concatenate([self._run(self._waiting), self._unpack(self._resampler.resample(None))])
+        missing = max(0, round(self._taken * self.target_rate / self.source_rate) - before)
+        rest = rest[:missing]
+        return np.pad(rest, ((0, missing - len(rest)), (0, 0)))
+
+    def _run(self, samples: np.ndarray) -> np.ndarray:
+        frames = []
+        for start in range(0, len(samples), self._block):
+            packed = np.ascontiguousarray(samples[start : start + self._block], dtype=np.float32).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self._layout)
+            frame.sample_rate, frame.pts = self.source_rate, self._taken
+            self._taken += frame.samples
+            frames += self._resampler.resample(frame)
+        return self._unpack(frames)
+
+    def _unpack(self, frames: list[av.AudioFrame]) -> np.ndarray:
+        pieces = bytearray()
+        for frame in frames:
+            pieces += frame.to_ndarray().tobytes()
+        out = np.frombuffer(pieces, np.float32).reshape(-1, self._waiting.shape[1])
+        self._given += len(out)
+        return out
+
+
 def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
     """Band-limited resampling: `[n, channels]` float32 -> `[round(n * target / source), channels]`, in phase."""
     if source_rate == target_rate:
         return samples
-    num_out = round(len(samples) * target_rate / source_rate)
-    layout = "mono" if samples.shape[1] == 1 else "stereo"
-    resampler = av.AudioResampler(format="flt", layout=layout, rate=target_rate)
-    pieces = bytearray()
-    for start in range(0, len(samples), source_rate):
-        packed = np.ascontiguousarray(samples[start : start + source_rate], dtype=np.float32).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
-        frame.sample_rate, frame.pts = source_rate, start
-        for out in resampler.resample(frame):
-            pieces += out.to_ndarray().tobytes()
-    for out in resampler.resample(None):
-        pieces += out.to_ndarray().tobytes()
-    result = np.frombuffer(pieces, dtype=np.float32).reshape(-1, samples.shape[1])[:num_out]
-    return np.pad(result, ((0, num_out - len(result)), (0, 0)))
+    # Larger blocks than those of a stream: the same samples, sooner.
+    stream = StreamResampler(source_rate, target_rate, samples.shape[1], block=source_rate)
+    return np.concatenate([stream.push(samples), stream.finish()])
 
 
 def decode(source: io.IOBase, name: str, stop: float = math.inf) -> AudioClip:
@@ -234,7 +279,7 @@ def _from_array(audio: Any, sampling_rate: int | None) -> AudioClip:
         raise AudioError("audio: an array comes with its sampling_rate, got none; pass sampling_rate=... in Hz.")
     if not 1000 <= sampling_rate <= 768_000 or sampling_rate != int(sampling_rate):
         raise AudioError(f"sampling_rate: expected a whole number from 1000 to 768000 Hz, got {sampling_rate}.")
-    samples = _to_float(audio.detach().cpu().numpy() if hasattr(audio, "detach") else audio)
+    samples = to_float(audio.detach().cpu().numpy() if hasattr(audio, "detach") else audio)
     if samples.ndim == 1:
         samples = samples[:, None]
     elif samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
@@ -249,7 +294,7 @@ def _from_array(audio: Any, sampling_rate: int | None) -> AudioClip:
     return AudioClip(samples, int(sampling_rate))
 
 
-def _to_float(samples: np.ndarray) -> np.ndarray:
+def to_float(samples: np.ndarray) -> np.ndarray:
     """Integers at full scale and floats to float32 in [-1, 1]."""
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128.0) / 128.0
@@ -279,4 +324,4 @@ def _check(clip: AudioClip) -> None:
         raise AudioError("audio: expected speech, but the recording is silent; check the microphone or the track.")
 
 
-__all__ = ["AudioClip", "AudioError", "load_audio", "read_audio", "resample"]
+__all__ = ["AudioClip", "AudioError", "StreamResampler", "load_audio", "read_audio", "resample", "to_float"]

@@ -91,6 +91,15 @@ class LogMelAudioNet(nn.Module):
             for i in range(config.num_layers)
         )
 
+    def certain(self, frames_in: int) -> int:
+        """Video frames that are certain once so many feature frames of a stream are known."""
+        groups = min((frames_in + self.lead) // self.per_frame, self.num_frames(frames_in) + self.delay)
+        return max(0, groups - self.delay)
+
+    def num_frames(self, features: int) -> int:
+        """Video frames of a recording of so many feature frames."""
+        return -(-features // self.per_frame)
+
     def _convolutions(self) -> list[CausalConv1d]:
         return [self.pairs, self.downsample, *(b.depthwise for b in self.blocks)]
 
@@ -152,7 +161,7 @@ class TransformerAudioNet(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         batch, tokens, _ = features.shape
-        frames = -(-tokens * self.fps // TOKEN_RATE)
+        frames = self.num_frames(tokens)
         x = self.input(features.to(self.input.weight))
         centres = torch.arange(frames, device=x.device) * TOKEN_RATE // self.fps
         index = centres[:, None] + torch.arange(self.first, self.first + self.window, device=x.device)
@@ -160,6 +169,10 @@ class TransformerAudioNet(nn.Module):
         windows = x[:, index.clamp(0, tokens - 1)] * inside[None, :, :, None]
         windows = (windows + self.position).flatten(0, 1)
         return self.encoder(windows).mean(1).unflatten(0, (batch, frames))
+
+    def num_frames(self, features: int) -> int:
+        """Video frames of a recording of so many tokens."""
+        return -(-features * self.fps // TOKEN_RATE)
 
 
 def build_audio_net(config: EmoTaGMotionConfig) -> nn.Module:

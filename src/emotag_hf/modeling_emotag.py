@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from .avatar_card import is_open_license
@@ -24,9 +22,8 @@ from .compositing import composite, make_background
 from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
 from .consent import CONSENT_JSON
 from .constants import OPEN_MODEL
-from .driving_motion import UPPER_FACE, DrivingClip
+from .driving_motion import DrivingClip
 from .emotion_direction import EmotionDirection
-from .emotion_prototypes import action_unit_motions, probabilities_to_logits
 from .gaussian_correctives import ExpressionCode
 from .hub_paths import model_path
 from .hub_repo import push_model, refuse_push
@@ -34,8 +31,9 @@ from .hub_transfer import Pushed, fetch
 from .modeling_gaussians import RiggedGaussians, rotation_to_axis_angle
 from .modeling_head import ParametricHead, rotation_matrix
 from .modeling_motion import GatedResidualMotionNetwork
-from .motion_controls import MotionGenerator, MotionStrengths, UpperFace, resample_frames
-from .outputs import EmoTaGOutput, FlameMotion, GRMNOutput, PosedGaussians, RenderOutput
+from .motion_controls import MotionStrengths
+from .motion_stream import MotionStream
+from .outputs import EmoTaGOutput, FlameMotion, PosedGaussians, RenderOutput
 from .rendering import Camera, rasterize
 
 logger = logging.getLogger(__name__)
@@ -170,6 +168,10 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         """The motion network alone on `input_features [B, L, F]`: `GRMNOutput` (METHOD 3); see `predict_motion`."""
         return self.motion(input_features, identity_embedding=self._identity(input_features.shape[0]), **controls)
 
+    def step(self, features: torch.Tensor, state, **controls):
+        """The next chunk `[B, k, F]` of a stream through the motion network; see its `step`."""
+        return self.motion.step(features, state, identity_embedding=self._identity(features.shape[0]), **controls)
+
     @torch.no_grad()
     def predict_motion(
         self,
@@ -202,78 +204,23 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             `EmoTaGOutput` of T frames at `fps`.
         """
         rate = self.config.motion_config.fps
-        native_times = self.native_times(num_frames, fps)
-        num_native = len(native_times)
+        num_native = len(self.native_times(num_frames, fps))
         loudness = np.zeros(num_native) if loudness is None else np.asarray(loudness)
         if input_features.shape[0] != 1:
             raise ValueError(f"input_features: expected one recording [1, L, F], got {list(input_features.shape)}.")
         if loudness.shape != (num_native,):
             raise ValueError(f"loudness: expected {num_native} values, one per 1/{rate} s, got {loudness.shape}.")
-        generator = MotionGenerator(seed, head_motion)
-        generator.hear(np.append(loudness, loudness[-1]))  # the last frames of a higher rate lie beyond the last value
-
-        def upper_at(times: np.ndarray) -> UpperFace:
-            upper = generator.at(times)
-            for clip in driving:
-                upper = clip.at(times).onto(upper)
-            return upper
-
-        upper = upper_at(native_times)
-        device, dtype = input_features.device, self.dtype
         direction = emotion if isinstance(emotion, EmotionDirection) else EmotionDirection(emotion, intensity)
         direction.check_end(num_frames / fps)
-        with evaluating(self):  # dropout would make other frames of the same seed
-            units = upper.action_units[None].to(device, dtype)
-            out, closure = self._directed(input_features.to(dtype), direction, native_times, units)
-        times = np.arange(num_frames) / fps
-        at_fps = lambda x: resample_frames(x[0].float().cpu(), rate, times)  # noqa: E731
-        if num_frames != num_native or fps != rate:
-            upper = upper_at(times)
-        expression = at_fps(out.expression)
-        if any("expression" in clip.parts for clip in driving):
-            expression[:, UPPER_FACE] = 0  # the clip's brows instead of those that the network made of its action units
-        motion = self.on_rest_pose(
-            FlameMotion(
-                expression=expression + upper.expression,
-                jaw_pose=at_fps(out.jaw_pose),
-                eyelids=upper.eyelids + (1 - upper.eyelids) * at_fps(closure),
-                eyes_pose=upper.eyes_pose,
-                neck_pose=upper.neck_pose,
-                rotation=upper.rotation,
-                translation=upper.translation,
-                mouth_code=at_fps(out.mouth_code),
-                fps=fps,
-            )
+        stream = MotionStream(self, fps=fps, direction=direction, seed=seed, head_motion=head_motion, driving=driving)
+        stream.hear(input_features[0], loudness)
+        stream.end(num_frames)
+        parts = list(stream.certain())
+        return EmoTaGOutput(
+            FlameMotion.cat([part.motion for part in parts]),
+            torch.cat([part.gate for part in parts]),
+            torch.cat([part.emotion_logits for part in parts]),
         )
-        return EmoTaGOutput(motion, at_fps(out.gate)[:, 0], at_fps(out.emotion_logits))
-
-    def _directed(self, features, direction: EmotionDirection, times, action_units) -> tuple[GRMNOutput, torch.Tensor]:
-        """The network's motion under a direction, and how far that shuts the lids, `[1, T, 1]`."""
-
-        def run(probabilities, gate):
-            logits = probabilities_to_logits(probabilities)[None].to(features)
-            return self(features, action_units=action_units, emotion_logits=logits, gate=gate[None].to(features))
-
-        curves = direction.at(times)
-        if curves.voice.any():
-            out = self(features, action_units=action_units)
-            curves = direction.at(np.arange(out.gate.shape[1]) / self.config.motion_config.fps)
-            if not curves.heard.eq(1).all():
-                out = run(*curves.with_voice(out.emotion_logits[0].float().cpu(), out.gate[0].float().cpu()))
-        else:
-            out = run(curves.probabilities, curves.gate)
-        if not curves.units.any():
-            return out, torch.zeros_like(out.gate)
-        curves = direction.at(np.arange(out.gate.shape[1]) / self.config.motion_config.fps)
-        moved = (curves.units / 5 @ action_unit_motions())[None].to(out.expression)
-        count = out.expression.shape[-1]
-        face, closure = F.pad(moved[..., :-1], (0, out.jaw_pose.shape[-1] - 1)), moved[..., -1:]
-        # The Base alone says where speech shuts the lips: there neither AU25 nor AU26 parts them.
-        residual = out.gate * self.motion.emotion_decoder(out.emotion_logits)[0]
-        base = torch.cat([out.expression, out.jaw_pose], -1) - residual
-        face = self.motion.close_lips(base + face, base) - self.motion.close_lips(base, base)
-        moved = replace(out, expression=out.expression + face[..., :count], jaw_pose=out.jaw_pose + face[..., count:])
-        return moved, closure
 
     def on_rest_pose(self, motion: FlameMotion) -> FlameMotion:
         """Motion about the origin to motion about where the person's head and body are (`config.rest_pose`)."""
@@ -299,14 +246,23 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
     def mouth_basis(self) -> torch.Tensor | None:
         """What the inner-mouth Gaussians make of the mouth code, `[num_mouth, R, 9]`; None without such Gaussians."""
         num_mouth = self.config.gaussians_config.num_mouth_gaussians
-        return self.motion.mouth_basis(self.gaussians.canonical[-num_mouth:].to(self.dtype)) if num_mouth else None
+        if not num_mouth:
+            return None
+        basis = self.motion.mouth_basis(self.gaussians.canonical[-num_mouth:].to(self.dtype))
+        return basis.transpose(0, 1).contiguous().transpose(0, 1)  # as the product of a frame reads it
 
-    def pose(self, motion: FlameMotion, mouth_basis: torch.Tensor | None = None) -> PosedGaussians:
+    def pose(
+        self,
+        motion: FlameMotion,
+        mouth_basis: torch.Tensor | None = None,
+        still: tuple[torch.Tensor, ...] | None = None,
+    ) -> PosedGaussians:
         """The Gaussians of T frames in world space.
 
         Args:
             motion: T frames.
             mouth_basis: of `mouth_basis()`, for callers who pose many times; None computes it here.
+            still: likewise, of `gaussians.still()`.
         """
         motion = motion.to(device=self.gaussians.means.device)
         vertices = self.head(shape=self.shape[None], **motion.head_inputs()).vertices
@@ -315,7 +271,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             basis = self.mouth_basis() if mouth_basis is None else mouth_basis
             offsets = self.motion.mouth_offsets(motion.mouth_code.to(basis.dtype), basis=basis)
         codes = None if self.expression_code is None else self.expression_code(motion)
-        return self.gaussians.pose(vertices, self.head.faces, offsets, codes)
+        return self.gaussians.pose(vertices, self.head.faces, offsets, codes, still)
 
     def camera(self, width: int = 512, height: int | None = None, *, yaw: float = 0.0, pitch: float = 0.0) -> Camera:
         """The avatar's own framing at `width` x `height` pixels, orbited by `yaw` and `pitch` radians."""
@@ -407,17 +363,6 @@ def load_head(config: EmoTaGHeadConfig) -> ParametricHead:
     if head.num_shape != config.num_shape:
         raise ValueError(f"head_config.num_shape: the head has {head.num_shape} directions, got {config.num_shape}.")
     return head
-
-
-@contextmanager
-def evaluating(module: torch.nn.Module):
-    """`module` in evaluation mode for as long as the block runs."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)
 
 
 __all__ = ["EmoTaGModel", "EmoTaGPreTrainedModel"]

@@ -131,6 +131,7 @@ class RiggedGaussians(Float32Module):
         faces: torch.Tensor,
         mouth_offsets: torch.Tensor | None = None,
         correctives: torch.Tensor | None = None,
+        still: tuple[torch.Tensor, ...] | None = None,
     ) -> PosedGaussians:
         """Carries the Gaussians along with the posed head.
 
@@ -139,6 +140,7 @@ class RiggedGaussians(Float32Module):
             mouth_offsets: `[T, num_mouth, 9]` of the inner-mouth Gaussians in their local frames: mean (3), rotation
                 as axis-angle (3, rad), log-scale (3); None leaves them alone.
             correctives: `[T, K]` expression codes, K of the config; None leaves means and colours as they are.
+            still: of `still()`, for callers who pose many times; None computes it here.
 
         Returns:
             `PosedGaussians` of T frames. Without gradients and on a CPU a Numba kernel computes the same numbers.
@@ -155,7 +157,9 @@ class RiggedGaussians(Float32Module):
                     f"mouth_offsets: expected a tensor of shape {expected}, got {tuple(mouth_offsets.shape)}."
                 )
             mouth_offsets = mouth_offsets.float()
-        *local, opacities, colors = self._activate(self._checked_codes(correctives, vertices))
+        quats, scales, opacities, *tables = self.still() if still is None else still
+        means, colors = self._change(self._checked_codes(correctives, vertices), tables)
+        local = means, quats, scales
         needs_grad = torch.is_grad_enabled() and (vertices.requires_grad or local[0].requires_grad)
         if vertices.device.type == "cpu" and not needs_grad:
             from .gaussian_binding import pose_numba as pose_with
@@ -181,19 +185,27 @@ class RiggedGaussians(Float32Module):
             raise ValueError(f"correctives: expected a tensor of shape {expected}, got {tuple(codes.shape)}.")
         return codes.float()
 
-    def _activate(self, codes: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-        """Means, unit quats, scales, opacities and colours out of the parameters and codes `[T, K]`."""
+    def still(self) -> tuple[torch.Tensor, ...]:
+        """What no motion changes, out of the parameters: unit quats, scales, opacities, and the correctives of means
+        and colours as a frame's product reads them, `[K, N, 3]`."""
+        rest = nn.functional.normalize(self.quats, dim=-1), self.log_scales.exp(), self.opacity_logits.sigmoid()
+        if not self.config.num_correctives:
+            return rest
+        tables = (x.transpose(0, 1).contiguous() for x in (self.corrective_means, self.corrective_colors))
+        return *rest, *tables
+
+    def _change(self, codes: torch.Tensor | None, tables: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means and colours out of the parameters and codes `[T, K]`."""
         means, colors = self.means, self.colors
         if codes is not None:
-            means = means + torch.einsum("tk,nkc->tnc", codes, self.corrective_means)
-            change = torch.einsum("tk,nkc->tnc", codes, self.corrective_colors)
+            move, change = ((codes @ table.flatten(1)).unflatten(1, (-1, 3)) for table in tables)
+            means = means + move
             colors = torch.cat(
                 [(colors[:, 0] + change)[:, :, None], colors[None, :, 1:].expand(len(codes), -1, -1, -1)], 2
             )
         if self.config.sh_degree == 0:  # no view direction is needed: RGB spares the rasteriser the harmonics
             colors = (colors[..., 0, :] * SH_C0 + 0.5).clamp_min(0)
-        quats = nn.functional.normalize(self.quats, dim=-1)
-        return means, quats, self.log_scales.exp(), self.opacity_logits.sigmoid(), colors
+        return means, colors
 
     def resize(self, index: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> torch.Tensor:
         """Rebuilds the set from `index [M]`: a missing entry is pruned, a repeated one is cloned.

@@ -216,12 +216,16 @@ class GatedResidualMotionNetwork(nn.Module):
         identity_embedding: torch.Tensor | None = None,
         emotion_logits: torch.Tensor | None = None,
         gate: torch.Tensor | float | None = None,
+        controls_from: int = 0,
     ) -> GRMNOutput:
-        """The next chunk `[B, k, C]` of a stream (k may be 0); `flush=True` ends it. Arguments as in `forward`."""
+        """The next chunk `[B, k, C]` of a stream (k may be 0); `flush=True` ends it. Arguments as in `forward`.
+
+        `controls_from` is the frame of the stream to which the first row of controls with a time axis belongs.
+        """
         self._check_features(features)
         if state.audio.finished:
             raise ValueError("state: this stream was flushed; call init_state() for the next recording.")
-        start = state.frames_out
+        start = state.frames_out - controls_from
         audio = self.audio_net.step(features, state.audio, flush)
         state.frames_out += audio.shape[1]
         return self._decode(audio, start, action_units, identity_embedding, emotion_logits, gate)

@@ -104,7 +104,7 @@ class MotionGenerator:
     @property
     def heard_until(self) -> float:
         """Seconds: `at` answers for times up to this one; below 0 before anything was heard."""
-        return (len(self._planner.drive) - 1) * STEP
+        return (self._planner.steps - 1) * STEP
 
     def hear(self, loudness: np.ndarray) -> None:
         """Takes the next values of the loudness, 25 a second.
@@ -118,6 +118,10 @@ class MotionGenerator:
             raise ValueError(f"loudness: expected finite numbers [n] from 0 to 1, got {what}.")
         for value in np.clip(values, 0, 1).tolist():
             self._planner.hear(value)
+
+    def forget(self, before: float) -> None:
+        """Drops what is needed only for times before `before` seconds, so that a stream may go on for ever."""
+        self._planner.forget(before)
 
     def at(self, times: np.ndarray) -> UpperFace:
         """The motion at `times [T]`: seconds from the start of the recording, rising, up to `heard_until`."""
@@ -153,9 +157,9 @@ class MotionGenerator:
 
     def _drive(self, times: np.ndarray) -> np.ndarray:
         position = times * MOTION_FPS
-        low = np.minimum((position + 1e-6).astype(int), len(self._planner.drive) - 1)
-        first = low[0]
-        known = np.array(self._planner.drive[first : low[-1] + 2])
+        low = np.minimum((position + 1e-6).astype(int), self._planner.steps - 1)
+        first, forgotten = low[0], self._planner.forgotten
+        known = np.array(self._planner.drive[first - forgotten : low[-1] - forgotten + 2])
         here, after = known[low - first], known[np.minimum(low - first + 1, len(known) - 1)]
         return here + np.maximum(position - low, 0) * (after - here)
 
@@ -242,21 +246,78 @@ def _check_strength(name: str, value: float, also: str = "") -> float:
     return float(value)
 
 
+class LevelStream:
+    """How strongly a person speaks, 100 values a second in [0, 1]: energy against its running peak, causally.
+
+    Args:
+        sampling_rate: Hz.
+    """
+
+    def __init__(self, sampling_rate: int):
+        self._hop = sampling_rate // 100
+        self._waiting = np.zeros(0, np.float32)
+        self._peak = 0.05
+        self._last = np.zeros(4)  # the level is smoothed over 50 ms
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """The next `[n]` samples in [-1, 1]; gives the values that are now known."""
+        samples = np.concatenate([self._waiting, np.asarray(samples)])
+        count = len(samples) // self._hop
+        self._waiting = samples[count * self._hop :].copy()
+        blocks = samples[: count * self._hop].reshape(count, self._hop)
+        level = np.empty(count)
+        for i, energy in enumerate(np.sqrt(np.mean(blocks**2, -1)).tolist()):
+            self._peak = max(energy, self._peak * 0.9985, 1e-4)
+            level[i] = min(1.0, energy / self._peak)
+        level = np.concatenate([self._last, level])
+        self._last = level[count:]
+        # One sum after the other: the same bits in any chunks.
+        return (level[4:] + level[3:-1] + level[2:-2] + level[1:-3] + level[:-4]) / 5
+
+
+class LoudnessStream:
+    """The loudness that `MotionGenerator.hear` takes, 25 values a second, out of sound as it comes; that of
+    `loudness_from_samples` at k / 25 seconds, bit by bit.
+
+    Args:
+        sampling_rate: Hz.
+    """
+
+    def __init__(self, sampling_rate: int):
+        self._levels = LevelStream(sampling_rate)
+        self._known = np.zeros(0)
+        self._first = self._given = 0  # the index of the first known level; values given
+        self._held = 0.0
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """The next `[n]` samples in [-1, 1]; gives the values that are now known."""
+        self._known = np.concatenate([self._known, self._levels.push(samples)])
+        out = []
+        while (index := int(self._given / MOTION_FPS * 100) - self._first) < len(self._known):
+            out.append(self._known[index])
+            self._given += 1
+        if len(self._known):
+            self._held = self._known[-1]
+        done = max(0, min(index, len(self._known)))
+        self._known, self._first = self._known[done:], self._first + done
+        return np.array(out)
+
+    def flush(self, count: int) -> np.ndarray:
+        """Ends the sound: the last level again and again, up to `count` values in all."""
+        missing = max(0, count - self._given)
+        self._given += missing
+        return np.full(missing, self._held)
+
+
 def loudness_from_samples(samples: np.ndarray, sampling_rate: int, times: np.ndarray) -> np.ndarray:
     """How strongly the person speaks at each frame, `[T]` in [0, 1]: energy against its running peak, causally.
 
     Args:
         samples: `[n]` mono in [-1, 1]. times: `[T]` seconds.
     """
-    hop = sampling_rate // 100
-    num = max(1, len(samples) // hop)
-    energy = np.sqrt(np.mean(samples[: num * hop].reshape(num, -1) ** 2, -1)) if len(samples) >= hop else np.zeros(1)
-    peak, level = 0.05, np.zeros(num)
-    for i, e in enumerate(energy):
-        peak = max(e, peak * 0.9985, 1e-4)
-        level[i] = min(1.0, e / peak)
-    smooth = np.convolve(level, np.ones(5) / 5)[:num]
-    return smooth[np.clip((np.asarray(times) * 100).astype(int), 0, num - 1)]
+    levels = LevelStream(sampling_rate).push(samples)
+    levels = levels if len(levels) else np.zeros(1)
+    return levels[np.clip((np.asarray(times) * 100).astype(int), 0, len(levels) - 1)]
 
 
 def check_unit_interval(name: str, value: float) -> float:

@@ -54,6 +54,12 @@ class Moves:
         done = ease((times - row[:, 0]) / row[:, 1])
         return [row[:, 2 + i] + done * (row[:, 2 + self.size + i] - row[:, 2 + i]) for i in range(self.size)]
 
+    def forget(self, before: float) -> None:
+        """Drops the moves that no longer matter from `before` on."""
+        old = bisect_right(self.starts, before) - 1
+        if old > 0:
+            del self.starts[:old], self.rows[:old]
+
 
 class Pulses:
     """A value that rises from 0, stays a while and falls back, again and again; pulses that overlap add up."""
@@ -77,6 +83,11 @@ class Pulses:
             t = times[lo:hi] - start
             total[lo:hi] += size * (ease(t / rise) - ease((t - rise - hold) / fall))
         return total
+
+    def forget(self, before: float) -> None:
+        """Drops the pulses that are over at `before`."""
+        old = bisect_right(self.starts, before - _LONGEST)
+        del self.starts[:old], self.rows[:old]
 
 
 class SpeechListener:
@@ -123,22 +134,36 @@ class MotionPlanner:
 
     Attributes:
         posture: degrees of pitch (+ down), yaw and roll. gaze: degrees of pitch and yaw against the viewer.
-        nods: degrees of pitch. blinks: closure. brows: raise. drive: of every step so far.
+        nods: degrees of pitch. blinks: closure. brows: raise.
+        drive: of every step heard but the `forgotten` first ones; steps: how many were heard.
     """
 
     def __init__(self, seed: int, blink_rate: float = 1.0):
         self.posture, self.gaze = Moves(3), Moves(2)
         self.nods, self.brows, self.blinks = Pulses(), Pulses(), Pulses()
         self.drive: list[float] = []
+        self.forgotten = 0
         self._listener = SpeechListener()
         self._blink_rate = blink_rate
         self._rng = {name: np.random.default_rng([seed, salt]) for salt, name in enumerate(_PARTS, 101)}
         self._next_gaze = 0.3 + self._rng["gaze"].exponential(0.5)
         self._calm_until = self._blink_again = 0.0
 
+    @property
+    def steps(self) -> int:
+        return self.forgotten + len(self.drive)
+
+    def forget(self, before: float) -> None:
+        """Drops what is needed only for times before `before`; what comes does not change by it."""
+        for part in (self.posture, self.gaze, self.nods, self.brows, self.blinks):
+            part.forget(before)
+        old = min(max(int(before / STEP) - 1 - self.forgotten, 0), max(len(self.drive) - 1, 0))
+        del self.drive[:old]
+        self.forgotten += old
+
     def hear(self, loudness: float) -> None:
         """Decides what begins at this step."""
-        heard, t = self._listener, len(self.drive) * STEP
+        heard, t = self._listener, self.steps * STEP
         heard.hear(loudness)
         turned = self._plan_posture(t, heard, self._rng["posture"])
         looked = self._plan_gaze(t, heard, self._rng["gaze"])

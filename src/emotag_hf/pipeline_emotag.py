@@ -21,6 +21,7 @@ from .hub_transfer import Pushed, fetch
 from .modeling_emotag import EmoTaGModel
 from .motion_controls import MotionStrengths
 from .processing_emotag import EmoTaGProcessor
+from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
 _HUB_ARGUMENTS = {"revision", "token", "cache_dir", "local_files_only"}
@@ -114,6 +115,34 @@ class EmoTaGPipeline(DiffusionPipeline):
         if isinstance(audio, (list, tuple)):
             return [self._speak(one, sampling_rate, options) for one in audio]
         return self._speak(audio, sampling_rate, options)
+
+    def stream(self, chunks, *, sampling_rate: int, background=None, **options) -> TalkingHeadStream:
+        """Makes sound speak as it arrives: the same frames, to the bit, as of the whole recording.
+
+        Args:
+            chunks: generator, or async generator, of samples: arrays or tensors `[n]` or `[n, channels]` of any length,
+                floats in [-1, 1] or integers at full scale. An empty one is nothing; None is silence as long as a
+                frame, in which the head goes on to blink and breathe.
+            sampling_rate: Hz, of all chunks.
+            background, options: as for a whole recording (`emotion`, `intensity`, `seed`, `fps`, `size`, ...).
+
+        Returns:
+            `TalkingHeadStream`, an iterator (an async one for an async generator) of `StreamedFrame`s with `index`,
+            `time`, `image`, `motion`, `gate` and `emotion_logits`; `.look_ahead` seconds, `.interrupt()`, `.close()`.
+
+        Raises:
+            ValueError: naming the argument, what was expected and what came; about a chunk, when it comes.
+
+        Example:
+
+        ```python
+        >>> for frame in pipe.stream(microphone(), sampling_rate=48000, emotion="happy"):  # doctest: +SKIP
+        ...     show(frame.image, at=frame.time)
+        ```
+        """
+        background = self._background if background is None else background
+        options = speak_options(background=background, **options)
+        return TalkingHeadStream(self.model, self.processor, chunks, sampling_rate, options)
 
     def _speak(self, audio, sampling_rate, options: SpeakOptions) -> TalkingHeadOutput:
         clip, inputs = prepare_audio(self.processor, audio, sampling_rate)

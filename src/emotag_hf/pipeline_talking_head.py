@@ -14,6 +14,7 @@ from .avatar_folder import BACKGROUND, read_avatar_files
 from .hub_repo import check_nobody, refuse_push
 from .hub_transfer import Pushed
 from .rendering import available_backends
+from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
 _OPTIONS = tuple(f.name for f in fields(SpeakOptions))
@@ -56,6 +57,10 @@ class TalkingHeadPipeline(Pipeline):
         if isinstance(audio, (list, tuple)):
             return list(super().__call__(list(audio), **kwargs)) if audio else []
         return super().__call__(audio, **kwargs)
+
+    def stream(self, chunks, *, sampling_rate: int, **options) -> TalkingHeadStream:
+        """Makes sound speak as it arrives; as `EmoTaGPipeline.stream`."""
+        return TalkingHeadStream(self.model, self.processor, chunks, sampling_rate, speak_options(**options))
 
     def save_pretrained(self, save_directory, **kwargs):
         """Writes the flat folder that every `from_pretrained` of this package reads.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,11 @@ from .emotion_direction import EmotionDirection
 from .motion_controls import MotionStrengths, check_unit_interval, loudness_from_samples
 from .outputs import FlameMotion
 from .provenance import make_provenance
+from .rendering import Camera
 from .torch_threads import one_torch_thread
 from .video_io import VideoWriter
 
 OUTPUT_TYPES = ("np", "pil", "pt", "motion")
-_POSE_CHUNK = 8  # frames posed at once: enough to feed the matrix products, small enough to stay in the cache
 
 
 @dataclass
@@ -82,6 +82,48 @@ class SpeakOptions:
         return int(pair[0]), int(pair[1])
 
 
+class FrameRenderer:
+    """Draws one frame of motion at a time, so that it has the same bits in a recording and in a stream.
+
+    Args:
+        model: `EmoTaGModel`.
+        camera: of every frame.
+        background: `[H, W, 3]` in [0, 1].
+    """
+
+    def __init__(self, model, camera, background: torch.Tensor):
+        self._model, self._camera, self._background = model, camera, background
+        self._constants: tuple | None = None
+        self.seconds: dict[str, float] = {"pose": 0.0, "raster": 0.0}
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Compiles and computes what every frame needs; the first frame does it otherwise."""
+        if self._constants is None:
+            self._model.warm_up()
+            self._constants = self._model.mouth_basis(), self._model.gaussians.still()
+
+    @torch.no_grad()
+    def draw(self, motion: FlameMotion) -> torch.Tensor:
+        """One frame of motion as a picture `[H, W, 3]` in [0, 1]."""
+        self.prepare()
+        began = time.perf_counter()
+        with one_torch_thread():
+            posed = self._model.pose(motion, *self._constants)
+            middle = time.perf_counter()
+            image = self._model.render(posed, self._camera, self._background).images[0]
+        self.seconds["pose"] += middle - began
+        self.seconds["raster"] += time.perf_counter() - middle
+        return image
+
+
+def as_output(image: torch.Tensor, output_type: str):
+    """A picture `[H, W, 3]` in [0, 1] as one of `OUTPUT_TYPES`."""
+    if output_type == "pt":
+        return image.permute(2, 0, 1)
+    return Image.fromarray(to_uint8(image)) if output_type == "pil" else image.cpu().numpy()
+
+
 class LazyFrames(Sequence):
     """T frames, rendered when read: `len(frames)`, `frames[i]`, `frames[a:b]` and iteration.
 
@@ -99,45 +141,24 @@ class LazyFrames(Sequence):
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            if step == 1:  # each chunk is posed once
-                return [self._convert(image) for image in self._render(start, stop)]
-            return [self[i] for i in range(start, stop, step)]
+            return [as_output(image, self._output_type) for image in self._render(range(*index.indices(len(self))))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
-        index %= len(self)
-        return self._convert(next(self._render(index, index + 1)))
+        return as_output(next(self._render([index % len(self)])), self._output_type)
 
     def __iter__(self) -> Iterator:
-        return (self._convert(image) for image in self._render(0, len(self)))
+        return (as_output(image, self._output_type) for image in self._render(range(len(self))))
 
     def iter_uint8(self) -> Iterator[np.ndarray]:
         """Frames as uint8 `[H, W, 3]`, what a video encoder takes."""
-        for image in self._render(0, len(self)):
+        for image in self._render(range(len(self))):
             yield to_uint8(image)
 
-    @torch.no_grad()
-    def _render(self, start: int, stop: int) -> Iterator[torch.Tensor]:
-        self._model.warm_up()
-        basis = self._model.mouth_basis()
-        # Chunks start at multiples of their size, so that a frame has the same bits however it is asked for.
-        for chunk in range(start - start % _POSE_CHUNK, stop, _POSE_CHUNK):
-            began = time.perf_counter()
-            with one_torch_thread():
-                posed = self._model.pose(self._motion[chunk : chunk + _POSE_CHUNK], basis)
-            self.seconds["pose"] += time.perf_counter() - began
-            for i in range(max(start, chunk), min(stop, chunk + _POSE_CHUNK)):
-                began = time.perf_counter()
-                with one_torch_thread():
-                    one = posed[i - chunk : i - chunk + 1]
-                    image = self._model.render(one, self._camera, self._background).images[0]
-                self.seconds["raster"] += time.perf_counter() - began
-                yield image
-
-    def _convert(self, image: torch.Tensor):
-        if self._output_type == "pt":
-            return image.permute(2, 0, 1)
-        return Image.fromarray(to_uint8(image)) if self._output_type == "pil" else image.cpu().numpy()
+    def _render(self, indices: Iterable[int]) -> Iterator[torch.Tensor]:
+        renderer = FrameRenderer(self._model, self._camera, self._background)
+        renderer.seconds = self.seconds
+        for i in indices:
+            yield renderer.draw(self._motion[i : i + 1])
 
 
 @dataclass
@@ -247,15 +268,21 @@ def predict(model, clip: AudioClip, inputs: dict[str, Any], options: SpeakOption
     )
 
 
+def scene(model, options: SpeakOptions) -> tuple[Camera, torch.Tensor]:
+    """The camera, and the background `[H, W, 3]`."""
+    width, height = options.width_height
+    background = options.background
+    if background is None:
+        background = make_background(None, width, height, model.config.backdrop)
+    return model.camera(width, height), background
+
+
 def finish(model, clip: AudioClip, predicted, options: SpeakOptions, progress=None) -> TalkingHeadOutput:
     """Sets up the pictures; none is rendered yet."""
     frames = None
     if options.output_type != "motion":
-        width, height = options.width_height
-        background = options.background
-        if background is None:
-            background = make_background(None, width, height, model.config.backdrop)
-        frames = LazyFrames(model, predicted.motion, model.camera(width, height), background, options.output_type)
+        camera, background = scene(model, options)
+        frames = LazyFrames(model, predicted.motion, camera, background, options.output_type)
     metadata = make_provenance(
         model=model.config.avatar_name, emotion=options.emotion, intensity=options.intensity, seed=int(options.seed)
     )

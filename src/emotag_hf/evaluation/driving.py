@@ -15,9 +15,10 @@ import torch
 
 from ..audio_io import AudioClip
 from ..constants import MOTION_FPS, SAMPLE_RATE
-from ..modeling_emotag import EmoTaGModel, evaluating
+from ..modeling_emotag import EmoTaGModel
 from ..modeling_head import ParametricHead
 from ..motion_controls import loudness_from_samples
+from ..motion_stream import evaluating
 from ..outputs import FlameMotion
 from ..processing_emotag import EmoTaGProcessor
 from ..tracking.head_track import HeadTrack

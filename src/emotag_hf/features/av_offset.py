@@ -113,7 +113,7 @@ def predict_mouth(samples: np.ndarray, head: ParametricHead, shape, model: EmoTa
     """What the mouth of a head with identity `shape` `[S]` does to `samples` `[n]`: `[T, 4]` as `measure_mouth`."""
     import torch
 
-    from ..modeling_emotag import evaluating
+    from ..motion_stream import evaluating
     from ..processing_emotag import EmoTaGFeatureExtractor
 
     network = (_embedded_model() if model is None else model).motion

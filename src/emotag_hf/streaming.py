@@ -1,0 +1,224 @@
+"""Speech in as it arrives, frames out as soon as they are certain: `pipe.stream(chunks)` (METHOD 6).
+
+In: chunks of sound from a generator or an async one. Out: `StreamedFrame`s, the frames that the whole recording would
+give, to the bit, `look_ahead` seconds behind the sound. Memory does not grow with time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from .audio_features import num_video_frames
+from .audio_stream import AudioStream
+from .motion_controls import LoudnessStream
+from .motion_stream import MotionStream
+from .outputs import FlameMotion
+from .provenance import make_provenance
+from .talking_head import FrameRenderer, SpeakOptions, as_output, scene
+
+_PIECE = 0.04  # seconds of sound that are heard at once; what waits behind them can still be interrupted
+_RESAMPLING = 0.015  # seconds by which sound at another rate comes late
+
+
+@dataclass
+class StreamedFrame:
+    """A frame and when it is shown.
+
+    Args:
+        index: from 0 on, without gaps.
+        time: seconds on the clock of the sound that was pushed and not dropped: `index / fps`.
+        image: as `output_type` says; None with "motion".
+        motion: `FlameMotion` of this one frame.
+        gate: how much emotion acts (g), 0 to 1.
+        emotion_logits: `[7]`, z_e in the order of `EMOTIONS`.
+    """
+
+    index: int
+    time: float
+    image: Any
+    motion: FlameMotion
+    gate: float
+    emotion_logits: torch.Tensor
+
+
+class TalkingHeadStream:
+    """An iterator of `StreamedFrame`s; `pipe.stream` makes it. For an async source it is an async iterator.
+
+    Args:
+        model, processor: `EmoTaGModel` and `EmoTaGProcessor`.
+        chunks: iterable, or async iterable, of samples `[n]` or `[n, channels]`; an empty chunk is nothing, None stands
+            for silence as long as a frame.
+        sampling_rate: Hz of all chunks.
+        options: `SpeakOptions`.
+
+    Raises:
+        ValueError: a bad argument, now; a bad chunk, when it comes. The speech encoders of the "transformers" front end
+            hear a recording as a whole and cannot be streamed.
+    """
+
+    def __init__(self, model, processor, chunks: Iterable | AsyncIterable, sampling_rate: int, options: SpeakOptions):
+        if not isinstance(chunks, (Iterable, AsyncIterable)) or isinstance(chunks, (str, bytes, np.ndarray, dict)):
+            raise ValueError(
+                f"chunks: expected a generator or another iterable of arrays of samples, got {type(chunks).__name__}; "
+                "pipe(audio) takes a whole recording."
+            )
+        self._model, self._chunks, self._options, self.fps = model, chunks, options, options.fps
+        extractor = processor.feature_extractor
+        self._sound = AudioStream(sampling_rate, extractor.sampling_rate)
+        self._features = extractor.stream()
+        self._loudness = LoudnessStream(extractor.sampling_rate)
+        self._motion = MotionStream(
+            model,
+            fps=options.fps,
+            direction=options.direction,
+            seed=int(options.seed),
+            head_motion=options.head_motion,
+            driving=options.driving,
+        )
+        self._renderer = None
+        if options.output_type != "motion":
+            self._renderer = FrameRenderer(model, *scene(model, options))
+            self._renderer.prepare()
+        config = model.config.motion_config
+        # At another frame rate a frame lies between two of the network's.
+        between = 0.0 if options.fps == config.fps else 1 / config.fps
+        late = 0.0 if sampling_rate == extractor.sampling_rate else _RESAMPLING
+        self.look_ahead = config.look_ahead_ms / 1000 + between + late
+        self.metadata = make_provenance(
+            model=model.config.avatar_name, emotion=options.emotion, intensity=options.intensity, seed=int(options.seed)
+        )
+        self._heard = 0  # samples at the rate of the front end
+        self._index = 0
+        is_async = isinstance(chunks, AsyncIterable)
+        self._frames = None if is_async else self._run()
+        self._async_frames = self._run_async() if is_async else None
+
+    # --- iteration ---------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[StreamedFrame]:
+        return self
+
+    def __next__(self) -> StreamedFrame:
+        if self._frames is None:
+            raise TypeError("stream: these chunks come from an async generator; iterate with `async for`.")
+        return next(self._frames)
+
+    def __aiter__(self) -> AsyncIterator[StreamedFrame]:
+        return self
+
+    async def __anext__(self) -> StreamedFrame:
+        if self._async_frames is None:
+            raise TypeError("stream: these chunks come from an ordinary iterable; iterate with `for`.")
+        return await self._async_frames.__anext__()
+
+    def close(self) -> None:
+        """Ends an ordinary stream early; its source is left where it is."""
+        if self._frames is not None:
+            self._frames.close()
+
+    async def aclose(self) -> None:
+        """Ends an async stream early; its source is left where it is."""
+        if self._async_frames is not None:
+            await self._async_frames.aclose()
+
+    def __enter__(self) -> TalkingHeadStream:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    async def __aenter__(self) -> TalkingHeadStream:
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        await self.aclose()
+
+    # --- control -----------------------------------------------------------------------------------------------------
+
+    def interrupt(self) -> float:
+        """Drops the sound that was pushed and not heard yet; from any thread.
+
+        The mouth ends the syllable that it has begun (`look_ahead`) and shuts as at the end of a sentence. Head, lids,
+        seed and time go on. Frames in which it is quiet come with the chunks that follow: silence, or None.
+
+        Returns:
+            Seconds on the stream's clock at which the next chunk begins.
+        """
+        self._sound.clear()
+        return self._sound.num_samples / self._sound.sampling_rate
+
+    # --- sound to frames ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> Iterator[StreamedFrame]:
+        for chunk in self._chunks:
+            self._push(chunk)
+            yield from self._ready()
+        yield from self._rest()
+
+    async def _run_async(self) -> AsyncIterator[StreamedFrame]:
+        async for chunk in self._chunks:
+            self._push(chunk)
+            ready = self._ready()
+            while (frame := await asyncio.to_thread(next, ready, None)) is not None:
+                yield frame
+        rest = self._rest()
+        while (frame := await asyncio.to_thread(next, rest, None)) is not None:
+            yield frame
+
+    def _push(self, chunk: Any) -> None:
+        if chunk is None:
+            self._sound.push_silence(1 / self.fps)
+        else:
+            self._sound.push(chunk)
+
+    def _ready(self) -> Iterator[StreamedFrame]:
+        """The frames that the sound which waits makes certain."""
+        while len(samples := self._sound.take(round(_PIECE * self._sound.target_rate))):
+            self._heard += len(samples)
+            self._hear(self._features.push(samples), self._loudness.push(samples))
+            yield from self._certain()
+
+    def _rest(self) -> Iterator[StreamedFrame]:
+        """The source has ended: what is left."""
+        self._sound.finish()
+        yield from self._ready()
+        if not self._heard:
+            return
+        count = num_video_frames(self._sound.num_samples, self.fps, self._sound.sampling_rate)
+        steps = len(self._model.native_times(count, self.fps))
+        self._hear(self._features.flush(), self._loudness.flush(steps))
+        self._motion.end(count)
+        yield from self._certain()
+
+    def _hear(self, features: np.ndarray, loudness: np.ndarray) -> None:
+        self._motion.hear(torch.from_numpy(features), loudness)
+
+    def _certain(self) -> Iterator[StreamedFrame]:
+        for part in self._motion.certain():
+            for i in range(len(part.gate)):
+                motion = part.motion[i : i + 1]
+                image = None
+                if self._renderer is not None:
+                    image = as_output(self._renderer.draw(motion), self._options.output_type)
+                frame = StreamedFrame(
+                    self._index, self._index / self.fps, image, motion, float(part.gate[i]), part.emotion_logits[i]
+                )
+                self._index += 1
+                yield frame
+
+
+def speak_options(**options) -> SpeakOptions:
+    """`SpeakOptions` of keyword arguments; a name that is none of its fields is a ValueError."""
+    names = [field.name for field in fields(SpeakOptions)]
+    if unknown := sorted(set(options) - set(names)):
+        raise ValueError(f"stream: unknown argument {', '.join(unknown)}; expected sampling_rate, {', '.join(names)}.")
+    return SpeakOptions(**options)
+
+
+__all__ = ["StreamedFrame", "TalkingHeadStream", "speak_options"]
