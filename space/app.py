@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: it is read there
@@ -19,6 +20,7 @@ import gradio as gr  # noqa: E402
 import pandas as pd  # noqa: E402  (comes with Gradio)
 
 from emotag_hf import EMOTIONS, sample_path, studio  # noqa: E402
+from emotag_hf.audio_io import load_audio  # noqa: E402
 from emotag_hf.consent import PURPOSES  # noqa: E402
 
 try:
@@ -39,9 +41,8 @@ CSS = """
 .gradio-container { max-width: 1180px !important; width: 100%; margin: 0 auto; }
 .bar { height: 10px; border-radius: 5px; background: var(--border-color-primary); overflow: hidden; }
 .bar > div { height: 100%; background: var(--color-accent); }
-.wide img { width: 100% !important; height: auto; }
+.wide .image-frame, .wide img { width: 100% !important; height: auto; }
 #viewer, #viewer > div { max-width: none; width: 100%; }
-.sliders > div { display: grid !important; grid-template-columns: 1fr 1fr; }
 .doctor li em { opacity: 0.8; }
 """
 TITLE = """# emotag_hf
@@ -101,7 +102,7 @@ def _audio() -> gr.Audio:
     return gr.Audio(label="Speech", type="filepath", sources=["upload", "microphone"])
 
 
-def _panel() -> list[gr.Component]:
+def _panel(name: str) -> list[gr.Component]:
     """What a spoken recording is shown in: how far it is, the newest frame, the video, its curves, a file."""
     with gr.Column(scale=3):
         status = gr.HTML("<p>The video will be here.</p>")
@@ -110,9 +111,9 @@ def _panel() -> list[gr.Component]:
         video = gr.Video(label="Talking head", autoplay=True, interactive=False, visible=False, buttons=["download"])
         curve = gr.LinePlot(
             x="second", y="value", color="curve", color_map=COLORS, y_lim=[0, 1], height=220, visible=False,
-            title="Emotion, and how much of it acts (gate)", x_title="seconds", y_title=" ", color_title=" ",
+            title="Emotion and gate over time", x_title="seconds", y_title=" ", color_title=" ",
         )  # fmt: skip
-        download = gr.DownloadButton("Download the video", visible=False)
+        download = gr.DownloadButton("Download the video", visible=False, elem_id=f"download-{name}")
     return [status, preview, video, curve, download]
 
 
@@ -122,12 +123,18 @@ class Page:
     Args:
         settings: limits and sizes.
         avatars: where avatars come from; None for the embedded person and the public Hub.
+        folder: where visitors' folders are made; None for a temporary one.
     """
 
-    def __init__(self, settings: studio.Settings | None = None, avatars: studio.Avatars | None = None):
+    def __init__(
+        self,
+        settings: studio.Settings | None = None,
+        avatars: studio.Avatars | None = None,
+        folder: Path | None = None,
+    ):
         self.settings = settings or studio.Settings()
         self.avatars = avatars or studio.Avatars()
-        self.visitors = studio.Visitors(self.settings.keep_s)
+        self.visitors = studio.Visitors(self.settings.keep_s, folder)
 
     # --- the page ----------------------------------------------------------------------------------------------------
 
@@ -162,7 +169,7 @@ class Page:
                 with gr.Row():
                     stop, button = gr.Button("Stop"), gr.Button("Speak", variant="primary", elem_id="speak")
                 gr.Examples([[sample_path(), "happy", 0.7]], [audio, emotion, intensity], label="Example")
-            panel = _panel()
+            panel = _panel("speak")
         click = button.click(
             self._speak, [who, hub, audio, emotion, intensity, seed], panel, api_name="speak", **_HEAVY
         )
@@ -184,7 +191,7 @@ class Page:
                 with gr.Row():
                     stop, button = gr.Button("Stop"), gr.Button("Speak", variant="primary", elem_id="speak-timeline")
                 gr.Examples([[sample_path()]], [audio], label="Example")
-            panel = _panel()
+            panel = _panel("timeline")
         click = button.click(self._speak_timeline, [who, hub, audio, table], panel, api_name="timeline", **_HEAVY)
         stop.click(self._stop, None, panel[:2], cancels=click, **_QUIET)
 
@@ -197,14 +204,21 @@ class Page:
                 )  # fmt: skip
                 turn = gr.Slider(-studio.MAX_TURN, studio.MAX_TURN, 0, step=1, label="Go round (degrees)")
                 nod = gr.Slider(-studio.MAX_NOD, studio.MAX_NOD, 0, step=1, label="Go up and down (degrees)")
-                show = gr.Button("What was said last (or the example), in 3D: turn it while it speaks", elem_id="in-3d")
-                viewer = gr.HTML(elem_id="viewer")
             with gr.Column(scale=2):
                 emotion = gr.Dropdown(list(EMOTIONS), value="neutral", label="Emotion")
                 intensity = gr.Slider(0, 1, 0.8, step=0.05, label="Intensity")
-                with gr.Group(elem_classes="sliders"):
-                    sliders = [gr.Slider(low, 1, 0, step=0.05, label=n) for n, low in studio.FACE_SLIDERS.items()]
+                names = list(studio.FACE_SLIDERS)
+                sliders = []
+                with gr.Row():
+                    for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+                        with gr.Column(min_width=120):
+                            sliders += [
+                                gr.Slider(studio.FACE_SLIDERS[name], 1, 0, step=0.05, label=name, min_width=100)
+                                for name in half
+                            ]
                 rest = gr.Button("Back to rest", elem_id="rest")
+        show = gr.Button("What was said last (or the example), in 3D: turn it while it speaks", elem_id="in-3d")
+        viewer = gr.HTML(elem_id="viewer")
         inputs = [who, hub, turn, nod, emotion, intensity, *sliders]
         options = {"show_progress": "hidden", "concurrency_limit": 2, "concurrency_id": "draw"} | _HIDDEN
         for part in inputs[2:]:
@@ -295,7 +309,7 @@ class Page:
                 picture = gr.update() if spoken.picture is None else gr.update(value=spoken.picture, visible=True)
                 text = f"Frame {spoken.done} of {spoken.total}"
                 yield _bar(spoken.done / spoken.total, text), picture, hidden, hidden, hidden
-        visitor.said = (who, hub, clip, controls)
+        visitor.said = (clip, controls)
         video = gr.update(value=str(output), visible=True)
         curve = gr.update(value=pd.DataFrame(spoken.curve), visible=True)
         yield gr.update(visible=False), gr.update(value=None, visible=False), video, curve, video
@@ -303,9 +317,9 @@ class Page:
     @polite
     def _show_in_3d(self, request: gr.Request, who, hub):
         visitor = self._visitor(request)
-        said = visitor.said or (who, hub, studio.check_recording(sample_path(), self.settings), {})
-        pipe = self.avatars.of(*said[:2], visitor)
-        return studio.viewer_frame(pipe(said[2], size=self.settings.size, **said[3]))
+        pipe = self.avatars.of(who, hub, visitor)
+        clip, controls = visitor.said or (load_audio(sample_path()), {})
+        return studio.viewer_frame(pipe(clip, size=self.settings.size, **controls))
 
     @polite
     def _draw(self, request: gr.Request, who, hub, turn, nod, emotion, intensity, *sliders):

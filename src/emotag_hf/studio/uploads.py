@@ -65,7 +65,7 @@ def in_words(error: BaseException, *paths: str | os.PathLike | None) -> str:
     for path in filter(None, paths):
         text = text.replace(os.fspath(path), os.path.basename(path))
     text = _EDITOR.sub("", text)
-    return re.sub(r"(?<![\w:/])/(?:[\w.@+-]+/)+", "", text)
+    return re.sub(r"(?<![\w.:/])/(?:[\w.@+-]+/)+", "", text)
 
 
 def _present(path: str | os.PathLike | None, missing: str, settings: Settings) -> Path:

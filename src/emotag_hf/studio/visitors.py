@@ -52,7 +52,7 @@ class Visitor:
         job: what runs for them now, or ran last.
         video: the last video that they uploaded to make an avatar of.
         sha256: of it.
-        said: what was last made to speak for them, as the page keeps it.
+        said: what they last let somebody say, as the page keeps it.
         seen: when they were last heard of.
     """
 
