@@ -22,6 +22,8 @@ import pandas as pd  # noqa: E402  (comes with Gradio)
 from emotag_hf import EMOTIONS, sample_path, studio  # noqa: E402
 from emotag_hf.audio_io import load_audio  # noqa: E402
 from emotag_hf.consent import PURPOSES  # noqa: E402
+from emotag_hf.import_utils import is_available  # noqa: E402
+from emotag_hf.tracking.setup import setup_tracking  # noqa: E402
 
 try:
     from spaces import GPU as on_gpu  # ZeroGPU wants a function that says so, or it does not start
@@ -41,7 +43,7 @@ CSS = """
 .gradio-container { max-width: 1180px !important; width: 100%; margin: 0 auto; }
 .bar { height: 10px; border-radius: 5px; background: var(--border-color-primary); overflow: hidden; }
 .bar > div { height: 100%; background: var(--color-accent); }
-.wide .image-frame, .wide img { width: 100% !important; height: auto; }
+.wide .image-container > button, .wide .image-frame, .wide img { width: 100% !important; height: auto !important; }
 #viewer, #viewer > div { max-width: none; width: 100%; }
 .doctor li em { opacity: 0.8; }
 """
@@ -213,7 +215,9 @@ class Page:
                     for half in (names[: len(names) // 2], names[len(names) // 2 :]):
                         with gr.Column(min_width=120):
                             sliders += [
-                                gr.Slider(studio.FACE_SLIDERS[name], 1, 0, step=0.05, label=name, min_width=100)
+                                gr.Slider(
+                                    studio.FACE_SLIDERS[name], 1, 0, step=0.05, label=name, min_width=100, buttons=[]
+                                )
                                 for name in half
                             ]
                 rest = gr.Button("Back to rest", elem_id="rest")
@@ -310,9 +314,9 @@ class Page:
                 text = f"Frame {spoken.done} of {spoken.total}"
                 yield _bar(spoken.done / spoken.total, text), picture, hidden, hidden, hidden
         visitor.said = (clip, controls)
-        video = gr.update(value=str(output), visible=True)
+        video, file = (gr.update(value=str(output), visible=True) for _ in range(2))  # Gradio changes what it gets
         curve = gr.update(value=pd.DataFrame(spoken.curve), visible=True)
-        yield gr.update(visible=False), gr.update(value=None, visible=False), video, curve, video
+        yield gr.update(visible=False), gr.update(value=None, visible=False), video, curve, file
 
     @polite
     def _show_in_3d(self, request: gr.Request, who, hub):
@@ -368,6 +372,11 @@ LAUNCH = {"css": CSS, "theme": gr.themes.Soft(), "footer_links": ["gradio"]}
 def main() -> None:
     """Serves the page as a Space does."""
     logging.basicConfig(level=logging.INFO)
+    if "SPACE_ID" in os.environ and not is_available("mediapipe"):  # requirements.txt cannot say --no-deps
+        try:
+            setup_tracking(yes=True, echo=logger.info)
+        except ValueError as error:
+            logger.warning("No avatars can be made here: %s", error)
     page = Page()
     page.avatars.demo().model.warm_up()  # some seconds once, before the first visitor would wait for them
     page.build().launch(max_file_size=page.settings.max_upload_mb * 1_000_000, **LAUNCH)

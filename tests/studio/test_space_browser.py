@@ -226,16 +226,32 @@ def test_timeline(page, uploads):
     go_to(page, "Emotion timeline")
     give(page, uploads / "1.6.flac")
     page.click("#speak-timeline")
-    print(said(page))
-    for row, cells in enumerate((("0", "sad", "1"), ("1", "hapy", "1"), ("", "", ""), ("", "", ""))):
-        for column, text in enumerate(cells):
-            cell = page.locator(f"#keyframes [data-row='{row}'][data-col='{column}']")
-            cell.dblclick()
-            page.keyboard.press("Control+A")
-            page.keyboard.type(text) if text else page.keyboard.press("Delete")
-            page.keyboard.press("Enter")
+    assert "keyframes within the sound, which ends at 1.60 s" in said(page)
+    fill(page, ("0", "sad", "1"), ("1", "hapy", "1"), ("", "", ""), ("", "", ""))
     page.click("#speak-timeline")
     assert "Row 2: expected one of" in said(page)
+    fill(page, ("0", "sad", "1"), ("1", "happy", "1"))
+    with a_video(page) as video:
+        page.click("#speak-timeline")
+    assert video["seconds"] == pytest.approx(1.6, abs=0.08)
+    curve = page.locator("[role=tabpanel]:visible .block", has_text="Emotion and gate over time").last.inner_text()
+    assert "sad" in curve and "happy" in curve and "fear" not in curve
+
+
+def fill(page, *rows) -> None:
+    """Types over the table."""
+    for row, cells in enumerate(rows):
+        for column, text in enumerate(cells):
+            cell = page.locator(f"#keyframes [data-testid=cell-{row}-{column}]")
+            if cell.inner_text().strip() == text:
+                continue
+            cell.click()
+            page.keyboard.press("Delete")
+            if text:
+                cell.dblclick()
+                page.keyboard.type(text)
+                page.keyboard.press("Enter")
+            page.keyboard.press("Escape")
 
 
 def test_phone(open_page, uploads):

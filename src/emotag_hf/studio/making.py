@@ -69,15 +69,12 @@ def report_html(report: DoctorReport) -> str:
     """The doctor's report for a page; what has something to say comes first."""
     dot = lambda light: f'<span style="color:{_LIGHTS[light]}" title="{light}">&#9679;</span>'  # noqa: E731
     order = {"red": 0, "yellow": 1, "grey": 2, "green": 3}
-    rows = []
+    telling, good = [], []
     for check in sorted(report.checks, key=lambda check: order[check.light]):
         advice = f" <em>{html.escape(check.advice)}</em>" if check.advice else ""
-        finding = f"<b>{html.escape(check.name)}</b>: {html.escape(check.finding)}{advice}"
-        rows.append(f'<li style="list-style:none;margin:0.2em 0">{dot(check.light)} {finding}</li>')
-    telling = [row for row, check in zip(rows, sorted(report.checks, key=lambda c: order[c.light]))
-               if check.light != "green"]  # fmt: skip
-    good = rows[len(telling) :]
-    more = f"<details><summary>{len(good)} checks are good</summary><ul>{''.join(good)}</ul></details>" if good else ""
+        text = f"{dot(check.light)} <b>{html.escape(check.name)}</b>: {html.escape(check.finding)}{advice}"
+        (good if check.light == "green" else telling).append(f'<li style="list-style:none;margin:0.2em 0">{text}</li>')
+    more = f"<details><summary>What is good ({len(good)})</summary><ul>{''.join(good)}</ul></details>" if good else ""
     verdict = f'<p style="font-size:1.1em">{dot(report.light)} <b>{html.escape(report.verdict)}</b></p>'
     return f'<div class="doctor">{verdict}<ul style="padding:0">{"".join(telling)}</ul>{more}</div>'
 
