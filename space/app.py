@@ -375,11 +375,11 @@ def main() -> None:
     if "SPACE_ID" in os.environ and not is_available("mediapipe"):  # requirements.txt cannot say --no-deps
         try:
             setup_tracking(yes=True, echo=logger.info)
-        except ValueError as error:
+        except OSError as error:
             logger.warning("No avatars can be made here: %s", error)
     page = Page()
     page.avatars.demo().model.warm_up()  # some seconds once, before the first visitor would wait for them
-    page.build().launch(max_file_size=page.settings.max_upload_mb * 1_000_000, **LAUNCH)
+    page.build().launch(max_file_size=page.settings.max_upload_bytes, **LAUNCH)
 
 
 if __name__ == "__main__":

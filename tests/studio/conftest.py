@@ -35,7 +35,7 @@ tiny = AdaptArguments.preset(
 settings = Settings(size=128, preview_size=64, max_recording_s=8, arguments=tiny)
 page = app.Page(settings, folder=Path(sys.argv[2]))
 page.avatars.demo().model.warm_up()
-page.build().launch(server_port=int(sys.argv[1]), max_file_size=settings.max_upload_mb * 1_000_000, **app.LAUNCH)
+page.build().launch(server_port=int(sys.argv[1]), max_file_size=settings.max_upload_bytes, **app.LAUNCH)
 """
 
 

@@ -87,7 +87,7 @@ def test_size_comes_before_everything(tmp_path, monkeypatch):
     for name in ("decode", "read_video"):
         monkeypatch.setattr(f"emotag_hf.studio.uploads.{name}", lambda *a: pytest.fail("opened"))
     for check in (studio.check_recording, studio.check_video):
-        with pytest.raises(studio.UploadError, match="2,000 MB, this page takes at most 1 MB"):
+        with pytest.raises(studio.UploadError, match="1,907 MB, this page takes at most 1 MB"):
             check(large, SETTINGS)
         with pytest.raises(studio.UploadError, match="first"):
             check(None, SETTINGS)
@@ -166,7 +166,7 @@ def test_stopping_leaves_nothing(avatars, visitor):
 
 def test_keyframes():
     """Any order, empty rows, a comma for a point, the voice; everything else is a sentence with its row."""
-    rows = [["2,5", "Happy", "0.5"], [None, "", ""], [0, "sad", None], [1, "from the voice", 1]]
+    rows = [["2,5", "Happy", "0.5"], [0, "", 0], [None, None, None], [0, "sad", None], [1, "from the voice", 1]]
     assert studio.keyframes_of(rows) == [
         {"time": 0.0, "emotion": "sad", "intensity": 1.0},
         {"time": 1.0, "emotion": "auto", "intensity": 1.0},

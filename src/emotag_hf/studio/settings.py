@@ -14,7 +14,7 @@ class Settings:
     Args:
         max_recording_s: seconds of a recording that is spoken.
         max_video_s: seconds of a video that becomes an avatar.
-        max_upload_mb: megabytes of one upload, whatever it is.
+        max_upload_mb: megabytes (of 2^20 bytes, as Gradio counts) of one upload, whatever it is.
         max_pixels: of a video's picture; what is larger takes long to decode and is cut to 512 anyway.
         size: pixels of the videos that are made.
         preview_size: pixels of the picture that is shown while one is made.
@@ -30,6 +30,10 @@ class Settings:
     preview_size: int = 384
     keep_s: float = 3600.0
     arguments: AdaptArguments = field(default_factory=AdaptArguments.preset)
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return self.max_upload_mb * 2**20
 
 
 __all__ = ["Settings"]

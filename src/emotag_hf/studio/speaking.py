@@ -112,7 +112,7 @@ def emotion_of(choice: str) -> str | None:
 
 
 def keyframes_of(rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Keyframes for `emotion=` of a table: second, emotion, intensity. Empty rows are left out, any order will do.
+    """Keyframes for `emotion=` of a table: second, emotion, intensity. Rows without an emotion are left out, any order will do.
 
     Raises:
         UploadError: naming the row, what was expected there and what came.
@@ -120,16 +120,16 @@ def keyframes_of(rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
     keyframes = []
     for number, row in enumerate(rows, 1):
         cells = ["" if cell is None else str(cell).strip() for cell in row]
-        if not any(cells):
-            continue
         second, emotion, intensity = (cells + ["", "", ""])[:3]
-        names = ("auto" if emotion.lower() in (FROM_VOICE, "auto", "") else emotion.lower(),)
-        if names[0] not in (*EMOTIONS, "auto"):
+        if not emotion:  # a number that is deleted in a table becomes 0, a word becomes nothing
+            continue
+        name = "auto" if emotion.lower() == FROM_VOICE else emotion.lower()
+        if name not in (*EMOTIONS, "auto"):
             raise UploadError(f"Row {number}: expected one of {', '.join(EMOTIONS)}, or auto; got {emotion[:40]!r}.")
         keyframes.append(
             {
                 "time": _number(second, number, "a second from 0 on", 0, math.inf),
-                "emotion": names[0],
+                "emotion": name,
                 "intensity": _number(intensity or "1", number, "an intensity from 0 to 1", 0, 1),
             }
         )

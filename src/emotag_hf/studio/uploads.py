@@ -73,9 +73,9 @@ def _present(path: str | os.PathLike | None, missing: str, settings: Settings) -
         raise UploadError(missing)
     path = Path(path)
     size = path.stat().st_size
-    if size > settings.max_upload_mb * 1_000_000:
+    if size > settings.max_upload_bytes:
         raise UploadError(
-            f"This file has {size / 1e6:,.0f} MB, this page takes at most {settings.max_upload_mb} MB; cut it shorter."
+            f"This file has {size / 2**20:,.0f} MB, this page takes at most {settings.max_upload_mb} MB; cut it shorter."
         )
     return path
 
