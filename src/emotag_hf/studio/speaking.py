@@ -112,7 +112,8 @@ def emotion_of(choice: str) -> str | None:
 
 
 def keyframes_of(rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Keyframes for `emotion=` of a table: second, emotion, intensity. Rows without an emotion are left out, any order will do.
+    """Keyframes for `emotion=` of a table: second, emotion, intensity. Rows without an emotion are left out, and any
+    order will do.
 
     Raises:
         UploadError: naming the row, what was expected there and what came.

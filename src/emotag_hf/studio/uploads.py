@@ -75,7 +75,7 @@ def _present(path: str | os.PathLike | None, missing: str, settings: Settings) -
     size = path.stat().st_size
     if size > settings.max_upload_bytes:
         raise UploadError(
-            f"This file has {size / 2**20:,.0f} MB, this page takes at most {settings.max_upload_mb} MB; cut it shorter."
+            f"This file has {size / 2**20:,.0f} MB, this page takes at most {settings.max_upload_mb} MB; cut it."
         )
     return path
 
