@@ -74,6 +74,7 @@ LAYERS = (
     ("data", "training", "evaluation"),
     ("doctor",),
     ("adaptation", "dubbing"),
+    ("studio",),
     ("cli", "cli_avatar", "cli_clips", "cli_export", "cli_fields", "cli_pretrain", "cli_share"),
 )
 

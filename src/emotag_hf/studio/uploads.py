@@ -1,0 +1,83 @@
+"""What strangers upload, looked at before it is decoded: its size on disk, then what its header says.
+
+In: the path of an upload. Out: sound, or a video that may be read; or one sentence for the visitor.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ..audio_io import AudioClip, decode, load_audio
+from ..video_reader import VideoClip, read_video
+from .settings import Settings
+
+_EDITOR = re.compile(r" \(`[^)]*\)")  # advice for a command line, such as (`--force`, force=True, goes on.)
+
+
+class UploadError(ValueError):
+    """This upload is not taken; the message says why, in a sentence for the visitor."""
+
+
+def check_recording(path: str | os.PathLike | None, settings: Settings) -> AudioClip:
+    """A recording that may speak. No more than `max_recording_s` of it is ever decoded.
+
+    Raises:
+        UploadError: nothing was given, or it is too large or too long.
+        AudioError, OSError: it is no recording, or silent, or cannot be read.
+    """
+    path = _present(path, "Record or upload something to say first.", settings)
+    with path.open("rb") as file:
+        clip = decode(file, path.name, settings.max_recording_s + 1)
+    if clip.duration > settings.max_recording_s + 0.5:
+        raise UploadError(
+            f"This recording is longer than {settings.max_recording_s:.0f} s, the most that this page takes; "
+            "cut it, or install the package, which has no limit."
+        )
+    return load_audio(clip)
+
+
+def check_video(path: str | os.PathLike | None, settings: Settings) -> VideoClip:
+    """A video that may be looked at.
+
+    Raises:
+        UploadError: nothing was given, or it is too large or too long.
+        VideoReadError, OSError: it is no video, or a single photo, or cannot be read.
+    """
+    path = _present(path, "Record or upload a video first.", settings)
+    clip = read_video(path)
+    if clip.width * clip.height > settings.max_pixels:
+        raise UploadError(
+            f"This video has {clip.width} x {clip.height} pixels, more than this page takes; 1280 x 720 is enough."
+        )
+    if clip.duration > settings.max_video_s + 0.5:
+        raise UploadError(
+            f"This video has {clip.duration:.0f} s, this page takes at most {settings.max_video_s:.0f} s; "
+            "5 to 10 s are enough."
+        )
+    return clip
+
+
+def in_words(error: BaseException, *paths: str | os.PathLike | None) -> str:
+    """An error as one sentence for the visitor: names of files instead of where they lie on this machine."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    for path in filter(None, paths):
+        text = text.replace(os.fspath(path), os.path.basename(path))
+    text = _EDITOR.sub("", text)
+    return re.sub(r"(?<![\w.:/])/(?:[\w.@+-]+/)+", "", text)
+
+
+def _present(path: str | os.PathLike | None, missing: str, settings: Settings) -> Path:
+    if not path:
+        raise UploadError(missing)
+    path = Path(path)
+    size = path.stat().st_size
+    if size > settings.max_upload_bytes:
+        raise UploadError(
+            f"This file has {size / 2**20:,.0f} MB, this page takes at most {settings.max_upload_mb} MB; cut it."
+        )
+    return path
+
+
+__all__ = ["UploadError", "check_recording", "check_video", "in_words"]

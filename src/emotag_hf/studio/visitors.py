@@ -1,0 +1,134 @@
+"""Who is here: a temporary folder for every visitor, gone when they leave, and a way to stop what runs for them.
+
+In: a key of a visitor's session. Out: `Visitor`. A folder's name has nothing of the key in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class Stopped(Exception):
+    """The visitor stopped it, or left."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something that runs for a visitor; it goes on as long as its file is there.
+
+    A file, because it is also seen from another process, and is gone with the visitor's folder.
+
+    Args:
+        path: of the file.
+    """
+
+    path: Path
+
+    @property
+    def is_stopped(self) -> bool:
+        return not self.path.exists()
+
+    def stop(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raises Stopped if it is."""
+        if self.is_stopped:
+            raise Stopped
+
+
+@dataclass
+class Visitor:
+    """One visitor's things.
+
+    Args:
+        folder: theirs alone.
+        job: what runs for them now, or ran last.
+        video: the last video that they uploaded to make an avatar of.
+        sha256: of it.
+        said: what they last let somebody say, as the page keeps it.
+        seen: when they were last heard of.
+    """
+
+    folder: Path
+    job: Job | None = None
+    video: Path | None = None
+    sha256: str | None = None
+    said: Any = None
+    seen: float = 0.0
+
+    @property
+    def avatar(self) -> Path:
+        """Where the avatar that they made lies, if they made one."""
+        return self.folder / "avatar"
+
+    def begin(self) -> Job:
+        """A new job; what ran before is told to stop."""
+        self.stop()
+        file = tempfile.NamedTemporaryFile(prefix="job-", dir=self.folder, delete=False)
+        file.close()
+        self.job = Job(Path(file.name))
+        return self.job
+
+    def stop(self) -> None:
+        if self.job is not None:
+            self.job.stop()
+
+
+class Visitors:
+    """Everybody who is here.
+
+    Args:
+        keep_s: seconds after which somebody who is not heard of has left.
+        root: where their folders are made; None for a new temporary folder.
+    """
+
+    def __init__(self, keep_s: float = 3600.0, root: Path | None = None):
+        self._own = None if root else tempfile.TemporaryDirectory(prefix="emotag-visitors-", ignore_cleanup_errors=True)
+        self.root = Path(self._own.name if root is None else root)
+        self.keep_s = keep_s
+        self._here: dict[str, Visitor] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._here)
+
+    def of(self, key: str) -> Visitor:
+        """The visitor of a session, who is new at the first call."""
+        now = time.monotonic()
+        with self._lock:
+            gone = [other for other, v in self._here.items() if now - v.seen > self.keep_s and other != key]
+            if key not in self._here:
+                self._here[key] = Visitor(Path(tempfile.mkdtemp(prefix="visitor-", dir=self.root)))
+            visitor = self._here[key]
+            visitor.seen = now
+        for other in gone:
+            self.leave(other)
+        return visitor
+
+    def leave(self, key: str) -> None:
+        """Stops what runs for a visitor and deletes their files."""
+        with self._lock:
+            visitor = self._here.pop(key, None)
+        if visitor is not None:
+            visitor.stop()
+            shutil.rmtree(visitor.folder, ignore_errors=True)
+
+    def is_here(self, visitor: Visitor) -> bool:
+        return any(visitor is other for other in list(self._here.values()))
+
+    def close(self) -> None:
+        """Everybody leaves."""
+        for key in list(self._here):
+            self.leave(key)
+        if self._own is not None:
+            self._own.cleanup()
+
+
+__all__ = ["Job", "Stopped", "Visitor", "Visitors"]
