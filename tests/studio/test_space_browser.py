@@ -61,9 +61,8 @@ def says(page, sentence: str) -> None:
     toast.wait_for()
     text = " ".join(toast.inner_text().split())
     assert "Traceback" not in text and not re.search(r"(?<!\w)/(tmp|home|usr)/", text), text
-    while page.locator("[data-testid=toast-close]").count():
-        page.locator("[data-testid=toast-close]").last.click()
-        page.wait_for_timeout(300)
+    page.locator("[data-testid=toast-close]").evaluate_all("buttons => buttons.forEach(button => button.click())")
+    toast.wait_for(state="detached")
 
 
 @contextmanager

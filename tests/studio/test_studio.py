@@ -300,9 +300,9 @@ def test_no_consent_without(looked_at, visitors):
         studio.consent_of(visitors.of("new"), "Remy", studio.CONSENT_ROLES[0], ["research"])
 
 
-def test_making(looked_at, monkeypatch):
+def test_making(looked_at, visitors, monkeypatch):
     """News while it works, a folder at the end, a zip of it, nothing else; the video is never looked at beyond the
-    limit; failures and stops come out where the visitor waits."""
+    limit; failures and stops come out where the visitor waits, and nothing stays of who left."""
     consent = studio.consent_of(looked_at, "Remy", studio.CONSENT_ROLES[0], ["research"])
     going = threading.Event()
 
@@ -342,6 +342,21 @@ def test_making(looked_at, monkeypatch):
     going.set()
     with pytest.raises(studio.Stopped):
         list(steps)
+
+    gone = visitors.of("gone")
+    gone.video, gone.sha256 = looked_at.video, looked_at.sha256
+    going.clear()
+    steps = studio.make_avatar(gone, consent, gone.begin(), SETTINGS)
+    next(steps)
+    visitors.leave("gone")
+    gone.folder.mkdir()  # as the work does that goes on for a moment
+    going.set()
+    with pytest.raises(studio.Stopped):
+        list(steps)
+    for thread in threading.enumerate():
+        if thread.name == "adapt":
+            thread.join(20)
+    assert not gone.folder.exists()
 
     monkeypatch.setattr("emotag_hf.studio.making.prepare", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):

@@ -184,11 +184,13 @@ def _work(visitor: Visitor, consent: Consent, job: Job, settings: Settings, news
             )  # fmt: skip
             job.check()
         _replace(new, visitor.avatar)
-        last: Made | Exception = Made("Done", 1.0, visitor.avatar / "preview.png", visitor.avatar)
+        last: Any = Made("Done", 1.0, visitor.avatar / "preview.png", visitor.avatar)
     except Exception as error:  # told to the visitor by the thread that waits
         last = Stopped() if job.is_stopped else error
     for left in visitor.folder.glob("avatar.new*"):  # of a training that was stopped
         shutil.rmtree(left, ignore_errors=True)
+    if visitor.gone:  # what was written after they left
+        shutil.rmtree(visitor.folder, ignore_errors=True)
     news.put(last)
 
 

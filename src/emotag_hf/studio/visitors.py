@@ -54,6 +54,7 @@ class Visitor:
         sha256: of it.
         said: what they last let somebody say, as the page keeps it.
         seen: when they were last heard of.
+        gone: whether they have left.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Visitor:
     sha256: str | None = None
     said: Any = None
     seen: float = 0.0
+    gone: bool = False
 
     @property
     def avatar(self) -> Path:
@@ -117,11 +119,9 @@ class Visitors:
         with self._lock:
             visitor = self._here.pop(key, None)
         if visitor is not None:
+            visitor.gone = True
             visitor.stop()
             shutil.rmtree(visitor.folder, ignore_errors=True)
-
-    def is_here(self, visitor: Visitor) -> bool:
-        return any(visitor is other for other in list(self._here.values()))
 
     def close(self) -> None:
         """Everybody leaves."""
