@@ -184,7 +184,8 @@ class Page:
                 with gr.Accordion("More", open=False):
                     seed = gr.Number(0, precision=0, minimum=0, label="Seed of head motion, blinks and gaze")
                 with gr.Row():
-                    stop, button = gr.Button("Stop"), gr.Button("Speak", variant="primary", elem_id="speak")
+                    stop = gr.Button("Stop", elem_id="stop")
+                    button = gr.Button("Speak", variant="primary", elem_id="speak")
                 gr.Examples([[sample_path(), "happy", 0.7]], [audio, emotion, intensity], label="Example")
             panel = _panel("speak")
         click = button.click(

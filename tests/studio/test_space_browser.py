@@ -100,6 +100,24 @@ def test_speak(page, uploads):
     assert download.value.suggested_filename == "talking_head.mp4"
 
 
+def test_stop(page, space, uploads):
+    """While it is made there are pictures; Stop ends it, nothing of it stays, and the next one is made at once."""
+    before = set(space[1].iterdir())
+    give(page, uploads / "7.5.flac")
+    page.click("#speak")
+    panel = page.locator("[role=tabpanel]:visible")
+    panel.locator(".wide img").wait_for()
+    page.click("#stop")
+    panel.get_by_text("Stopped.").wait_for()
+    page.wait_for_timeout(1500)
+    assert not panel.locator("video").count()
+    (folder,) = set(space[1].iterdir()) - before
+    assert list(folder.iterdir()) == []
+    with a_video(page) as video:
+        page.click("#speak")
+    assert video["seconds"] == pytest.approx(7.5, abs=0.08)
+
+
 def test_two_at_once(open_page, uploads):
     """Two visitors who click in the same moment each get their own words."""
     pages = {1.0: open_page(), 1.6: open_page()}
