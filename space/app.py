@@ -21,7 +21,7 @@ import pandas as pd  # noqa: E402  (comes with Gradio)
 
 from emotag_hf import EMOTIONS, sample_path, studio  # noqa: E402
 from emotag_hf.audio_io import load_audio  # noqa: E402
-from emotag_hf.consent import PURPOSES  # noqa: E402
+from emotag_hf.consent import PURPOSES, Consent  # noqa: E402
 from emotag_hf.import_utils import is_available  # noqa: E402
 from emotag_hf.tracking.setup import setup_tracking  # noqa: E402
 
@@ -89,6 +89,17 @@ def polite(function: Callable) -> Callable:
     return parts if inspect.isgeneratorfunction(function) else whole
 
 
+def clearing(steps: Iterator[tuple], *cleared: Any) -> Iterator[tuple]:
+    """The same steps; where they fail, no bar of theirs stays on the page."""
+    try:
+        yield from steps
+    except studio.Stopped:  # the button says so itself
+        raise
+    except Exception:
+        yield cleared
+        raise
+
+
 @on_gpu
 def speak_on_gpu(*args, **kwargs) -> Iterator[studio.Spoken]:
     """Where there is ZeroGPU, in its process."""
@@ -98,6 +109,10 @@ def speak_on_gpu(*args, **kwargs) -> Iterator[studio.Spoken]:
 def _bar(share: float, text: str) -> str:
     percent = round(100 * min(1.0, share))
     return f'<div class="bar"><div style="width:{percent}%"></div></div><p>{html.escape(text)}</p>'
+
+
+def _nothing(count: int) -> list[dict]:
+    return [gr.update(visible=False) for _ in range(count)]
 
 
 def _audio() -> gr.Audio:
@@ -169,7 +184,8 @@ class Page:
                 with gr.Accordion("More", open=False):
                     seed = gr.Number(0, precision=0, minimum=0, label="Seed of head motion, blinks and gaze")
                 with gr.Row():
-                    stop, button = gr.Button("Stop"), gr.Button("Speak", variant="primary", elem_id="speak")
+                    stop = gr.Button("Stop", elem_id="stop")
+                    button = gr.Button("Speak", variant="primary", elem_id="speak")
                 gr.Examples([[sample_path(), "happy", 0.7]], [audio, emotion, intensity], label="Example")
             panel = _panel("speak")
         click = button.click(
@@ -241,7 +257,7 @@ class Page:
         with gr.Row():
             with gr.Column():
                 video = gr.Video(
-                    label="Video", sources=["upload", "webcam"], include_audio=True, height=320,
+                    label="Video", sources=["upload", "webcam"], include_audio=True,
                     webcam_options=gr.WebcamOptions(mirror=False),
                 )  # fmt: skip
                 look = gr.Button("Is it good enough?", variant="primary", elem_id="doctor")
@@ -294,11 +310,12 @@ class Page:
     @polite
     def _speak(self, request: gr.Request, who, hub, audio, emotion, intensity, seed):
         controls = {"emotion": studio.emotion_of(emotion), "intensity": intensity, "seed": int(seed or 0)}
-        yield from self._say(request, who, hub, audio, controls)
+        yield from clearing(self._say(request, who, hub, audio, controls), *_nothing(5))
 
     @polite
     def _speak_timeline(self, request: gr.Request, who, hub, audio, rows):
-        yield from self._say(request, who, hub, audio, {"emotion": studio.keyframes_of(rows)})
+        controls = {"emotion": studio.keyframes_of(rows)}
+        yield from clearing(self._say(request, who, hub, audio, controls), *_nothing(5))
 
     def _say(self, request: gr.Request, who: str, hub: str, audio: str | None, controls: dict[str, Any]) -> Iterator:
         visitor = self._visitor(request)
@@ -359,6 +376,11 @@ class Page:
             raise studio.UploadError('Read what is agreed to, and tick "I agree".')
         hidden = gr.update(visible=False)
         yield _bar(0, "Waiting for the processor"), hidden, hidden, None, gr.update()
+        steps = self._work(visitor, consent)
+        yield from clearing(steps, "", *_nothing(2), None, gr.update())
+
+    def _work(self, visitor: studio.Visitor, consent: Consent) -> Iterator[tuple]:
+        hidden, picture = gr.update(visible=False), gr.update()
         for made in studio.make_avatar(visitor, consent, visitor.begin(), self.settings):
             picture = gr.update() if made.preview is None else gr.update(value=str(made.preview), visible=True)
             yield _bar(made.share, made.stage), picture, hidden, None, gr.update()

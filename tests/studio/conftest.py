@@ -50,7 +50,7 @@ def speech(path: Path, seconds: float) -> Path:
 def uploads(tmp_path_factory) -> Path:
     """Files to upload: speech of some lengths, silence, text that calls itself sound or video, videos."""
     folder = tmp_path_factory.mktemp("uploads")
-    for seconds in (1.0, 1.6, 10.0):
+    for seconds in (1.0, 1.6, 7.5, 10.0):
         speech(folder / f"{seconds}.flac", seconds)
     write_flac(folder / "silence.flac", AudioClip(np.zeros((16000, 1), np.float32), 16000))
     (folder / "letter.wav").write_text("dear")
