@@ -304,7 +304,7 @@ def test_making(looked_at, visitors, monkeypatch):
     """News while it works, a folder at the end, a zip of it, nothing else; the video is never looked at beyond the
     limit; failures and stops come out where the visitor waits, and nothing stays of who left."""
     consent = studio.consent_of(looked_at, "Remy", studio.CONSENT_ROLES[0], ["research"])
-    going = threading.Event()
+    going, waiting = threading.Event(), threading.Event()
 
     class Clip:
         def close(self):
@@ -320,6 +320,7 @@ def test_making(looked_at, visitors, monkeypatch):
         (folder.parent / "avatar.new.training").mkdir()
         for step in range(3):
             on_step(type("Trainer", (), {"progress": step / 3})())
+        waiting.set()
         assert going.wait(20)
         on_step(type("Trainer", (), {"progress": 1.0})())
 
@@ -346,8 +347,10 @@ def test_making(looked_at, visitors, monkeypatch):
     gone = visitors.of("gone")
     gone.video, gone.sha256 = looked_at.video, looked_at.sha256
     going.clear()
+    waiting.clear()
     steps = studio.make_avatar(gone, consent, gone.begin(), SETTINGS)
     next(steps)
+    assert waiting.wait(20)
     visitors.leave("gone")
     gone.folder.mkdir()  # as the work does that goes on for a moment
     going.set()
