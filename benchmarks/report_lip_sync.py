@@ -1,6 +1,6 @@
 """Lip sync on people that the weights have not heard: the sound alone in, the lips compared with the clip's.
 
-    python benchmarks/bench_lip_sync.py CLIPS --persons splits.json --trained OUT [--render] [--only CLIP ...]
+    python benchmarks/report_lip_sync.py CLIPS --persons splits.json --trained OUT [--render] [--only CLIP ...]
         [--avatar CLIP=DIR ...] [--published DIR] [--adapt] [--json OUT.json]
 
 CLIPS are processed clips; OUT is what `conversion_scripts/train_motion_base.py` wrote: `lags.json`, and `fold_0` ...,
