@@ -73,7 +73,8 @@ format: $(VENV)/.dev ## let ruff put the style right
 	@$(PY) -m ruff format $(CODE)
 
 bench: $(VENV)/.package ## measure: real-time factor, cost per stage, rasteriser
-	@for script in benchmarks/bench_*.py; do echo "== $$script" && $(PY) $$script || exit 1; done
+	@for name in speak streaming emotion prepare rasteriser rig ssim tracking_truth; do \
+	  echo "== $$name" && $(PY) benchmarks/bench_$$name.py || exit 1; done
 
 assets: $(VENV)/.dev ## build everything that is embedded again (about two hours; needs ICT, MEDIAPIPE_FACE and espeak-ng)
 	@test -f "$(ICT)" -a -f "$(MEDIAPIPE_FACE)" || { echo "set ICT and MEDIAPIPE_FACE: see conversion_scripts/README.md"; exit 2; }
