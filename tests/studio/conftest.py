@@ -32,7 +32,7 @@ from emotag_hf.training.arguments import AdaptArguments
 tiny = AdaptArguments.preset(
     "fast", steps=12, num_surface=1500, num_beside=200, num_correctives=2, size=128, crop=64, trial_steps=2
 )
-settings = Settings(size=128, preview_size=64, max_recording_s=8, arguments=tiny)
+settings = Settings(size=128, preview_size=64, max_recording_s=40, arguments=tiny)
 page = app.Page(settings, folder=Path(sys.argv[2]))
 page.avatars.demo().model.warm_up()
 page.build().launch(server_port=int(sys.argv[1]), max_file_size=settings.max_upload_bytes, **app.LAUNCH)
@@ -42,7 +42,8 @@ page.build().launch(server_port=int(sys.argv[1]), max_file_size=settings.max_upl
 def speech(path: Path, seconds: float) -> Path:
     """The first seconds of the embedded sample."""
     clip = load_audio(sample_path())
-    write_flac(path, AudioClip(clip.samples[: round(seconds * clip.sampling_rate)], clip.sampling_rate))
+    samples = np.tile(clip.samples, (1 + int(seconds // clip.duration), 1))  # again and again, where it is longer
+    write_flac(path, AudioClip(samples[: round(seconds * clip.sampling_rate)], clip.sampling_rate))
     return path
 
 
@@ -50,7 +51,7 @@ def speech(path: Path, seconds: float) -> Path:
 def uploads(tmp_path_factory) -> Path:
     """Files to upload: speech of some lengths, silence, text that calls itself sound or video, videos."""
     folder = tmp_path_factory.mktemp("uploads")
-    for seconds in (1.0, 1.6, 7.5, 10.0):
+    for seconds in (1.0, 1.6, 36.0, 45.0):
         speech(folder / f"{seconds}.flac", seconds)
     write_flac(folder / "silence.flac", AudioClip(np.zeros((16000, 1), np.float32), 16000))
     (folder / "letter.wav").write_text("dear")
