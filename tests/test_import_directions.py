@@ -33,6 +33,8 @@ LAYERS = (
         "hub_transfer",
         "model_card",
         "checkpoints",
+        "array_files",
+        "whole_files",
     ),
     ("rendering",),
     (

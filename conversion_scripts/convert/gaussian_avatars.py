@@ -10,7 +10,6 @@ consent comes with these files, so the result is a model folder, not an avatar f
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from emotag_hf import EmoTaGConfig, EmoTaGModel, EmoTaGPipeline, ParametricHead
+from emotag_hf.array_files import read_npz
 from emotag_hf.constants import DEFAULT_MODEL
 from emotag_hf.modeling_head import HeadAsset
 from emotag_hf.retarget import driven_head, solve_retarget
@@ -97,12 +97,8 @@ def _read_params(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"params: expected a flame_param.npz, but there is no file {path}.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            if any(member.file_size > _LARGEST for member in archive.infolist()):
-                raise ValueError("an array is too large")
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in content.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path, _LARGEST)
+    except ValueError as error:
         raise ConversionError(f"params: {path.name} cannot be read as an npz of arrays ({error}).") from error
     check_keys(arrays, _PARAMS, _PARAMS_IGNORED, f"params: {path.name}")
     shape, offset = arrays["shape"].reshape(-1), arrays["static_offset"].reshape(-1, 3)

@@ -8,12 +8,12 @@ tongue whole. Its expressions stay, under GNM's names.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from emotag_hf import ParametricHead
+from emotag_hf.array_files import read_npz
 
 from .asset_file import metadata, write_asset
 from .errors import ConversionError, check_keys
@@ -57,12 +57,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"gnm: expected gnm_head.npz, but there is no file {path}.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            if any(member.file_size > _LARGEST for member in archive.infolist()):
-                raise ValueError("an array is too large")
-        with np.load(path, allow_pickle=False) as content:
-            data = {key: content[key] for key in content.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        data = read_npz(path, _LARGEST)
+    except ValueError as error:
         raise ConversionError(f"gnm: {path.name} cannot be read as an npz of arrays ({error}).") from error
     check_keys(data, REQUIRED, (), f"gnm: {path.name}")
     count, joints = len(data["template_vertex_positions"]), len(data["joint_names"])

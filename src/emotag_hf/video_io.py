@@ -19,6 +19,7 @@ import numpy as np
 
 from .audio_io import AudioClip, resample
 from .provenance import append_xmp, container_tags
+from .whole_files import check_place
 
 _BT709 = 1  # primaries, transfer and matrix share this number in H.273
 _TV_RANGE = 1
@@ -41,13 +42,7 @@ def check_output(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"path: expected a name that ends in .mp4, got {path.name!r}.")
-    if path.is_dir():
-        raise ValueError(f"path: expected a file name, but {path} is a folder.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path: expected a folder that exists, but there is no {path.parent}; create it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"path: writing into {path.parent} is not permitted.")
-    return path
+    return check_place(path)
 
 
 class VideoWriter:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from safetensors.torch import save_file
 
+from ..array_files import read_npz
 from ..audio_io import AudioClip, load_audio
 from ..constants import MOTION_FPS
 from ..modeling_head import ParametricHead
@@ -248,12 +248,8 @@ def _read_npz(folder: Path, name: str) -> dict[str, np.ndarray]:
     """The number arrays of an npz. Pickled ones, which could run code, are refused."""
     path = _inside(folder, name)
     try:
-        with zipfile.ZipFile(path) as archive:
-            if any(member.file_size > _LARGEST for member in archive.infolist()):
-                raise ValueError("an array is too large")
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in content.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path, _LARGEST)
+    except ValueError as error:
         raise ClipError(f"folder: expected numbers in {path}, and it cannot be read ({error}).") from error
     return {key: array.astype(np.float32) for key, array in arrays.items() if array.dtype.kind in "fiu"}
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import base64
 import html
 import os
-import secrets
 from pathlib import Path
 
 import numpy as np
 
 from ..constants import MOTION_FPS
+from ..whole_files import whole_file
 from .report import GREEN, GREY, GROUPS, RED, YELLOW, Check, DoctorReport, printable
 
 _WORDS = {GREEN: "good", YELLOW: "could be better", RED: "cannot be used", GREY: "not known"}
@@ -85,18 +85,9 @@ def write_page(report: DoctorReport, path: str | os.PathLike) -> Path:
     Raises:
         ValueError: `path` is a folder. FileNotFoundError: its folder does not exist. OSError: it cannot be written.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"path: expected a file name, but {path} is a folder.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path: expected a folder that exists, but there is no {path.parent}; create it first.")
-    partial = path.with_name(f".emotag-{secrets.token_hex(4)}.partial.html")
-    try:
+    with whole_file(path) as partial:
         partial.write_text(render_page(report), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return Path(path)
 
 
 def render_page(report: DoctorReport) -> str:

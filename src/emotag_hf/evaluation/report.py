@@ -11,9 +11,7 @@ import json
 import math
 import os
 import re
-import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..provenance import package_version
+from ..whole_files import whole_file
 
 MODES = ("oracle", "driven", "audio-only")  # METHOD 7
 FORMAT = "emotag-evaluation"
@@ -145,14 +144,14 @@ def write_metrics(path: str | os.PathLike, payload: Evaluation | Mapping[str, An
         ValueError: `path` is a folder; a number that is not finite. FileNotFoundError: its folder does not exist.
     """
     text = payload.to_json() if isinstance(payload, Evaluation) else _json(payload)
-    with _whole(path) as partial:
+    with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return Path(path)
 
 
 def write_table(path: str | os.PathLike, evaluations: Sequence[Evaluation]) -> Path:
     """Writes [`markdown_table`] and returns the path. Raises as `write_metrics` does."""
-    with _whole(path) as partial:
+    with whole_file(path) as partial:
         partial.write_text(markdown_table(evaluations), encoding="utf-8")
     return Path(path)
 
@@ -224,7 +223,7 @@ def contact_sheet(
         for number, row in enumerate(rows):
             picture = Image.fromarray(row[column]).resize((width, height), Image.Resampling.LANCZOS)
             sheet.paste(picture, (x, y + top + number * height))
-    with _whole(path) as partial:
+    with whole_file(path) as partial:
         sheet.save(partial, "PNG")
     return Path(path)
 
@@ -300,22 +299,6 @@ def _not_finite(value: Any) -> list[float]:
     if isinstance(value, list | tuple):
         return [bad for item in value for bad in _not_finite(item)]
     return [value] if isinstance(value, float) and not math.isfinite(value) else []
-
-
-@contextmanager
-def _whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Another name to write under, which becomes `path` when all went well."""
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"path: expected a file name, but {path} is a folder.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path: expected a folder that exists, but there is no {path.parent}; create it first.")
-    partial = path.with_name(f".emotag-{secrets.token_hex(4)}.partial{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 __all__ = [

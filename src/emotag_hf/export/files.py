@@ -4,9 +4,10 @@ not."""
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
+
+from ..whole_files import check_place, whole_file
 
 
 def pick_format(path: str | os.PathLike, format: str | None, formats: Sequence[str]) -> str:
@@ -32,13 +33,7 @@ def check_target(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.is_symlink():
         raise ValueError(f"path: expected a file name, but {path} is a link; delete it or choose another name.")
-    if path.is_dir():
-        raise ValueError(f"path: expected a file name, but {path} is a folder.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path: expected a folder that exists, but there is no {path.parent}; create it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"path: writing into {path.parent} is not permitted.")
-    return path
+    return check_place(path)
 
 
 def write_whole(path: str | os.PathLike, pieces: Sequence[bytes]) -> Path:
@@ -47,16 +42,12 @@ def write_whole(path: str | os.PathLike, pieces: Sequence[bytes]) -> Path:
     Raises: as `check_target`; OSError: the disk is full, ...; an older file is then still there.
     """
     path = check_target(path)
-    partial = path.with_name(f".emotag-{secrets.token_hex(4)}.partial")
     try:
-        with partial.open("xb") as file:
+        with whole_file(path) as partial, partial.open("xb") as file:
             for piece in pieces:
                 file.write(piece)
-        os.replace(partial, path)
     except OSError as error:
         raise OSError(f"path: {path} could not be written ({error.strerror}); nothing was left behind.") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
