@@ -1,13 +1,14 @@
-"""Trains the motion weights of `emotag-base` on real people, from those of `emotag-base-open` on.
+"""Trains the motion weights of `emotag-base` on real people, from those of `train_motion_open.py` on.
 
     python conversion_scripts/train_motion_base.py CLIPS --persons splits.json --leave-out may,obama \
-        --synthetic DATA/train.npz --heldout DATA/heldout.npz -o OUT
+        --start VOICES --synthetic DATA/train.npz NATURAL/train.npz HUMAN/train.npz transcribed.npz \
+        --heldout DATA/heldout.npz -o OUT
 
-In: processed clips and who is in them, synthetic speech. Out: `OUT/motion.safetensors`, `OUT/motion_config.json`,
-`OUT/report.json`; beside them `fold_0` ... : networks that have not heard a quarter of the people each. Every figure
-about a person comes from the one that has not heard them; `report.json` has those figures. `OUT/lags.json` says by
-how many frames each clip's sound is late: what a network expects tells it, if it has not heard the person; then all
-is trained again on sound that is in step. About two minutes a network on one core.
+In: processed clips and who is in them, speech whose sounds are known. Out: `OUT/motion.safetensors`,
+`OUT/motion_config.json`, `OUT/report.json`; beside them `fold_0` ... : networks that have not heard a quarter of the
+people each. Every figure about a person comes from the one that has not heard them; `report.json` has those figures.
+`OUT/lags.json` says by how many frames each clip's sound is late: what a network expects tells it, if it has not heard
+the person; then all is trained again on sound that is in step. About two minutes a network on one core.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ from emotag_hf.training.pretrain_arguments import PretrainArguments
 
 ARGUMENTS = PretrainArguments(
     steps=160, batch_size=16, window=120, learning_rate=4e-4, trunk_rate=1.0, last_rate=4.0, ema=0.96, check_every=80,
-    synthetic_share=0.3125,
+    synthetic_share=0.125,
 )  # fmt: skip
 # People teach how lips move; synthetic speech, whose times are known, when they are shut. Correlation counts most: it
 # is what of a person's motion can be heard at all.
 WEIGHTS = MotionWeights(
-    table=0.0, rest=1.0, correlation=6.0, velocity=0.1, spoken=1.0, press=0.5, closure=0.4, silence=0.2, visemes=0.35,
+    table=0.0, rest=1.0, correlation=6.0, velocity=0.1, spoken=1.0, press=0.5, closure=0.55, silence=0.4, visemes=0.6,
     seen=1.0,
 )  # fmt: skip
 
@@ -71,7 +72,7 @@ def train_folds(clips, synthetic, start, folds: int, out: Path) -> tuple[MotionS
         scores.append(score_clips(trainer.averaged, unheard, trainer.lips))
         for clip in unheard:
             further = find_lag(trainer.averaged, clip, trainer.lips)
-            lags[clip.name] = clip.lag + (further or 0.0)
+            lags[clip.name] = clip.lag + further
         print(f"fold {fold}: {len(unheard)} clips, {scores[-1].mean()}", flush=True)
     return MotionScores.joined(scores), lags
 
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="+", help="processed clips, or folders of them")
     parser.add_argument("--persons", required=True, help="JSON: person -> clips")
     parser.add_argument("--lags", help="JSON: clip -> frames by which its sound is late, to begin with")
-    parser.add_argument("--synthetic", required=True, help="train.npz of synthesize_speech")
+    parser.add_argument("--synthetic", nargs="+", required=True, help="files of synthesize_speech")
     parser.add_argument("--heldout", help="heldout.npz of synthesize_speech, to see whether lips shut")
     parser.add_argument("--skip", default="", help="clips that are copies of others, by comma")
     parser.add_argument("--leave-out", default="", help="persons that the last network must not have heard, by comma")
@@ -96,7 +97,7 @@ def main() -> None:
     clips = load_clips(args.clips, read_persons(args.persons), names(args.skip), lags)
     start = load_motion(args.start) if args.start else EmoTaGModel.from_pretrained(OPEN_MODEL).motion
     start.emotion_decoder.use_prototypes_()
-    synthetic = load_synthetic(args.synthetic)
+    synthetic = [clip for path in args.synthetic for clip in load_synthetic(path)]
     for number in range(args.rounds):
         scores, found = train_folds(clips, synthetic, start, args.folds, args.output)
         print(f"round {number}: {scores.mean()}, 95 % of the opening {scores.interval()}", flush=True)

@@ -1,11 +1,19 @@
-"""Trains the motion weights of `emotag-base-open` on synthetic speech alone (nobody's recordings).
+"""Trains a motion network on speech whose sounds are known; the Base learns visemes, EMO Encoder and Gate learn to read
+action units.
 
     python conversion_scripts/synthesize_speech/generate.py --hours 5 --out DATA
     python conversion_scripts/train_motion_open.py --data DATA --out OUT
 
+gives the weights of `emotag-base-open`, which come from synthetic speech alone (nobody's recordings);
+
+    python conversion_scripts/train_motion_open.py --data DATA --more NATURAL/train.npz HUMAN/train.npz \
+        --transcribed transcribed.npz --start OUT --steps 4000 --learning-rate 1e-3 --out VOICES
+
+what `train_motion_base.py` starts from: voices made of people's recordings and people, too.
+
 In: `train.npz` and `heldout.npz`. Out: `OUT/motion.safetensors` (the state dict of GatedResidualMotionNetwork,
-float32), `OUT/motion_config.json` and `OUT/report.json` (held-out voices). One CPU thread, about 40 minutes; the same
-seed, data and machine give the same weights. The Base learns visemes; EMO Encoder and Gate learn to read action units.
+float32), `OUT/motion_config.json` and `OUT/report.json` (held-out voices). One CPU thread, 25 minutes for 3,500 steps;
+the same seed, data and machine give the same weights.
 """
 
 from __future__ import annotations
@@ -30,6 +38,7 @@ from emotag_hf.configuration_emotag import EmoTaGMotionConfig
 from emotag_hf.constants import EMOTIONS, EXPRESSION_NAMES
 from emotag_hf.emotion_prototypes import action_unit_prototypes
 from emotag_hf.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.training.pretrain import load_motion
 from emotag_hf.training.roughen import roughen
 
 JAW = len(EXPRESSION_NAMES)  # index of jaw_pose[0] in the face motion
@@ -42,19 +51,22 @@ AHEAD = 16  # feature frames after a crop, so that its end has its look-ahead
 class Options:
     """Every number of the training."""
 
-    steps: int = 4500
-    batch: int = 8
+    steps: int = 3500
+    batch: int = 12
     crop: int = 160  # video frames
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     ema: float = 0.998
     seed: int = 0
     velocity: float = 0.6
-    visemes: float = 0.15
+    visemes: float = 0.4
     variance: float = 0.5
     largest_gain: float = 1.6  # by which the spread of a channel may be restored at the end
     closure: float = 0.5
     emotion: float = 0.2
+    transcribed: float = 0.17  # of the recordings of a batch, where there are any
+    hidden_dim: int = 192
+    num_layers: int = 6
     checkpoint_every: int = 500
 
 
@@ -90,10 +102,12 @@ def lip_gap(values: torch.Tensor) -> torch.Tensor:
 
 
 class Clips:
-    """The data set in memory; random crops that never leave a clip."""
+    """The data set in memory, of one file or more; random crops that never leave a clip."""
 
-    def __init__(self, path: Path):
-        data = np.load(path)
+    def __init__(self, *paths: Path):
+        names = ("features", "targets", "visemes", "closures", "lengths")
+        files = [np.load(path) for path in paths]
+        data = {name: np.concatenate([file[name] for file in files]) for name in names}
         self.features = torch.from_numpy(data["features"])
         self.targets = torch.from_numpy(data["targets"])
         self.visemes = torch.from_numpy(data["visemes"])
@@ -249,15 +263,26 @@ def evaluate(network, clips: Clips, limit: int = 80) -> dict[str, float]:
     return {k: round(v, 3) for k, v in report.items()}
 
 
-def train(data: Path, out: Path, options: Options) -> dict[str, float]:
+def train(data: Path, out: Path, options: Options, more=(), transcribed: Path | None = None, start=None):
+    """Trains and writes to `out`; returns the report on held-out voices.
+
+    Args:
+        data: folder of `train.npz` and `heldout.npz`. more: further files as `train.npz`.
+        transcribed: a file of `synthesize_speech/align.py`. start: folder of a training to go on from.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    clips, heldout = Clips(data / "train.npz"), Clips(data / "heldout.npz")
-    config = EmoTaGMotionConfig()
-    network = GatedResidualMotionNetwork(config).train()
-    averaged = GatedResidualMotionNetwork(config).eval()
-    averaged.load_state_dict(network.state_dict())
+    clips, heldout = Clips(data / "train.npz", *more), Clips(data / "heldout.npz")
+    sources = [(clips, options.batch)]
+    if transcribed is not None:
+        count = round(options.batch * options.transcribed)
+        sources = [(clips, options.batch - count), (Clips(transcribed), count)]
+    config = EmoTaGMotionConfig(hidden_dim=options.hidden_dim, num_layers=options.num_layers)
+    network = load_motion(start) if start else GatedResidualMotionNetwork(config)
+    config = network.config
+    network.train()
+    averaged = copy.deepcopy(network).eval()
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     scale = clips.targets[:300_000].float().std(0).clamp(min=0.02)
     weight = torch.tensor([3.0 if c == "jaw" else 0.5 if c.startswith("tongue") else 1.0 for c in CHANNELS])
@@ -266,7 +291,8 @@ def train(data: Path, out: Path, options: Options) -> dict[str, float]:
         warm = min(1.0, (step + 1) / 150)
         rate = options.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / options.steps)))
         optimiser.param_groups[0]["lr"] = rate
-        features, *rest = clips.crops(rng, options.batch, options.crop)
+        drawn = [source.crops(rng, count, options.crop) for source, count in sources]
+        features, *rest = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         terms = losses(network, roughen(features, rng), *rest, scale, weight, options)
         optimiser.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
@@ -293,11 +319,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of generate.py's two files")
     parser.add_argument("--out", type=Path, required=True)
-    for name in ("steps", "seed", "batch"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(Options, name))
+    parser.add_argument("--more", type=Path, nargs="*", default=[], help="further files to learn from")
+    parser.add_argument("--transcribed", type=Path, help="people whose words are known: a file of align.py")
+    parser.add_argument("--start", help="folder of a training to go on from")
+    chosen = ("steps", "seed", "batch", "learning_rate", "hidden_dim", "num_layers")
+    for name in chosen:
+        default = getattr(Options, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     arguments = parser.parse_args()
-    options = Options(steps=arguments.steps, seed=arguments.seed, batch=arguments.batch)
-    train(arguments.data, arguments.out, options)
+    options = Options(**{name: getattr(arguments, name) for name in chosen})
+    train(arguments.data, arguments.out, options, arguments.more, arguments.transcribed, arguments.start)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Paints the demo person: a designed, synthetic face, Gaussian by Gaussian, on the open head.
 
-    python conversion_scripts/paint_demo_avatar -o src/emotag_hf/assets/emotag-base-open --motion motion.safetensors
+    python conversion_scripts/paint_demo_avatar -o src/emotag_hf/assets/emotag-base-open --motion runs/motion_open
 
-Writes a whole model folder (config, weights, processor). `--motion` takes the motion network from a safetensors file
-(`train_motion_open.py` makes one); without it the network in an existing folder is kept. Same seed, same file.
+Writes a whole model folder (config, weights, processor). `--motion` takes the motion network from a training's
+folder (`train_motion_open.py` makes one); without it the network in an existing folder is kept. Same seed, same file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 from canvas import Canvas, smoothstep
 from light import LightField, to_srgb
 from person import BACKDROP, CAMERA, IDENTITY, NAME
-from safetensors.torch import load_file
 from skin import skin_albedo, skin_gloss
 from surface import Strokes, bind, discs
 
 from emotag_hf import EmoTaGConfig, EmoTaGModel, EmoTaGPipeline, EmoTaGProcessor, ParametricHead
+from emotag_hf.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.training.pretrain import load_motion
 
 EYE = np.array([0.0, 0.0, 1.8])  # where the highlights are seen from
 FACE, SCALP, NECK, CLOTH = 0.0018, 0.0055, 0.0033, 0.0056  # metres between strokes
@@ -122,24 +123,23 @@ def paint_clothes(canvas: Canvas, occluders: np.ndarray) -> Strokes:
     return discs(samples, local, to_srgb(albedo * field.diffuse(wrap=(0.15, 0.15, 0.15))), size=0.72)
 
 
-def build(motion: dict[str, torch.Tensor] | None, folder: str, seed: int) -> EmoTaGModel:
+def build(motion: GatedResidualMotionNetwork, seed: int) -> EmoTaGModel:
     head = ParametricHead.from_asset(None)
     shape = np.zeros(head.num_shape)
     shape[list(IDENTITY)] = list(IDENTITY.values())
     canvas = Canvas(head, shape, seed)
     strokes = paint(canvas)
     parameters = bind(strokes, canvas.vertices, canvas.faces)
-    old = EmoTaGModel.from_pretrained(folder) if motion is None else None
     config = EmoTaGConfig(
         head_config={"num_shape": head.num_shape, "sha256": head.sha256},
         gaussians_config={"num_gaussians": len(strokes), "num_mouth_gaussians": int(strokes.mouth.sum())},
-        motion_config={} if old is None else old.config.motion_config.to_dict(),
+        motion_config=motion.config.to_dict(),
         camera=CAMERA,
         backdrop=BACKDROP,
         avatar_name=NAME,
     )
     model = EmoTaGModel(config)
-    model.motion.load_state_dict(old.motion.state_dict() if motion is None else motion)
+    model.motion.load_state_dict(motion.state_dict())
     model.shape.copy_(torch.from_numpy(shape))
     model.gaussians.load_state_dict(parameters)
     return model.eval()
@@ -148,15 +148,16 @@ def build(motion: dict[str, torch.Tensor] | None, folder: str, seed: int) -> Emo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", required=True, help="model folder to write")
-    parser.add_argument("--motion", help="safetensors with the motion network; default: keep the folder's own")
+    parser.add_argument("--motion", help="folder of a training of the motion network; default: keep the folder's own")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.motion is None and not os.path.isdir(args.output):
         parser.error("--motion is needed to make a new folder")
-    model = build(None if args.motion is None else load_file(args.motion), args.output, args.seed)
-    # Half precision on disk costs no visible difference and a third of the size; loading brings float32 back.
+    motion = load_motion(args.motion) if args.motion else EmoTaGModel.from_pretrained(args.output).motion
+    model = build(motion, args.seed)
+    # Half precision on disk costs no visible difference and half of the size; loading brings float32 back.
     state = {
-        k: v.half() if k.startswith("gaussians.") and v.is_floating_point() else v
+        k: v.half() if k.startswith(("gaussians.", "motion.")) and v.is_floating_point() else v
         for k, v in model.state_dict().items()
     }
     model.save_pretrained(args.output, state_dict=state)

@@ -125,18 +125,36 @@ def _weights(shape: str) -> np.ndarray:
 
 
 def targets(phonemes: list[tuple[str, float]], duration: float):
-    """Targets `[T, C]` float32, viseme names `[T]` and closure mask `[T]` bool, with T = ceil(duration * 25)."""
-    parts = segments(phonemes, duration)
+    """`targets_of` the `segments` of phonemes with start times."""
+    return targets_of(segments(phonemes, duration), duration)
+
+
+def lead(shape: str) -> float:
+    """Seconds by which the mouth is ahead of a sound of this shape."""
+    return _SHAPES[shape][4] + _LEAD
+
+
+def viseme_of(shape: str) -> str:
+    """The class of `modeling_motion.VISEMES` of a shape."""
+    return _SHAPES[shape][0]
+
+
+def targets_of(parts: list[tuple[str, float, float]], duration: float):
+    """Targets `[T, C]` float32, viseme names `[T]` and closure mask `[T]` bool, with T = ceil(duration * 25).
+
+    Args:
+        parts: `(shape, start, end)` in seconds, one after another over the whole recording.
+    """
     frames = max(1, int(np.ceil(round(duration * FPS, 6))))
     oversample = 5
     times = np.arange(frames * oversample) / (FPS * oversample)
     centres, halves, taus = [], [], []
     for shape, start, end in parts:
-        lead, half = _SHAPES[shape][4] + _LEAD, 0.33 * (end - start)
+        half = 0.33 * (end - start)
         if shape == "sil":  # the mouth shuts a moment after speech and opens a moment before
             start, end = start + 0.10 * (start > 0), end - 0.12 * (end < duration - 1e-6)
             half = max(0.0, 0.5 * (end - start))
-        centres.append((start + end) / 2 - lead)
+        centres.append((start + end) / 2 - lead(shape))
         halves.append(half)
         taus.append(_SHAPES[shape][3])
     centres, halves, taus = map(np.asarray, (centres, halves, taus))

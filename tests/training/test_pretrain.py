@@ -18,7 +18,7 @@ from two_processes import first_gradient
 from emotag_hf import ParametricHead
 from emotag_hf.cli import main
 from emotag_hf.training.lip_space import LipSpace
-from emotag_hf.training.motion_data import MotionBatches, load_clips, load_synthetic, read_persons, shifted
+from emotag_hf.training.motion_data import MotionBatches, load_clips, load_synthetic, played, read_persons, shifted
 from emotag_hf.training.motion_scores import find_lag, score_clips
 from emotag_hf.training.pretrain import Pretrainer, load_motion
 from emotag_hf.training.pretrain_arguments import PretrainArguments
@@ -132,7 +132,20 @@ def test_a_late_sound_is_found_and_moved():
     late = replace(PEOPLE[5], sound=shifted(PEOPLE[5].sound, -3 * 4))
     assert find_lag(person.averaged, late, person.lips) == 3
     assert find_lag(person.averaged, PEOPLE[5], person.lips) == 0
-    assert find_lag(person.averaged, replace(PEOPLE[5], valid=torch.arange(200) < 60), person.lips) is None
+    # A fifth of a second says less than what is usual.
+    later = replace(PEOPLE[5], sound=shifted(PEOPLE[5].sound, -5 * 4))
+    assert find_lag(person.averaged, later, person.lips) == 5
+    assert abs(find_lag(person.averaged, replace(later, valid=torch.arange(200) < 5), person.lips)) < 3
+
+
+def test_a_clip_played_faster_stays_in_step():
+    """Sound and motion are resampled alike; what is known of a frame goes with it; speed 1 changes nothing."""
+    clip = PEOPLE[5]
+    fast = played(clip, 1.25)
+    assert len(fast) == len(fast.face) == len(fast.valid) == 160 and len(fast.sound) == 160 * 4
+    assert torch.allclose(fast.face[80], clip.face[100], atol=0.05)
+    same = played(clip, 1.0)
+    assert torch.allclose(same.face, clip.face.float()) and torch.allclose(same.sound, clip.sound.float())
 
 
 def test_lips_near_rest_are_those_of_the_head():

@@ -6,6 +6,7 @@ and the lag at which a clip's sound fits best. The sound alone is given: no acti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,8 @@ _MAX_LAG = 6  # frames either way
 _MOST_GAIN = 1.6
 _LEAST_REACH = 3.0  # mm of gap: of recordings without speech
 _A_LITTLE = 0.1  # rad
-_ALIGN_FRAMES = 75  # three seconds: a shorter clip cannot tell its lag
+_USUAL_LAG = 2.0  # frames, spread over clips
+_LOOK = 4.0  # frames after which lips tell something new
 MEASURES = ("opening", "width", "jaw")
 
 
@@ -113,20 +115,21 @@ def true_curves(clip: MotionClip, lips: LipSpace) -> dict[str, np.ndarray]:
     return _curves(clip.face[:, :_EXPRESSION].float(), clip.face[:, _EXPRESSION:].float(), lips)
 
 
-def find_lag(network: GatedResidualMotionNetwork, clip: MotionClip, lips: LipSpace) -> float | None:
-    """Frames by which the clip's sound is late beyond what it was moved by already; None for clips under 3 s.
+def find_lag(network: GatedResidualMotionNetwork, clip: MotionClip, lips: LipSpace) -> float:
+    """Frames by which the clip's sound is late beyond what it was moved by already.
 
-    The network must not have heard the person (AUDIO: what a model learned from late sound, it finds again).
+    The likeliest, where lags spread by `_USUAL_LAG` frames and lips that fit by r say as much as so many frames can: a
+    second or two move from 0 only for a much better fit. The network must not have heard the person (AUDIO: what a
+    model learned from late sound, it finds again).
     """
-    if int(clip.valid.sum()) < _ALIGN_FRAMES:
-        return None
-    true = true_curves(clip, lips)
+    true, looks = true_curves(clip, lips), int(clip.valid.sum()) / _LOOK
     scores = []
     for lag in range(-_MAX_LAG, _MAX_LAG + 1):
         r = _compare(lip_curves(network, in_step(clip, clip.lag + lag), lips), true, clip)[0]
-        scores.append(r["opening"] + 0.5 * r["width"])
-    best = int(np.argmax(scores))
-    return float(best - _MAX_LAG)
+        fit = (max(r["opening"], 0.0) + 0.5 * max(r["width"], 0.0)) / 1.5
+        evidence = -looks / 2 * math.log(1 - min(fit, 0.99) ** 2)
+        scores.append(evidence - ((clip.lag + lag) / _USUAL_LAG) ** 2 / 2)
+    return float(np.argmax(scores) - _MAX_LAG)
 
 
 @torch.no_grad()

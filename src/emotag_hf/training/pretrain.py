@@ -30,7 +30,7 @@ from ..modeling_head import ParametricHead
 from ..modeling_motion import GatedResidualMotionNetwork
 from .checkpoint import load_state, save_state
 from .lip_space import LipSpace
-from .motion_data import MotionBatch, MotionBatches, MotionClip
+from .motion_data import MotionBatch, MotionBatches, MotionClip, played
 from .motion_losses import MotionWeights, motion_terms
 from .motion_scores import score_clips
 from .pretrain_arguments import PretrainArguments
@@ -78,7 +78,9 @@ class Pretrainer:
         world = self.accelerator.num_processes
         if args.batch_size % world:
             raise ValueError(f"batch_size: expected a multiple of the {world} processes, got {args.batch_size}.")
-        self.batches = MotionBatches(real, synthetic, args.batch_size, args.window, args.synthetic_share, args.seed)
+        speeds = (1 - args.stretch, 1 + args.stretch) if args.stretch else ()
+        heard = [*real, *(played(clip, speed) for clip in real for speed in speeds)]
+        self.batches = MotionBatches(heard, synthetic, args.batch_size, args.window, args.synthetic_share, args.seed)
         self.validation = list(validation)
         self.real, self.num_synthetic = list(real), len(synthetic)
         torch.manual_seed(args.seed)  # of a fresh network's weights

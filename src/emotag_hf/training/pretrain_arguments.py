@@ -30,6 +30,7 @@ class PretrainArguments:
     ema: float = number(0.995, "decay of the averaged weights, which are the result (METHOD 5)")
     synthetic_share: float = number(0.4, "of the windows, where there is synthetic speech")
     augment: float = number(0.7, "share of the windows whose sound is roughened (log-mel alone)")
+    stretch: float = number(0.13, "people are also heard slower and faster by this share; 0 for none")
     told: float = number(0.5, "share of the windows that come with the person's identity")
     without_units: float = number(0.25, "share of the windows that come without action units")
     seed: int = number(0, "of data order, augmentation and dropout")
@@ -44,6 +45,8 @@ class PretrainArguments:
         for name in ("ema", "synthetic_share", "augment", "told", "without_units"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}.")
+        if not 0 <= self.stretch < 0.5:
+            raise ValueError(f"stretch: expected a number from 0 to 0.5, got {self.stretch}.")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate}.")
 
