@@ -15,6 +15,7 @@ seconds of each clip of ten and more, and measures on the rest.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -129,7 +130,7 @@ def energy_score(clip: MotionClip, lips: LipSpace) -> MotionScores:
 def drawn(pipeline: EmoTaGPipeline, motion, clip: MotionClip) -> Iterator[np.ndarray]:
     """Frames of the avatar that speaks the clip's sound, head still, uint8."""
     model = pipeline.model
-    model.motion.load_state_dict(motion.state_dict(), strict=False)  # the Voice Listener is not trained here
+    model.motion = motion  # without a Voice Listener, which has no part in lips
     predicted = model.predict_motion(
         clip.sound[None].float(),
         num_frames=len(clip),
@@ -170,7 +171,7 @@ def adapted(model: EmoTaGModel, clips, unheard, folders, lips: LipSpace) -> dict
     for clip in clips:
         if len(clip) < LEAST:
             continue
-        model.motion.load_state_dict(unheard[clip.name].state_dict(), strict=False)
+        model.motion = copy.deepcopy(unheard[clip.name])
         model.identity_embedding.zero_()
         rest = [replace(clip, valid=clip.valid & (torch.arange(len(clip)) >= LESSON))]
         before = score_clips(model.motion, rest, lips)

@@ -53,6 +53,12 @@ def _say_licence_once(name: str) -> None:
     )
 
 
+def _stored(name: str, values: torch.Tensor) -> torch.Tensor:
+    """A parameter as it is written to disk."""
+    lossless = values.dtype == torch.float32 and name.startswith("motion.") and values.half().float().equal(values)
+    return values.half() if lossless or name.startswith(_STORED_IN_HALF) else values
+
+
 class EmoTaGPreTrainedModel(PreTrainedModel):
     """Loading, saving and initialisation shared by every EmoTaG model."""
 
@@ -79,11 +85,12 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, **kwargs) -> None:
         """As in transformers, without `push_to_hub`: pushing is a step of its own. Correctives, most of an avatar's
-        bytes, are stored in 16 bits and come back in 32."""
+        bytes, are stored in 16 bits and come back in 32; so is what loses nothing by it, as the embedded motion
+        network's weights."""
         refuse_push(kwargs)
         if kwargs.get("state_dict") is None:
             state = self.state_dict()
-            kwargs["state_dict"] = {k: v.half() if k.startswith(_STORED_IN_HALF) else v for k, v in state.items()}
+            kwargs["state_dict"] = {name: _stored(name, values) for name, values in state.items()}
         super().save_pretrained(save_directory, **kwargs)
 
     @classmethod

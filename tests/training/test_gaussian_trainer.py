@@ -129,7 +129,7 @@ def test_the_model_draws_what_the_trainer_draws(tmp_path):
         got = one.render(one.pose(motion), one.camera(128), person.scene.background).images[0]
         assert (got - wanted).abs().max() < bound
     assert again.gaussians.corrective_colors.dtype == torch.float32
-    assert (tmp_path / "model.safetensors").stat().st_size < 4e6
+    assert (tmp_path / "model.safetensors").stat().st_size < 5e6
 
 
 def test_geometry_pulls_the_depth_to_the_head():

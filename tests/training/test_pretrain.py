@@ -193,7 +193,7 @@ def test_command_line_on_synthetic_speech(tmp_path, capsys):
     assert {p.name for p in out.iterdir()} == {
         "motion.safetensors", "motion_config.json", "report.json", "state.safetensors",
     }  # fmt: skip
-    assert load_motion(out).config.hidden_dim == 128
+    assert load_motion(out).config.hidden_dim == 192
     assert main([*command, *numbers]) == 2
     assert "--resume" in capsys.readouterr().err
     assert main([*command[:1], "-o", str(tmp_path / "none")]) == 2
