@@ -38,7 +38,7 @@ from emotag_hf.training.motion_scores import MEASURES, MotionScores, score_clips
 from emotag_hf.training.personalise import personalise_motion
 from emotag_hf.training.pretrain import load_motion
 
-SIZE = 256  # pixels of what is drawn
+SIZE = 512  # pixels of what is drawn, as published videos have; at 256 landmarks cost r 0.02
 LESSON, LEAST = 125, 250  # frames of the second stage's lesson, and of a clip that has enough left
 
 
