@@ -140,6 +140,7 @@ def build(motion: GatedResidualMotionNetwork, seed: int) -> EmoTaGModel:
     )
     model = EmoTaGModel(config)
     model.motion.load_state_dict(motion.state_dict())
+    model.motion.emotion_decoder.use_prototypes_()  # of which training shrinks the unused ones
     model.shape.copy_(torch.from_numpy(shape))
     model.gaussians.load_state_dict(parameters)
     return model.eval()
