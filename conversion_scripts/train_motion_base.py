@@ -20,8 +20,7 @@ from pathlib import Path
 
 import torch
 
-from emotag_hf import EmoTaGModel, ParametricHead
-from emotag_hf.constants import OPEN_MODEL
+from emotag_hf import ParametricHead
 from emotag_hf.training.lip_space import LipSpace
 from emotag_hf.training.motion_data import MotionClip, fold_of, in_step, load_clips, load_synthetic, read_persons
 from emotag_hf.training.motion_losses import MotionWeights
@@ -95,7 +94,7 @@ def main() -> None:
     names = lambda text: [name for name in text.split(",") if name]  # noqa: E731
     lags = json.loads(Path(args.lags).read_text()) if args.lags else None
     clips = load_clips(args.clips, read_persons(args.persons), names(args.skip), lags)
-    start = load_motion(args.start) if args.start else EmoTaGModel.from_pretrained(OPEN_MODEL).motion
+    start = load_motion(args.start)
     start.emotion_decoder.use_prototypes_()
     synthetic = [clip for path in args.synthetic for clip in load_synthetic(path)]
     for number in range(args.rounds):

@@ -25,10 +25,8 @@ from synthesize_speech.espeak import Espeak
 from synthesize_speech.generate import Parts, Recordings
 from synthesize_speech.visemes import lead, segments, viseme_of
 
-from emotag_hf import EmoTaGModel
 from emotag_hf.audio_features import log_mel_features
 from emotag_hf.audio_io import read_audio
-from emotag_hf.constants import OPEN_MODEL
 from emotag_hf.modeling_motion import VISEMES
 from emotag_hf.training.pretrain import load_motion
 
@@ -157,8 +155,8 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    network = load_motion(arguments.network) if arguments.network else EmoTaGModel.from_pretrained(OPEN_MODEL).motion
-    made = join(transcribe(arguments.emodb, network.eval()), arguments.copies, arguments.seed)
+    network = load_motion(arguments.network)
+    made = join(transcribe(arguments.emodb, network), arguments.copies, arguments.seed)
     np.savez(arguments.out, **made.arrays())
     print(f"{made.seconds / 60:.0f} minutes of {len(set(made.columns['speakers']))} actors", flush=True)
 

@@ -115,7 +115,7 @@ def speak_clip(speaker: Espeak | Flite, rng: random.Random, seconds: float):
         parts += [(s, clock / RATE + a / float(speed), clock / RATE + b / float(speed)) for s, a, b in spoken]
         pieces.append(sound)
         clock += len(sound)
-    return np.concatenate(pieces), joined(parts, clock / RATE), pauses
+    return np.concatenate(pieces), parts, pauses
 
 
 def joined(parts: Parts, seconds: float) -> Parts:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-FOLDER = Path("/usr/share/games/fortunes")
 # Prose alone: no drawings, no source code, no song of a single word.
 _ENGLISH = (
     "art", "computers", "cookie", "drugs", "education", "food", "fortunes", "humorists", "kids", "law", "literature",

@@ -172,7 +172,7 @@ def targets_of(parts: list[tuple[str, float, float]], duration: float):
     fine, dominance = blend(times)
     out = fine.reshape(frames, oversample, -1)[:, 0].copy()
     strongest = np.argmax(dominance * weights[:, 0].clip(0.5, 3.0), 1).reshape(frames, oversample)[:, 0]
-    visemes = [_SHAPES[shape_names[i]][0] for i in strongest]
+    visemes = [viseme_of(shape_names[i]) for i in strongest]
     closed = np.zeros(frames, bool)
     # A closure may fall between two frames; the nearest frame then shows it, or p, b, m would not be seen.
     for centre, shape in zip(centres, shape_names, strict=True):

@@ -68,11 +68,6 @@ def attach(listener: VoiceListener, model: EmoTaGModel) -> EmoTaGModel:
     return hearing.eval()
 
 
-def halved(name: str) -> bool:
-    """Whether a parameter is kept in half precision on disk: all of what is embedded but the listener's statistics."""
-    return name.startswith(("gaussians.", "motion.")) and ".listener." not in name
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--emodb", type=Path, required=True, help="folder of EMO-DB's recordings")
@@ -137,9 +132,7 @@ def main() -> None:
     save_file({k: v.contiguous() for k, v in listener.state_dict().items()}, args.output / "listener.safetensors")
     (args.output / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if args.model:
-        model = attach(listener, EmoTaGModel.from_pretrained(args.model))
-        small = {k: v.half() if halved(k) and v.is_floating_point() else v for k, v in model.state_dict().items()}
-        model.save_pretrained(args.output / "model", state_dict=small)
+        attach(listener, EmoTaGModel.from_pretrained(args.model)).save_pretrained(args.output / "model")
 
 
 if __name__ == "__main__":

@@ -92,14 +92,9 @@ def _start(args: argparse.Namespace, clips: list):
         return GatedResidualMotionNetwork(config)
     if args.start == "none":
         return None
-    if args.start:
-        from .training.pretrain import load_motion
+    from .training.pretrain import load_motion
 
-        return load_motion(args.start)
-    from .constants import OPEN_MODEL
-    from .modeling_emotag import EmoTaGModel
-
-    return EmoTaGModel.from_pretrained(OPEN_MODEL).motion
+    return load_motion(args.start or None)
 
 
 __all__ = ["add_commands"]

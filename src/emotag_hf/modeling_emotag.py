@@ -55,7 +55,7 @@ def _say_licence_once(name: str) -> None:
 
 def _stored(name: str, values: torch.Tensor) -> torch.Tensor:
     """A parameter as it is written to disk."""
-    lossless = values.dtype == torch.float32 and name.startswith("motion.") and values.half().float().equal(values)
+    lossless = values.dtype == torch.float32 and values.half().float().equal(values)
     return values.half() if lossless or name.startswith(_STORED_IN_HALF) else values
 
 
@@ -85,8 +85,7 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, **kwargs) -> None:
         """As in transformers, without `push_to_hub`: pushing is a step of its own. Correctives, most of an avatar's
-        bytes, are stored in 16 bits and come back in 32; so is what loses nothing by it, as the embedded motion
-        network's weights."""
+        bytes, are stored in 16 bits and come back in 32; so is what loses nothing by it, as what is embedded."""
         refuse_push(kwargs)
         if kwargs.get("state_dict") is None:
             state = self.state_dict()

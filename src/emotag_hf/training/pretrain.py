@@ -25,7 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..configuration_emotag import EmoTaGMotionConfig
+from ..constants import OPEN_MODEL
 from ..import_utils import require_package
+from ..modeling_emotag import EmoTaGModel
 from ..modeling_head import ParametricHead
 from ..modeling_motion import GatedResidualMotionNetwork
 from .checkpoint import load_state, save_state
@@ -309,12 +311,14 @@ class _Step(torch.nn.Module):
         return motion_terms(self.network, batch, self.lips, self.weights, driven, known, generator)
 
 
-def load_motion(folder: str | os.PathLike) -> GatedResidualMotionNetwork:
-    """The network that `run` wrote.
+def load_motion(folder: str | os.PathLike | None = None) -> GatedResidualMotionNetwork:
+    """The network that `run` wrote; None: the embedded open one.
 
     Raises:
         FileNotFoundError: the folder has none.
     """
+    if folder is None:
+        return EmoTaGModel.from_pretrained(OPEN_MODEL).motion
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"folder: expected {WEIGHTS} and {CONFIG} of a pretraining in {folder}.")
