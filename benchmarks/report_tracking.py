@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from emotag_hf import ParametricHead, ProcessedClip
-from emotag_hf.modeling_head import rotation_matrix
 from emotag_hf.rendering.mesh import rasterize_mesh
+from emotag_hf.rotations import rotation_matrix
 from emotag_hf.tracking.regions import camera_vertices
 
 _PAINT = {"lips": (0.9, 0.4, 0.4), "mouth_interior": (0.4, 0.1, 0.1), "iris": (0.2, 0.3, 0.8), "pupil": (0, 0, 0)}

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from emotag_hf.constants import EXPRESSION_NAMES, MOTION_DIMS
-from emotag_hf.modeling_head import ParametricHead, rotation_matrix
+from emotag_hf.modeling_head import ParametricHead
 from emotag_hf.outputs import FlameMotion
+from emotag_hf.rotations import rotation_matrix
 from emotag_hf.tracking.fit import HELD_OUT, FitOptions, default_camera, fit_head
 from emotag_hf.tracking.head_track import FaceLandmarks, HeadTrack
 from emotag_hf.tracking.landmark_bias import bias_pixels

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "emotag_hf"
 
 # From the bottom up: a module imports from its own layer and from those below it, never from above.
 LAYERS = (
-    ("constants", "import_utils", "precision", "torch_threads"),
+    ("constants", "import_utils", "precision", "rotations", "torch_threads"),
     (
         "outputs",
         "configuration_emotag",
@@ -64,11 +64,13 @@ LAYERS = (
         "avatar_facts",
         "avatar_folder",
         "export",
+        "output_files",
         "talking_head",
         "pipeline_emotag",
         "pipeline_talking_head",
         "registration",
         "sharing",
+        "avatar_push",
         "streaming",
     ),
     ("tracking",),

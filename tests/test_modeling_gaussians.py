@@ -6,13 +6,8 @@ import pytest
 import torch
 
 from emotag_hf.configuration_emotag import EmoTaGGaussiansConfig
-from emotag_hf.modeling_gaussians import (
-    RiggedGaussians,
-    quat_multiply,
-    rotation_to_quat,
-    small_rotation_to_quat,
-    triangle_frames,
-)
+from emotag_hf.modeling_gaussians import RiggedGaussians, triangle_frames
+from emotag_hf.rotations import quat_multiply, rotation_to_quat, small_rotation_to_quat
 
 
 def quat_to_rotation(quat: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from emotag_hf import EmoTaGModel, FlameMotion, default_model_path
 from emotag_hf.constants import MOTION_DIMS
-from emotag_hf.modeling_head import rotation_matrix
+from emotag_hf.rotations import rotation_matrix
 from emotag_hf.tracking.head_track import HeadTrack
 from emotag_hf.tracking.photometric import RefineOptions, refine_photometric
 

@@ -7,7 +7,8 @@ import torch
 
 from emotag_hf.cropping import FrameCrop
 from emotag_hf.data.framing import choose_crop
-from emotag_hf.modeling_head import ParametricHead, rotation_matrix
+from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.rotations import rotation_matrix
 from emotag_hf.tracking.fit import fit_head
 from emotag_hf.tracking.head_track import FaceLandmarks
 from emotag_hf.tracking.landmarks import track_landmarks

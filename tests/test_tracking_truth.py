@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from emotag_hf import EXPRESSION_NAMES, EmoTaGPipeline, FlameMotion
-from emotag_hf.modeling_head import rotation_matrix
+from emotag_hf.rotations import rotation_matrix
 from emotag_hf.tracking.fit import FitOptions, fit_head
 from emotag_hf.tracking.head_track import FaceLandmarks
 from emotag_hf.tracking.landmarks import track_landmarks

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from emotag_hf.constants import EXPRESSION_NAMES
-from emotag_hf.modeling_head import rotation_matrix
 from emotag_hf.rendering.cameras import Camera
+from emotag_hf.rotations import rotation_matrix
 from emotag_hf.tracking.head_track import HeadTrack
 
 FORMAT = "emotag-truth"

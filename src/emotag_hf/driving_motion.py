@@ -16,11 +16,10 @@ import numpy as np
 import torch
 
 from .constants import ACTION_UNITS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
-from .modeling_gaussians import rotation_to_axis_angle
-from .modeling_head import rotation_matrix
 from .motion_controls import LID_BY_GAZE, UpperFace
 from .motion_planner import ease
 from .outputs import FlameMotion
+from .rotations import rotation_matrix, rotation_to_axis_angle
 
 PARTS = ("pose", "expression")
 POSE_FIELDS = ("rotation", "neck_pose", "translation", "eyes_pose")

@@ -28,13 +28,14 @@ from .gaussian_correctives import ExpressionCode
 from .hub_paths import model_path
 from .hub_repo import push_model, refuse_push
 from .hub_transfer import Pushed, fetch
-from .modeling_gaussians import RiggedGaussians, rotation_to_axis_angle
-from .modeling_head import ParametricHead, rotation_matrix
+from .modeling_gaussians import RiggedGaussians
+from .modeling_head import ParametricHead
 from .modeling_motion import GatedResidualMotionNetwork
 from .motion_controls import MotionStrengths
 from .motion_stream import MotionStream
 from .outputs import EmoTaGOutput, FlameMotion, PosedGaussians, RenderOutput
 from .rendering import Camera, rasterize
+from .rotations import rotation_matrix, rotation_to_axis_angle
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from .configuration_emotag import EmoTaGGaussiansConfig
 from .outputs import PosedGaussians
 from .precision import Float32Module
 from .rendering.spherical_harmonics import SH_C0
+from .rotations import quat_multiply, rotation_to_quat, small_rotation_to_quat
 
 _PER_GAUSSIAN = ("means", "quats", "log_scales", "opacity_logits", "colors")
 _CORRECTIVES = ("corrective_means", "corrective_colors")
@@ -37,60 +38,6 @@ def triangle_frames(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.
     height = (side * z_axis).sum(-1, keepdim=True).abs()
     sizes = 0.5 * (edge.norm(dim=-1, keepdim=True) + height)
     return torch.stack([x_axis, normal, z_axis], -1), (v0 + v1 + v2) / 3, sizes
-
-
-def rotation_to_quat(rotations: torch.Tensor) -> torch.Tensor:
-    """Rotation matrices `[..., 3, 3]` to unit quaternions `[..., 4]`, wxyz; stable and differentiable everywhere."""
-    m = rotations
-    trace = m.diagonal(dim1=-2, dim2=-1)
-    xx, yy, zz = trace.unbind(-1)
-    # Four ways to write the same quaternion; the one with the largest leading term divides by no small number.
-    squares = torch.stack([1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz], -1)
-    a, b, c = m[..., 2, 1], m[..., 0, 2], m[..., 1, 0]
-    d, e, f = m[..., 1, 2], m[..., 2, 0], m[..., 0, 1]
-    rows = torch.stack(
-        [
-            torch.stack([squares[..., 0], a - d, b - e, c - f], -1),
-            torch.stack([a - d, squares[..., 1], c + f, b + e], -1),
-            torch.stack([b - e, c + f, squares[..., 2], a + d], -1),
-            torch.stack([c - f, b + e, a + d, squares[..., 3]], -1),
-        ],
-        -2,
-    )
-    best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
-    quat = nn.functional.normalize(rows.gather(-2, best).squeeze(-2), dim=-1)
-    return torch.where(quat[..., :1] < 0, -quat, quat)
-
-
-def rotation_to_axis_angle(rotation: torch.Tensor) -> torch.Tensor:
-    """Rotation matrices `[...,3,3]` to axis-angle `[...,3]` in radians, below pi."""
-    quat = rotation_to_quat(rotation)
-    length = quat[..., 1:].norm(dim=-1, keepdim=True)
-    angle = 2 * torch.atan2(length, quat[..., :1])
-    return quat[..., 1:] * torch.where(length > 1e-8, angle / length.clamp_min(1e-8), torch.full_like(length, 2.0))
-
-
-def quat_multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Hamilton product of quaternions `[..., 4]`, wxyz."""
-    aw, ax, ay, az = a.unbind(-1)
-    bw, bx, by, bz = b.unbind(-1)
-    return torch.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        -1,
-    )
-
-
-def small_rotation_to_quat(axis_angle: torch.Tensor) -> torch.Tensor:
-    """Axis-angle `[..., 3]` (radians) to quaternions `[..., 4]`, wxyz; finite gradients at zero."""
-    half = 0.5 * axis_angle
-    # sinc(0) = 1 keeps both value and gradient finite where the angle vanishes.
-    angle = (half.square().sum(-1, keepdim=True) + 1e-20).sqrt()
-    return torch.cat([angle.cos(), half * (angle.sin() / angle)], -1)
 
 
 class RiggedGaussians(Float32Module):

@@ -20,6 +20,7 @@ from torch import Tensor
 from .constants import EXPRESSION_NAMES, JOINTS, OPEN_HEAD
 from .hub_paths import ASSETS
 from .precision import Float32Module
+from .rotations import rotation_matrix
 
 PARENTS = (-1, 0, 1, 1, 1)  # root, neck, jaw, left eye, right eye
 POSE_FEATURES = 9 * (len(JOINTS) - 1)
@@ -136,21 +137,6 @@ def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:
     for key, value in tensors.items():
         if not bool(torch.isfinite(value.float()).all()):
             raise ValueError(f"path: {path}: expected finite numbers in {key}, got NaN or infinity")
-
-
-def rotation_matrix(axis_angle: Tensor) -> Tensor:
-    """Rodrigues: axis-angle [...,3] in radians to rotation matrices [...,3,3]; gradients are finite at zero."""
-    square = (axis_angle * axis_angle).sum(-1, keepdim=True)[..., None]
-    small = square < 1e-6
-    safe = torch.where(small, torch.ones_like(square), square)
-    angle = safe.sqrt()
-    # Taylor series near zero: sqrt has no gradient there
-    sine = torch.where(small, 1 - square / 6, angle.sin() / angle)
-    cosine = torch.where(small, 0.5 - square / 24, (1 - angle.cos()) / safe)
-    x, y, z = axis_angle.unbind(-1)
-    zero = torch.zeros_like(x)
-    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    return torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device) + sine * skew + cosine * (skew @ skew)
 
 
 class ParametricHead(Float32Module):

@@ -115,7 +115,7 @@ class Evidence:
 
 def head_angles(track: HeadTrack) -> np.ndarray:
     """`[T, 3]` yaw (to the person's left), pitch (down) and roll of the head in degrees; NaN where the fit failed."""
-    from ..modeling_head import rotation_matrix
+    from ..rotations import rotation_matrix
 
     turn = (rotation_matrix(track.motion.rotation) @ rotation_matrix(track.motion.neck_pose)).double().numpy()
     yaw = np.arctan2(turn[:, 0, 2], turn[:, 2, 2])

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 
 from ..constants import EXPRESSION_NAMES, MOTION_DIMS
-from ..modeling_gaussians import quat_multiply, rotation_to_quat
-from ..modeling_head import rotation_matrix
 from ..outputs import FlameMotion
+from ..rotations import quat_multiply, rotation_matrix, rotation_to_quat
 from .files import check_target, pick_format, write_whole
 
 MOTION_FORMATS = ("json", "csv", "npz")

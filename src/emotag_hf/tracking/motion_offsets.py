@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..constants import EXPRESSION_NAMES, MOTION_DIMS
-from ..modeling_gaussians import rotation_to_axis_angle
-from ..modeling_head import ParametricHead, rotation_matrix
+from ..modeling_head import ParametricHead
 from ..outputs import FlameMotion
+from ..rotations import rotation_matrix, rotation_to_axis_angle
 
 # Name -> size of one step: radians, metres (along the line of sight a shift shows ten times less), coefficients.
 STEPS = {
