@@ -24,7 +24,8 @@ import torch
 from .avatar_facts import source_of_clip
 from .avatar_folder import check_avatar_folder, make_avatar_files, write_avatar
 from .compositing import to_uint8
-from .consent import Consent, resolve_consent
+from .consent import Consent
+from .consent_dialogue import resolve_consent
 from .data.clip import CLIP_JSON, ProcessedClip
 from .data.prepare import prepare
 from .doctor import examine

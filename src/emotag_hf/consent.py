@@ -1,6 +1,6 @@
 """Consent to an avatar: who agreed, when, to what. docs/consent.md is the format of consent.json.
 
-In: a person at a terminal, a file, or a dict. Out: a checked `Consent`, and consent.json. Not in the paper.
+In: a file or a dict. Out: a checked `Consent`, and consent.json. consent_dialogue.py asks for one. Not in the paper.
 
 A consent is a statement, not a proof: nobody's identity is checked, and nothing is signed. It is read from strangers'
 avatars, so whatever a file holds gives either a `Consent` or one sentence about what is wrong.
@@ -112,29 +112,31 @@ class Consent:
         _check_choice("agreed_by", self.agreed_by, AGREED_BY)
         _check_choice("how", self.how, HOW)
         if not isinstance(self.purposes, (list, tuple)) or not self.purposes:
-            raise _wrong("purposes", f"a list with some of {', '.join(PURPOSES)}", self.purposes)
+            raise wrong_field("purposes", f"a list with some of {', '.join(PURPOSES)}", self.purposes)
         for purpose in self.purposes:
             _check_choice("purposes", purpose, tuple(PURPOSES))
         if len(set(self.purposes)) < len(self.purposes):
-            raise _wrong("purposes", "each purpose once", list(self.purposes))
+            raise wrong_field("purposes", "each purpose once", list(self.purposes))
         if not isinstance(self.may_publish, bool):
-            raise _wrong("may_publish", "true or false", self.may_publish)
+            raise wrong_field("may_publish", "true or false", self.may_publish)
         if self.may_publish != ("publication" in self.purposes):
-            raise _wrong("may_publish", "true if 'publication' is one of the purposes, else false", self.may_publish)
+            raise wrong_field(
+                "may_publish", "true if 'publication' is one of the purposes, else false", self.may_publish
+            )
         is_guardian = self.agreed_by == "guardian"
         for name in ("guardian_name", "guardian_relation"):
             if (getattr(self, name) is not None) != is_guardian:
                 expected = "the guardian's" if is_guardian else "nothing, unless agreed_by is 'guardian'"
-                raise _wrong(name, expected, getattr(self, name))
+                raise wrong_field(name, expected, getattr(self, name))
         if self.is_synthetic != (self.how == "synthetic"):
-            raise _wrong("how", "'synthetic' if agreed_by is 'nobody', else how somebody agreed", self.how)
+            raise wrong_field("how", "'synthetic' if agreed_by is 'nobody', else how somebody agreed", self.how)
         if self.clip_sha256 is not None and not is_sha256(self.clip_sha256):
-            raise _wrong("clip_sha256", "the recording's SHA-256, 64 digits 0-9 a-f", self.clip_sha256)
+            raise wrong_field("clip_sha256", "the recording's SHA-256, 64 digits 0-9 a-f", self.clip_sha256)
         date = _parse_date("date", self.date)
         if date > datetime.now(UTC) + _CLOCKS_DIFFER:
-            raise _wrong("date", "a day that has come", self.date)
+            raise wrong_field("date", "a day that has come", self.date)
         if self.expires is not None and _parse_date("expires", self.expires) <= date:
-            raise _wrong("expires", f"a time after the date {self.date}", self.expires)
+            raise wrong_field("expires", f"a time after the date {self.date}", self.expires)
         return self
 
     def is_expired(self, at: datetime | None = None) -> bool:
@@ -236,35 +238,6 @@ def write_consent(consent: Consent, path: str | os.PathLike) -> None:
             new.unlink(missing_ok=True)
 
 
-def resolve_consent(
-    consent: None | str | os.PathLike | dict | Consent, clip_sha256: str, interactive: bool | None = None
-) -> Consent:
-    """The consent to an avatar from one recording, from wherever it comes; call it before any work.
-
-    Args:
-        consent: a `Consent`, a dict, the path of a consent file, `"ask"`, or None: ask if there is somebody to ask.
-        clip_sha256: SHA-256 of the recording.
-        interactive: whether somebody sits at a terminal; None finds out.
-
-    Raises:
-        ConsentError: nobody agreed; or the consent is wrong, for another recording, or expired.
-        FileNotFoundError: there is no such consent file.
-    """
-    if not is_sha256(clip_sha256):
-        raise _wrong("clip_sha256", "the recording's SHA-256, 64 digits 0-9 a-f", clip_sha256)
-    if isinstance(consent, Consent):
-        return consent.for_clip(clip_sha256)
-    if consent is None or (isinstance(consent, str) and consent == "ask"):
-        if not (is_interactive() if interactive is None else interactive):
-            raise nobody_to_ask()
-        from .consent_dialogue import ask_consent
-
-        return ask_consent(clip_sha256).for_clip(clip_sha256)
-    if not isinstance(consent, (str, os.PathLike, dict)):
-        raise _wrong("", "a Consent, a dict, the path of a consent file, 'ask' or None", consent)
-    return load_consent(consent).for_clip(clip_sha256)
-
-
 def is_interactive() -> bool:
     """Whether somebody can type an answer."""
     try:
@@ -299,7 +272,7 @@ def _from_dict(content: Any, how: str) -> Consent:
         raise ConsentError(f"consent: expected an object with format {FORMAT!r}; docs/consent.md shows one.")
     version = content.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise _wrong("format_version", f"a whole number, now {FORMAT_VERSION}", version)
+        raise wrong_field("format_version", f"a whole number, now {FORMAT_VERSION}", version)
     if version > FORMAT_VERSION:
         raise ConsentError(
             f"consent: it has format {_short(version)}, this emotag_hf reads up to {FORMAT_VERSION}; "
@@ -320,30 +293,31 @@ def _check_text(name: str, value: Any, limit: int, optional: bool) -> None:
     if value is None and optional:
         return
     if not isinstance(value, str) or not value.strip() or len(value) > limit:
-        raise _wrong(name, f"a text of at most {limit} characters{' or nothing' if optional else ''}", value)
+        raise wrong_field(name, f"a text of at most {limit} characters{' or nothing' if optional else ''}", value)
     if (found := check_printable(value)) or ("\n" in value and limit <= 300):
-        raise _wrong(name, f"plain text without {found or 'line breaks'}", value)
+        raise wrong_field(name, f"plain text without {found or 'line breaks'}", value)
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in choices:
-        raise _wrong(name, f"one of {', '.join(choices)}", value)
+        raise wrong_field(name, f"one of {', '.join(choices)}", value)
 
 
 def _parse_date(name: str, value: Any) -> datetime:
     expected = f"a date and time with its time zone, such as {_EXAMPLE_DATE}"
     if not isinstance(value, str) or len(value) > 40:
-        raise _wrong(name, expected, value)
+        raise wrong_field(name, expected, value)
     try:
         date = datetime.fromisoformat(value)
     except ValueError:
-        raise _wrong(name, expected, value) from None
+        raise wrong_field(name, expected, value) from None
     if date.tzinfo is None:
-        raise _wrong(name, expected, value)
+        raise wrong_field(name, expected, value)
     return date
 
 
-def _wrong(name: str, expected: str, value: Any) -> ConsentError:
+def wrong_field(name: str, expected: str, value: Any) -> ConsentError:
+    """The error about a field that is not as docs/consent.md has it."""
     return ConsentError(f"consent{'.' if name else ''}{name}: expected {expected}, got {_short(value)}.")
 
 
@@ -370,6 +344,5 @@ __all__ = [
     "PURPOSES",
     "load_consent",
     "parse_consent",
-    "resolve_consent",
     "write_consent",
 ]

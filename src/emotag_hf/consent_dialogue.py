@@ -1,15 +1,28 @@
-"""Asks the person in a recording, at a terminal, whether an avatar of them may be made. Not in the paper.
+"""Where the consent to an avatar comes from: a file, an argument, or the person, who is asked at a terminal. Not in the
+paper.
 
-In: answers typed by a person. Out: a `Consent` whose statement they have read and agreed to, or a ConsentError.
+In: a file, a dict, or answers typed by a person. Out: a `Consent` whose statement they have read and agreed to, or a
+ConsentError.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime, time
 from typing import Any
 
-from .consent import PURPOSES, Consent, ConsentError, check_printable, is_interactive, nobody_to_ask
+from .consent import (
+    PURPOSES,
+    Consent,
+    ConsentError,
+    check_printable,
+    is_interactive,
+    is_sha256,
+    load_consent,
+    nobody_to_ask,
+    wrong_field,
+)
 
 _ATTEMPTS = 3  # at one question, before it stops: a loop at something that only sends empty lines never ends
 _AGREEMENT = "i agree"
@@ -18,6 +31,33 @@ An avatar of the person in this recording is about to be made. It will look like
 say anything. So the person has to agree to it first: please let them answer. What they answer is kept beside the
 avatar, in consent.json; nothing is sent anywhere. Ctrl+C stops.
 """
+
+
+def resolve_consent(
+    consent: None | str | os.PathLike | dict | Consent, clip_sha256: str, interactive: bool | None = None
+) -> Consent:
+    """The consent to an avatar from one recording, from wherever it comes; call it before any work.
+
+    Args:
+        consent: a `Consent`, a dict, the path of a consent file, `"ask"`, or None: ask if there is somebody to ask.
+        clip_sha256: SHA-256 of the recording.
+        interactive: whether somebody sits at a terminal; None finds out.
+
+    Raises:
+        ConsentError: nobody agreed; or the consent is wrong, for another recording, or expired.
+        FileNotFoundError: there is no such consent file.
+    """
+    if not is_sha256(clip_sha256):
+        raise wrong_field("clip_sha256", "the recording's SHA-256, 64 digits 0-9 a-f", clip_sha256)
+    if isinstance(consent, Consent):
+        return consent.for_clip(clip_sha256)
+    if consent is None or (isinstance(consent, str) and consent == "ask"):
+        if not (is_interactive() if interactive is None else interactive):
+            raise nobody_to_ask()
+        return ask_consent(clip_sha256).for_clip(clip_sha256)
+    if not isinstance(consent, (str, os.PathLike, dict)):
+        raise wrong_field("", "a Consent, a dict, the path of a consent file, 'ask' or None", consent)
+    return load_consent(consent).for_clip(clip_sha256)
 
 
 def ask_consent(clip_sha256: str, ask: Callable[[str], str] = input, say: Callable[[str], Any] = print) -> Consent:
@@ -159,4 +199,4 @@ def _end_of_day(answer: str) -> str | None:
     return end.isoformat()
 
 
-__all__ = ["ask_consent", "make_statement"]
+__all__ = ["ask_consent", "make_statement", "resolve_consent"]
