@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from emotag_hf import AdaptArguments, GaussianPrior, ProcessedClip
-from emotag_hf.evaluation.metrics import EYE_POINTS, MOUTH_POINTS
 from emotag_hf.hub_paths import default_prior_path
+from emotag_hf.tracking.head_track import EYE_POINTS, MOUTH_POINTS
 from emotag_hf.tracking.photometric import draw, refine_photometric
 from emotag_hf.training.gaussian_trainer import GaussianTrainer
 from emotag_hf.training.scene import TrainingScene

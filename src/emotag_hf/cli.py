@@ -171,9 +171,12 @@ def _versions() -> dict[str, str]:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from . import __version__
+    from .provenance import package_version
 
-    found = {"emotag_hf": __version__, "python": f"{platform.python_version()} on {platform.platform(terse=True)}"}
+    found = {
+        "emotag_hf": package_version(),
+        "python": f"{platform.python_version()} on {platform.platform(terse=True)}",
+    }
     for name in (
         "torch",
         "transformers",

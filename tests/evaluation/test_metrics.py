@@ -18,6 +18,7 @@ from emotag_hf.data.frame_files import FrameWriter
 from emotag_hf.evaluation import metrics
 from emotag_hf.evaluation.metrics import Scores, action_unit_errors, block_interval, score_frames, score_videos
 from emotag_hf.import_utils import is_available
+from emotag_hf.tracking.head_track import EYE_POINTS, MOUTH_POINTS
 from emotag_hf.tracking.landmarks import track_landmarks
 from emotag_hf.video_reader import read_video
 
@@ -161,12 +162,12 @@ def test_videos_and_their_ranges(tmp_path):
 def face_points(opening: float, at: tuple[float, float] = (100.0, 100.0), scale: float = 1.0) -> np.ndarray:
     """`[478, 2]`: eyes at -30, the mouth at +30 of `at`, 60 wide, its inner lips `opening` apart, the face 200 high."""
     points = np.zeros((478, 2))
-    points[list(metrics.EYE_POINTS)] = [(-40, -30), (-15, -30), (-28, -34), (-28, -26), (15, -30), (40, -30), (28, -34),
+    points[list(EYE_POINTS)] = [(-40, -30), (-15, -30), (-28, -34), (-28, -26), (15, -30), (40, -30), (28, -34),
                                         (28, -26)]  # fmt: skip
-    points[list(metrics.MOUTH_POINTS)] = [(x, 30) for x in np.linspace(-30, 30, 40)]
+    points[list(MOUTH_POINTS)] = [(x, 30) for x in np.linspace(-30, 30, 40)]
     points[13], points[14], points[10], points[152] = (0, 30 - opening / 2), (0, 30 + opening / 2), (0, -100), (0, 100)
-    points[list(metrics.MOUTH_POINTS)[0]] = (-30, 20)
-    points[list(metrics.MOUTH_POINTS)[10]] = (30, 40)
+    points[list(MOUTH_POINTS)[0]] = (-30, 20)
+    points[list(MOUTH_POINTS)[10]] = (30, 40)
     return points * scale + at
 
 
@@ -213,7 +214,7 @@ def test_mouth_distance_is_in_pixels_of_512(faces):
         moved = face_points(20, (300 * scale, 200 * scale), scale)
         faces([(moved, face_points(4, (150 * scale, 250 * scale), scale))] * 10)
         blank = np.zeros((10, height, height, 3), np.uint8)
-        mouth = list(metrics.MOUTH_POINTS)
+        mouth = list(MOUTH_POINTS)
         a, b = face_points(20)[mouth], face_points(4)[mouth]
         expected = np.linalg.norm((a - a.mean(0)) - (b - b.mean(0)), axis=1).mean()
         assert score_frames(blank, blank).summary()["lmd_mouth"] == pytest.approx(expected) and expected > 0.3

@@ -22,18 +22,13 @@ import numpy as np
 
 from ..constants import ACTION_UNITS
 from ..tracking.face_window import FaceFinder, FaceWindow
+from ..tracking.head_track import EYE_POINTS, MOUTH_POINTS
 from ..tracking.landmarks import load_mediapipe
 from ..video_reader import read_video
 
 logger = logging.getLogger(__name__)
 
-# MediaPipe's points: the outlines of the lips, outside and inside; corners and lids of both eyes.
-MOUTH_POINTS = (
-    61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409,
-    78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415,
-)  # fmt: skip
-EYE_POINTS = (33, 133, 159, 145, 263, 362, 386, 374)
-_INNER_LIPS, _FACE_HEIGHT = (13, 14), (10, 152)
+_INNER_LIPS, _FACE_HEIGHT = (13, 14), (10, 152)  # MediaPipe's points
 _MOUTH_MARGIN, _EYES_MARGIN = 0.2, 0.1  # of the box's size, added around it
 _PIXELS = 512  # LMD is in pixels of a picture this high
 
@@ -436,8 +431,6 @@ def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 __all__ = [
-    "EYE_POINTS",
-    "MOUTH_POINTS",
     "UPPER_FACE",
     "Scores",
     "action_unit_errors",

@@ -15,6 +15,12 @@ from ..outputs import FlameMotion
 from ..rendering.cameras import Camera
 
 NUM_POINTS = 478  # MediaPipe's face mesh (468) and two irises (5 each)
+# Of these points: the outlines of the lips, outside and inside; corners and lids of both eyes.
+MOUTH_POINTS = (
+    61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409,
+    78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415,
+)  # fmt: skip
+EYE_POINTS = (33, 133, 159, 145, 263, 362, 386, 374)
 
 
 @dataclass
@@ -112,4 +118,4 @@ class HeadTrack:
         return cls(motion=motion, camera=camera, head_sha256=metadata["head_sha256"], **rest)
 
 
-__all__ = ["FaceLandmarks", "HeadTrack", "NUM_POINTS"]
+__all__ = ["EYE_POINTS", "FaceLandmarks", "HeadTrack", "MOUTH_POINTS", "NUM_POINTS"]

@@ -231,7 +231,7 @@ class Pretrainer:
         """What a model card says: data, numbers, versions, and how it went."""
         import transformers
 
-        from .. import __version__
+        from ..provenance import package_version
 
         return {
             "arguments": asdict(self.arguments),
@@ -246,7 +246,7 @@ class Pretrainer:
             "seconds": round(self.seconds, 1),
             "processes": self.accelerator.num_processes,
             "versions": {
-                "emotag_hf": __version__,
+                "emotag_hf": package_version(),
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
             },
