@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -180,6 +181,9 @@ def test_one_flat_folder_serves_every_loader_without_network(pipe, tmp_path):
     assert {"config.json", "model.safetensors", "processor_config.json", "model_index.json"} <= set(
         os.listdir(tmp_path / "avatar")
     )
+    # Format 0.1 named the module that a class lay in, so that moving a file would have broken every saved pipeline.
+    index = json.loads((tmp_path / "avatar" / "model_index.json").read_text())
+    assert index["model"] == ["emotag_hf", "EmoTaGModel"] and index["processor"] == ["emotag_hf", "EmoTaGProcessor"]
     script = textwrap.dedent(
         """
         import socket, sys

@@ -24,6 +24,7 @@ from .processing_emotag import EmoTaGProcessor
 from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
+_PACKAGE = "emotag_hf"
 _HUB_ARGUMENTS = {"revision", "token", "cache_dir", "local_files_only"}
 
 
@@ -148,6 +149,14 @@ class EmoTaGPipeline(DiffusionPipeline):
         clip, inputs = prepare_audio(self.processor, audio, sampling_rate)
         predicted = predict(self.model, clip, inputs, options)
         return finish(self.model, clip, predicted, options, self.progress_bar)
+
+    def register_to_config(self, **kwargs):
+        # diffusers names the module that a class lies in; a saved pipeline names the package, whose files may move.
+        public = {
+            name: (_PACKAGE, value[1]) if isinstance(value, tuple) and str(value[0]).startswith(f"{_PACKAGE}.") else value
+            for name, value in kwargs.items()
+        }
+        super().register_to_config(**public)
 
     def progress_bar(self, iterable=None, total=None):
         # diffusers takes either; a generator needs both to show how far it is
