@@ -44,8 +44,8 @@ _LAZY = {
     "dub": "dubbing",
     "evaluate": "evaluation.protocol",
     "save_motion": "export",
-    "save_splats": "export",
-    "save_viewer": "export",
+    "save_splats": "output_files",
+    "save_viewer": "output_files",
     "save_with_alpha": "alpha_video",
     "clips_dataset": "data.dataset",
     "examine": "doctor",
@@ -53,7 +53,7 @@ _LAZY = {
     "import_vhap": "data.vhap",
     "load_motion": "export",
     "prepare": "data.prepare",
-    "push_avatar": "sharing",
+    "push_avatar": "avatar_push",
     "prepare_many": "data.prepare_many",
     "rasterize": "rendering",
     "read_provenance": "provenance",
@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from .adaptation import adapt
     from .alpha_video import save_with_alpha
     from .audio_io import AudioClip
+    from .avatar_push import push_avatar
     from .configuration_emotag import EmoTaGConfig, EmoTaGGaussiansConfig, EmoTaGHeadConfig, EmoTaGMotionConfig
     from .consent import Consent
     from .constants import EMOTIONS, EXPRESSION_NAMES
@@ -103,20 +104,20 @@ if TYPE_CHECKING:
     from .doctor import examine
     from .dubbing import dub
     from .evaluation.protocol import evaluate
-    from .export import load_motion, save_motion, save_splats, save_viewer
+    from .export import load_motion, save_motion
     from .hub_paths import default_model_path, sample_path
     from .modeling_emotag import EmoTaGModel
     from .modeling_gaussian_prior import GaussianPrior
     from .modeling_gaussians import RiggedGaussians
     from .modeling_head import ParametricHead
     from .modeling_motion import GatedResidualMotionNetwork
+    from .output_files import save_splats, save_viewer
     from .outputs import FlameMotion
     from .pipeline_emotag import EmoTaGPipeline
     from .pipeline_talking_head import TalkingHeadPipeline
     from .processing_emotag import EmoTaGProcessor
     from .provenance import read_provenance
     from .rendering import Camera, rasterize
-    from .sharing import push_avatar
     from .streaming import StreamedFrame, TalkingHeadStream
     from .talking_head import TalkingHeadOutput
     from .tracking.fit import fit_head

@@ -57,7 +57,7 @@ def save_with_alpha(output: TalkingHeadOutput, path: str | os.PathLike, *, progr
             container.metadata.update(container_tags(output.metadata))
             video = container.add_stream(codec, rate=rate, options=options)
             context = video.codec_context
-            context.height, context.width = output.frames._background.shape[:2]
+            context.height, context.width = output.frames.background.shape[:2]
             context.pix_fmt, context.time_base, context.thread_count = pixels, 1 / rate, 2
             context.color_primaries = context.color_trc = context.colorspace = context.color_range = 1  # BT.709, TV
             layout = "mono" if sound.shape[1] == 1 else "stereo"
@@ -89,11 +89,11 @@ def save_with_alpha(output: TalkingHeadOutput, path: str | os.PathLike, *, progr
 @torch.no_grad()
 def _rgba(frames: LazyFrames) -> Iterator[np.ndarray]:
     """Frames `[H, W, 4]` uint8."""
-    model, camera = frames._model, frames._camera
-    black, basis = torch.zeros_like(frames._background), model.mouth_basis()
+    model, camera = frames.model, frames.camera
+    black, basis = torch.zeros_like(frames.background), model.mouth_basis()
     model.warm_up()
     for start in range(0, len(frames), _CHUNK):
-        posed = model.pose(frames._motion[start : start + _CHUNK], basis)
+        posed = model.pose(frames.motion[start : start + _CHUNK], basis)
         for i in range(len(posed.means)):
             drawn = model.render(posed[i : i + 1], camera, black)
             color, alpha = drawn.images[0].cpu(), drawn.alphas[0].cpu()

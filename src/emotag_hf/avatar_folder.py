@@ -22,7 +22,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError
@@ -43,10 +43,9 @@ from .checkpoints import check_weights_file
 from .consent import CONSENT_JSON, Consent, parse_consent
 from .constants import CONFIG_NAME, DEFAULT_MODEL, MODEL_INDEX_NAME, PROCESSOR_NAME, WEIGHTS_NAME
 from .hub_transfer import PREVIEW_VIDEO, SHIM
+from .modeling_emotag import EmoTaGModel
+from .processing_emotag import EmoTaGProcessor
 from .provenance import package_version
-
-if TYPE_CHECKING:
-    from .pipeline_emotag import EmoTaGPipeline
 
 FORMAT = "emotag-avatar"
 FORMAT_VERSION = 1
@@ -62,6 +61,22 @@ AVATAR_FILES = {
 _MODEL_FILES = (CONFIG_NAME, WEIGHTS_NAME, MODEL_INDEX_NAME, PROCESSOR_NAME)
 # The last three are of avatars that come from the Hub.
 _OURS = frozenset({*AVATAR_FILES, *_MODEL_FILES, PREVIEW_VIDEO, SHIM, ".gitattributes"})
+
+
+class AvatarPipeline(Protocol):
+    """The part of `EmoTaGPipeline` that this folder's files need; pipelines know avatars, not the other way round."""
+
+    model: EmoTaGModel
+    processor: EmoTaGProcessor
+
+    @property
+    def avatar_files(self) -> dict[str, bytes]: ...
+
+    def set_avatar_files(self, files: dict[str, bytes]) -> None: ...
+
+    def save_pretrained(self, save_directory: str | os.PathLike) -> None: ...
+
+    def __call__(self, audio: Any, *, size: int) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +103,7 @@ class AvatarInfo:
 
 
 def make_avatar_files(
-    pipeline: EmoTaGPipeline,
+    pipeline: AvatarPipeline,
     *,
     consent: Consent,
     source: dict[str, Any],
@@ -125,7 +140,7 @@ def make_avatar_files(
 
 
 def write_avatar(
-    pipeline: EmoTaGPipeline,
+    pipeline: AvatarPipeline,
     folder: str | os.PathLike,
     *,
     consent: Consent,
@@ -365,6 +380,7 @@ def _real(folder: str | os.PathLike) -> Path:
 __all__ = [
     "AvatarError",
     "AvatarInfo",
+    "AvatarPipeline",
     "check_avatar_folder",
     "is_avatar",
     "make_avatar_files",

@@ -39,8 +39,9 @@ def _export(args: argparse.Namespace) -> int:
     from .audio_io import load_audio
     from .export import FORMATS, pick_format
     from .export.files import check_target
-    from .export.splats import SPLAT_FORMATS, save_splats
+    from .export.splats import SPLAT_FORMATS
     from .hub_paths import sample_path
+    from .output_files import save_splats
     from .talking_head import SpeakOptions
 
     kind = pick_format(args.output, args.format, FORMATS)

@@ -1,79 +1,47 @@
-"""Puts an avatar on the Hub. docs/sharing.md is for users. Not in the paper.
+"""Puts a pipeline on the Hub, an avatar with its consent. docs/sharing.md is for users. Not in the paper.
 
-In: an avatar's folder, or a pipeline. Out: one flat repository: what `save_pretrained` writes, preview.mp4 (the avatar
-speaks the package's synthetic sample, marked as AI-generated), a card rendered anew from the facts, the consent.
+In: a pipeline. Out: one flat repository: what `save_pretrained` writes, preview.mp4 (the avatar speaks the package's
+synthetic sample, marked as AI-generated), a card rendered anew from the facts, the consent.
 No file of a folder is uploaded as it lies there: all of it is read, checked and written again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from .avatar_card import LICENSE_MD, render_card, render_license
 from .avatar_facts import decode_picture
-from .avatar_folder import AVATAR_JSON, BACKGROUND, CARD, PREVIEW, read_avatar_info
+from .avatar_folder import AVATAR_JSON, BACKGROUND, CARD, PREVIEW, AvatarPipeline
 from .consent import CONSENT_JSON, parse_consent
 from .hub_paths import sample_path
 from .hub_repo import check_nobody, check_shareable, settle_remote_code, write_model_papers
 from .hub_transfer import PREVIEW_VIDEO, Pushed, check_repo_id, full_repo_id, push_folder
 
-if TYPE_CHECKING:
-    from .pipeline_emotag import EmoTaGPipeline
-
 PREVIEW_SIZE = 512  # pixels
 
 
-def push_avatar(
-    folder: str | os.PathLike,
+def push_pipeline(
+    pipeline: AvatarPipeline,
     repo_id: str,
     *,
     private: bool = True,
     token: str | None = None,
     commit_message: str | None = None,
     remote_code: bool = False,
-    progress: bool = True,
 ) -> Pushed:
-    """Puts the avatar in a folder on the Hub; a second time, what has changed of it.
+    """Puts a pipeline on the Hub, an avatar with its consent.
 
     Args:
-        folder: of an avatar, as `emotag adapt` writes it.
-        repo_id: `"user/name"`; made if it is not there.
-        private: whether a new repository is. One that is public already is not taken for a private push.
-        token: with the right to write; None for the user who is logged in (`hf auth login`, HF_TOKEN).
-        commit_message: of the commit.
-        remote_code: also a file for users without `import emotag_hf` (`trust_remote_code=True`).
-        progress: show how far the video is, on a terminal.
+        pipeline: `EmoTaGPipeline`.
+        repo_id, private, token, commit_message, remote_code: as `push_avatar` takes them.
 
     Raises:
-        FileNotFoundError: there is no such folder.
         ConsentError: the person did not agree to publication, or the consent has expired.
-        AvatarError, ValueError: the folder is no whole avatar, or something of it may not leave this machine.
+        ValueError: something of it may not leave this machine.
         HubError: wrong token, no right to write, no connection; nothing was committed then.
     """
-    from .pipeline_emotag import EmoTaGPipeline
-
-    check_repo_id(repo_id)
-    read_avatar_info(folder).consent.check_publication()
-    pipeline = EmoTaGPipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=None if progress else True, unit="frame", desc=PREVIEW_VIDEO)
-    options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
-    return push_pipeline(pipeline, repo_id, **options)
-
-
-def push_pipeline(
-    pipeline: EmoTaGPipeline,
-    repo_id: str,
-    *,
-    private: bool = True,
-    token: str | None = None,
-    commit_message: str | None = None,
-    remote_code: bool = False,
-) -> Pushed:
-    """Puts a pipeline on the Hub, an avatar with its consent; arguments and errors are those of `push_avatar`."""
     check_repo_id(repo_id)
     files = pipeline.avatar_files
     if files:
@@ -92,7 +60,7 @@ def push_pipeline(
         return push_folder(folder, repo_id, private=private, token=token, message=message)
 
 
-def _write_papers(pipeline: EmoTaGPipeline, folder: Path, repo_id: str) -> None:
+def _write_papers(pipeline: AvatarPipeline, folder: Path, repo_id: str) -> None:
     """README.md and LICENSE.md, from facts and not from what may have come with a stranger's folder."""
     files = pipeline.avatar_files
     if not files:
@@ -109,4 +77,4 @@ def _write_papers(pipeline: EmoTaGPipeline, folder: Path, repo_id: str) -> None:
         (folder / LICENSE_MD).write_text(text, encoding="utf-8")
 
 
-__all__ = ["push_avatar", "push_pipeline"]
+__all__ = ["push_pipeline"]

@@ -21,6 +21,8 @@ from .audio_io import AudioClip, load_audio
 from .compositing import make_background, to_uint8
 from .driving_motion import DrivingClip
 from .emotion_direction import EmotionDirection
+from .export import FORMATS, MOTION_FORMATS, VIEWER_FORMATS, check_frame, render_viewer, save_motion, write_splats
+from .export.files import check_target, pick_format, write_whole
 from .motion_controls import MotionStrengths, check_unit_interval, loudness_from_samples
 from .outputs import FlameMotion
 from .provenance import make_provenance
@@ -129,15 +131,19 @@ class LazyFrames(Sequence):
 
     An item is float32 `[H, W, 3]` in [0, 1] ("np"), a `PIL.Image` ("pil") or a tensor `[3, H, W]` ("pt").
     Iterating renders each frame once and keeps none.
+
+    Attributes:
+        model, motion, camera, background: what the frames are drawn from: `EmoTaGModel`, `FlameMotion` of T frames,
+            `Camera`, `[H, W, 3]` in [0, 1].
     """
 
     def __init__(self, model, motion: FlameMotion, camera, background: torch.Tensor, output_type: str):
-        self._model, self._motion, self._camera = model, motion, camera
-        self._background, self._output_type = background, output_type
+        self.model, self.motion, self.camera, self.background = model, motion, camera, background
+        self._output_type = output_type
         self.seconds: dict[str, float] = {"pose": 0.0, "raster": 0.0}
 
     def __len__(self) -> int:
-        return len(self._motion)
+        return len(self.motion)
 
     def __getitem__(self, index):
         if isinstance(index, slice):
@@ -155,10 +161,10 @@ class LazyFrames(Sequence):
             yield to_uint8(image)
 
     def _render(self, indices: Iterable[int]) -> Iterator[torch.Tensor]:
-        renderer = FrameRenderer(self._model, self._camera, self._background)
+        renderer = FrameRenderer(self.model, self.camera, self.background)
         renderer.seconds = self.seconds
         for i in indices:
-            yield renderer.draw(self._motion[i : i + 1])
+            yield renderer.draw(self.motion[i : i + 1])
 
 
 @dataclass
@@ -200,17 +206,14 @@ class TalkingHeadOutput:
             ValueError: `output_type="motion"` has no frames to save.
             VideoWriteError: the folder does not exist, the disk is full, ...; nothing half-written is left.
         """
-        if self.frames is None:
-            raise ValueError(
-                "save: this result holds motion only; ask for output_type 'np', 'pil' or 'pt' to get a video."
-            )
+        frames = self._drawn("save")
         progress = progress or self.progress or (lambda frames, total: frames)
-        height, width = self.frames._background.shape[:2]
+        height, width = frames.background.shape[:2]
         writer = VideoWriter(
             path, width, height, self.fps, audio=self.audio if audio else None, metadata=self.metadata, **video_options
         )
         with writer:
-            for frame in progress(self.frames.iter_uint8(), total=len(self.frames)):
+            for frame in progress(frames.iter_uint8(), total=len(frames)):
                 writer.write(frame)
         return os.fspath(path)
 
@@ -230,9 +233,35 @@ class TalkingHeadOutput:
             ValueError: another kind of file; no such frame; `output_type="motion"` and more than motion is asked for.
             FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
         """
-        from .export import export_output
+        kind = pick_format(path, format, FORMATS)
+        check_target(path)
+        if kind in MOTION_FORMATS:
+            return save_motion(self.motion, path, format=kind, metadata=self.metadata)
+        if kind in VIEWER_FORMATS:
+            return os.fspath(write_whole(path, [self.viewer_page().encode()]))
+        model = self._drawn("export").model
+        check_frame(frame, len(self.motion))
+        with torch.no_grad():
+            posed = model.pose(self.motion[frame : frame + 1])
+        return write_splats(posed, path, format=kind, y_down=y_down)
 
-        return export_output(self, path, format=format, frame=frame, y_down=y_down)
+    def viewer_page(self) -> str:
+        """The text of the HTML page that `export` writes."""
+        frames = self._drawn("export")
+        return render_viewer(
+            frames.model,
+            self.motion,
+            camera=frames.camera,
+            background=frames.background,
+            audio=self.audio,
+            fps=self.fps,
+            metadata=self.metadata,
+        )
+
+    def _drawn(self, name: str) -> LazyFrames:
+        if self.frames is None:
+            raise ValueError(f"{name}: this result holds motion only; ask for output_type 'np', 'pil' or 'pt'.")
+        return self.frames
 
 
 def prepare_audio(processor, audio, sampling_rate: int | None = None) -> tuple[AudioClip, dict[str, Any]]:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from emotag_hf import Camera, rasterize
-from emotag_hf.export import save_splats
 from emotag_hf.export.splats import Splats, to_compressed_ply, to_ply, to_splat
+from emotag_hf.output_files import save_splats
 from emotag_hf.outputs import PosedGaussians
 
 _TYPES = {"float": "<f4", "uint": "<u4", "uchar": "u1"}

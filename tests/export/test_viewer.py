@@ -15,9 +15,8 @@ import pytest
 import torch
 
 from emotag_hf import FlameMotion
-from emotag_hf.export import save_viewer
-from emotag_hf.export.viewer import render_viewer
 from emotag_hf.export.viewer_data import MAX_FRAMES, Packed, pack_motion
+from emotag_hf.output_files import save_viewer
 
 
 def unpacked(packed: Packed) -> dict[str, np.ndarray]:
@@ -35,7 +34,7 @@ def unpacked(packed: Packed) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def page(output) -> str:
-    return render_viewer(output)
+    return output.viewer_page()
 
 
 def test_packing_keeps_the_mesh(pipe, output):
@@ -81,9 +80,9 @@ def test_the_page_is_small_and_whole(page, output):
 def test_a_hostile_name_stays_a_name(output, monkeypatch):
     """A name is text in the title, in the heading and in the facts, whatever is in it; template marks in it too."""
     name = '</title></script><script>alert(1)</script>"{{DATA}}<!--'
-    monkeypatch.setattr(output.frames._model.config, "avatar_name", name)
+    monkeypatch.setattr(output.frames.model.config, "avatar_name", name)
     monkeypatch.setitem(output.metadata, "model", name)
-    page = render_viewer(output)
+    page = output.viewer_page()
     assert "<script>alert" not in page and "</script><script" not in page and page.count("</title>") == 1
     assert json.loads(re.search(r'id="facts">(.*?)</script>', page, re.S)[1])["name"] == name
     assert "&lt;/title&gt;" in page and "{{DATA}}" in page  # a mark of the template that a name holds is not filled

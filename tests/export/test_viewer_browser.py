@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from emotag_hf.compositing import make_background, to_uint8
-from emotag_hf.export import save_viewer
+from emotag_hf.output_files import save_viewer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SIZE = 256
@@ -82,12 +82,12 @@ def test_it_draws_what_the_package_draws(page, output):
 
 def test_it_draws_all_that_an_avatar_may_have(odd_page, odd_output):
     """View-dependent colours, correctives and moved mouth Gaussians are those of `pose`; the last two do show."""
-    model, motion = odd_output.frames._model, odd_output.motion
+    model, motion = odd_output.frames.model, odd_output.motion
     for frame in (3, 24):
         own = (np.asarray(odd_output.frames[frame]) * 255).round().astype(np.uint8)
         assert psnr(screenshot(odd_page, frame), own) > 38
     drawn = lambda posed: to_uint8(  # noqa: E731
-        model.render(posed, odd_output.frames._camera, odd_output.frames._background).images[0]
+        model.render(posed, odd_output.frames.camera, odd_output.frames.background).images[0]
     )
     vertices = model.head(shape=model.shape[None], **motion[24:25].head_inputs()).vertices
     offsets = model.motion.mouth_offsets(motion.mouth_code[24:25], basis=model.mouth_basis())

@@ -1,6 +1,6 @@
 """One posed frame as a splat file for other programs: 3DGS PLY, SuperSplat's compressed PLY, antimatter15's `.splat`.
 
-In: `PosedGaussians` or a `TalkingHeadOutput`. Out: a file. All three are plain numpy and need neither CUDA nor
+In: `PosedGaussians`. Out: a file. All three are plain numpy and need neither CUDA nor
 gsplat, whose exporter is the judge of them in the tests. Differences from gsplat 1.5's: the PLY has the normals (zeros)
 that the first 3DGS viewer reads, and a value that is the same in a whole chunk is no division by zero.
 
@@ -18,7 +18,6 @@ import torch
 
 from ..outputs import PosedGaussians
 from ..rendering.spherical_harmonics import SH_C0
-from ..talking_head import TalkingHeadOutput
 from .files import check_target, pick_format, write_whole
 
 SPLAT_FORMATS = ("ply", "compressed.ply", "splat")
@@ -52,8 +51,7 @@ class Splats:
         Raises:
             ValueError: there is no such frame.
         """
-        if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < len(posed.means):
-            raise ValueError(f"frame: expected a whole number from 0 to {len(posed.means) - 1}, got {frame!r}.")
+        check_frame(frame, len(posed.means))
         means, scales = _array(posed.means[frame]), _array(posed.scales[frame])
         quats = _array(torch.nn.functional.normalize(posed.quats[frame], dim=-1))
         colors = _array(posed.frame_colors(frame))
@@ -86,8 +84,15 @@ class Splats:
         return self.sh[:, 0] * np.float32(SH_C0) + np.float32(0.5)
 
 
-def save_splats(
-    source: TalkingHeadOutput | PosedGaussians,
+def check_frame(frame: int, count: int) -> int:
+    """`frame`, if it is one of `count` frames. Raises ValueError."""
+    if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < count:
+        raise ValueError(f"frame: expected a whole number from 0 to {count - 1}, got {frame!r}.")
+    return frame
+
+
+def write_splats(
+    posed: PosedGaussians,
     path: str | os.PathLike,
     *,
     frame: int = 0,
@@ -97,7 +102,7 @@ def save_splats(
     """Writes one frame for viewers and editors of Gaussian splats; returns the path.
 
     Args:
-        source: a pipeline's output, or what `EmoTaGModel.pose` gave.
+        posed: what `EmoTaGModel.pose` gave.
         path: `.ply`, `.compressed.ply` or `.splat`; a file that exists is replaced once the new one is whole.
         frame: which, from 0.
         format: `"ply"` (exact, 68 bytes a Gaussian), `"compressed.ply"` (16), `"splat"` (32, no view-dependent
@@ -105,24 +110,13 @@ def save_splats(
         y_down: for viewers that expect COLMAP's axes and show the head upside down without it.
 
     Raises:
-        ValueError: no such frame or format; an output without pictures.
+        ValueError: no such frame or format.
         FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
     """
     kind = pick_format(path, format, SPLAT_FORMATS)
     check_target(path)
-    if isinstance(source, TalkingHeadOutput):
-        source, frame = _posed_frame(source, frame), 0
     encode = {"ply": to_ply, "compressed.ply": to_compressed_ply, "splat": to_splat}[kind]
-    return os.fspath(write_whole(path, [encode(Splats.of(source, frame, y_down))]))
-
-
-@torch.no_grad()
-def _posed_frame(output: TalkingHeadOutput, frame: int) -> PosedGaussians:
-    if output.frames is None:
-        raise ValueError("save_splats: this result holds motion only; ask for output_type 'np', 'pil' or 'pt'.")
-    if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < len(output.motion):
-        raise ValueError(f"frame: expected a whole number from 0 to {len(output.motion) - 1}, got {frame!r}.")
-    return output.frames._model.pose(output.motion[frame : frame + 1])
+    return os.fspath(write_whole(path, [encode(Splats.of(posed, frame, y_down))]))
 
 
 def to_ply(splats: Splats) -> bytes:
@@ -225,4 +219,4 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().float().numpy()
 
 
-__all__ = ["SPLAT_FORMATS", "Splats", "save_splats", "to_compressed_ply", "to_ply", "to_splat"]
+__all__ = ["SPLAT_FORMATS", "Splats", "check_frame", "to_compressed_ply", "to_ply", "to_splat", "write_splats"]

@@ -1,7 +1,7 @@
 """A talking head as one HTML file that opens from disk: turn it while it speaks, no server and no network.
 
-In: a `TalkingHeadOutput`. Out: a page with the avatar, its motion, its sound and its background inside, and a small
-renderer of our own (assets/viewer) in WebGL 2 that follows `rasterize`'s conventions.
+In: a model, its motion, a camera, a background, the sound and what is to be said about it. Out: a page with all of it
+inside, and a small renderer of our own (assets/viewer) in WebGL 2 that follows `rasterize`'s conventions.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import html
 import io
 import json
 import logging
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import torch
 from PIL import Image
 
 from ..audio_io import AudioClip, resample
 from ..avatar_card import is_open_license
 from ..compositing import to_uint8
 from ..hub_paths import asset_path
+from ..modeling_emotag import EmoTaGModel
+from ..outputs import FlameMotion
 from ..provenance import STATEMENT
-from ..talking_head import TalkingHeadOutput
-from .files import check_target, pick_format, write_whole
+from ..rendering import Camera
 from .viewer_data import pack_motion
 
 logger = logging.getLogger(__name__)
@@ -38,50 +39,51 @@ _BIT_RATE = 96_000  # of both channels together
 _JPEG = {"quality": 92, "subsampling": 0}
 
 
-def save_viewer(output: TalkingHeadOutput, path: str | os.PathLike, *, format: str | None = None) -> str:
-    """Writes a page that plays a talking head in 3D; returns its path.
+def render_viewer(
+    model: EmoTaGModel,
+    motion: FlameMotion,
+    *,
+    camera: Camera,
+    background: torch.Tensor,
+    audio: AudioClip,
+    fps: float,
+    metadata: dict[str, Any],
+) -> str:
+    """The page as text.
 
     The page holds the person's head: whoever gets it can look at it from all sides and take it apart.
 
     Args:
-        output: of a pipeline, with pictures; their size and background are the page's.
-        path: `.html`; a file that exists is replaced once the new one is whole.
-        format: `"html"` for a page of another name; None goes by the name.
+        model: whose Gaussians.
+        motion: T frames of it, at `fps`.
+        camera: of the page's picture before somebody turns it.
+        background: `[H, W, 3]` in [0, 1], the size of the page's picture.
+        audio: what is spoken.
+        metadata: JSON values that mark it as AI-generated.
 
     Raises:
-        ValueError: another kind of file; an output without pictures, or of more than `viewer_data.MAX_FRAMES` frames.
-        FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
+        ValueError: more than `viewer_data.MAX_FRAMES` frames.
     """
-    pick_format(path, format, VIEWER_FORMATS)
-    check_target(path)
-    if output.frames is None:
-        raise ValueError("save_viewer: this result holds motion only; ask for output_type 'np', 'pil' or 'pt'.")
-    return os.fspath(write_whole(path, [render_viewer(output).encode()]))
-
-
-def render_viewer(output: TalkingHeadOutput) -> str:
-    """The page as text; see `save_viewer`."""
-    model, camera = output.frames._model, output.frames._camera
     if not is_open_license(model.head.license):
         logger.warning(
             "The page holds this head's posed vertices, and the head's licence is %s: check that it lets you pass "
             "them on.",
             model.head.license,
         )
-    packed = pack_motion(model, output.motion)
+    packed = pack_motion(model, motion)
     facts = {
         "name": model.config.avatar_name or "",
-        "fps": output.fps,
-        "frames": len(output.motion),
+        "fps": fps,
+        "frames": len(motion),
         "gaussians": model.gaussians.num_gaussians,
         "sh_degree": model.gaussians.config.sh_degree,
         "width": camera.width,
         "height": camera.height,
         "K": camera.K.tolist(),
         "viewmat": camera.viewmat.tolist(),
-        "pivot": _pivot(output),
+        "pivot": _pivot(motion),
         "arrays": packed.header,
-        "provenance": output.metadata,
+        "provenance": metadata,
     }
     title = html.escape(facts["name"] or "Talking head")
     return _fill(
@@ -93,15 +95,15 @@ def render_viewer(output: TalkingHeadOutput) -> str:
             "SCRIPT": "\n".join(_asset(name) for name in _SCRIPTS),
             "FACTS": _for_script(facts),
             "DATA": base64.b64encode(packed.deflated()).decode("ascii"),
-            "SOUND": base64.b64encode(_encode_sound(output.audio)).decode("ascii"),
-            "BACKGROUND": base64.b64encode(_encode_picture(to_uint8(output.frames._background))).decode("ascii"),
+            "SOUND": base64.b64encode(_encode_sound(audio)).decode("ascii"),
+            "BACKGROUND": base64.b64encode(_encode_picture(to_uint8(background))).decode("ascii"),
         },
     )
 
 
-def _pivot(output: TalkingHeadOutput) -> list[float]:
+def _pivot(motion: FlameMotion) -> list[float]:
     """What the mouse turns the view about: the middle of the head, a little behind its origin between the eyes."""
-    middle = output.motion.translation.detach().cpu().float().mean(0)
+    middle = motion.translation.detach().cpu().float().mean(0)
     return [float(x) for x in middle + middle.new_tensor([0.0, -0.02, -0.05])]
 
 
@@ -148,4 +150,4 @@ def _encode_sound(audio: AudioClip) -> bytes:
     return file.getvalue()
 
 
-__all__ = ["VIEWER_FORMATS", "render_viewer", "save_viewer"]
+__all__ = ["VIEWER_FORMATS", "render_viewer"]

@@ -15,7 +15,6 @@ import torch
 from ..compositing import make_background, to_uint8
 from ..constants import EMOTIONS, EXPRESSION_NAMES
 from ..emotion_prototypes import expression_prototypes
-from ..export.viewer import render_viewer
 from ..outputs import FlameMotion
 from ..pipeline_emotag import EmoTaGPipeline
 from ..talking_head import TalkingHeadOutput
@@ -90,7 +89,7 @@ def draw_face(
 
 def viewer_frame(result: TalkingHeadOutput, height: int = 560) -> str:
     """The talking head in 3D as an element of another page, walled off from it."""
-    page = html.escape(render_viewer(result), quote=True)
+    page = html.escape(result.viewer_page(), quote=True)
     title = "The talking head in 3D: drag to turn it"
     return (
         f'<iframe title="{title}" sandbox="allow-scripts" srcdoc="{page}" '

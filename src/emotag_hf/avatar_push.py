@@ -1,0 +1,51 @@
+"""`push_avatar`: an avatar's folder to the Hub. docs/sharing.md is for users. Not in the paper.
+
+In: a folder that `emotag adapt` wrote. Out: a repository, made by `push_pipeline` out of what was read and checked.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .avatar_folder import read_avatar_info
+from .hub_transfer import PREVIEW_VIDEO, Pushed, check_repo_id
+from .pipeline_emotag import EmoTaGPipeline
+from .sharing import push_pipeline
+
+
+def push_avatar(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    commit_message: str | None = None,
+    remote_code: bool = False,
+    progress: bool = True,
+) -> Pushed:
+    """Puts the avatar in a folder on the Hub; a second time, what has changed of it.
+
+    Args:
+        folder: of an avatar, as `emotag adapt` writes it.
+        repo_id: `"user/name"`; made if it is not there.
+        private: whether a new repository is. One that is public already is not taken for a private push.
+        token: with the right to write; None for the user who is logged in (`hf auth login`, HF_TOKEN).
+        commit_message: of the commit.
+        remote_code: also a file for users without `import emotag_hf` (`trust_remote_code=True`).
+        progress: show how far the video is, on a terminal.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ConsentError: the person did not agree to publication, or the consent has expired.
+        AvatarError, ValueError: the folder is no whole avatar, or something of it may not leave this machine.
+        HubError: wrong token, no right to write, no connection; nothing was committed then.
+    """
+    check_repo_id(repo_id)
+    read_avatar_info(folder).consent.check_publication()
+    pipeline = EmoTaGPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=None if progress else True, unit="frame", desc=PREVIEW_VIDEO)
+    options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
+    return push_pipeline(pipeline, repo_id, **options)
+
+
+__all__ = ["push_avatar"]
