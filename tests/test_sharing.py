@@ -25,7 +25,8 @@ from emotag_hf.avatar_facts import AvatarError
 from emotag_hf.avatar_folder import AVATAR_FILES, read_avatar_info, write_avatar
 from emotag_hf.consent import ConsentError
 from emotag_hf.hub_paths import sample_path
-from emotag_hf.hub_transfer import DOWNLOADED, PREVIEW_VIDEO, SHIM, HubError
+from emotag_hf.hub_repo import DOWNLOADED, PREVIEW_VIDEO, SHIM
+from emotag_hf.hub_transfer import HubError
 from emotag_hf.modeling_gaussian_prior import GaussianPrior, GaussianPriorConfig
 from emotag_hf.provenance import read_provenance
 

@@ -42,7 +42,7 @@ from .avatar_facts import (
 from .checkpoints import check_weights_file
 from .consent import CONSENT_JSON, Consent, parse_consent
 from .constants import CONFIG_NAME, DEFAULT_MODEL, MODEL_INDEX_NAME, PROCESSOR_NAME, WEIGHTS_NAME
-from .hub_transfer import PREVIEW_VIDEO, SHIM
+from .hub_repo import PREVIEW_VIDEO, SHIM
 from .modeling_emotag import EmoTaGModel
 from .processing_emotag import EmoTaGProcessor
 from .provenance import package_version

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 
 from .avatar_folder import read_avatar_info
-from .hub_transfer import PREVIEW_VIDEO, Pushed, check_repo_id
+from .hub_repo import PREVIEW_VIDEO, check_repo_id
+from .hub_transfer import Pushed
 from .pipeline_emotag import EmoTaGPipeline
 from .sharing import push_pipeline
 

@@ -1,6 +1,7 @@
 """What a repository of ours may hold, checked before anything leaves the machine. Not in the paper.
 
-In: a model. Out: a folder of files for `hub_transfer`, or a ValueError. What stays here: the numbers of any head but
+In: a model, or a folder of files for `hub_transfer`. Out: nothing, or a ValueError. Only names of `DOWNLOADED` come
+down and only names of `UPLOADED` go up; a pickle does neither. What stays here: the numbers of any head but
 the package's own (FLAME belongs to its licensee), speech encoders (named by id and revision, never copied), and a
 person without their consent.
 """
@@ -10,15 +11,26 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from .avatar_card import LICENSE_MD
-from .constants import CONFIG_NAME, OPEN_HEAD, PROCESSOR_NAME
+from .consent import CONSENT_JSON
+from .constants import CONFIG_NAME, MODEL_INDEX_NAME, OPEN_HEAD, PROCESSOR_NAME, WEIGHTS_NAME
 from .hub_paths import asset_path
-from .hub_transfer import SHIM, Pushed, check_repo_id, full_repo_id, push_folder
 from .model_card import render_model_card, render_model_license
 
 CARD = "README.md"
+PREVIEW_VIDEO = "preview.mp4"
+SHIM = "modeling_emotag_shim.py"
+DOWNLOADED = (
+    CONFIG_NAME, WEIGHTS_NAME, MODEL_INDEX_NAME, PROCESSOR_NAME, CONSENT_JSON, "avatar.json", "README.md", "LICENSE.md",
+    "preview.png", "background.png",
+)  # fmt: skip
+UPLOADED = (*DOWNLOADED, PREVIEW_VIDEO, SHIM)
+MAX_BYTES = 1_000_000_000  # of all files of a repository that come down or go up; an avatar has seven million
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".joblib")
 _REMOTE_CODE = '''"""Loads this model through the package emotag_hf; that is all it does."""
 
 try:
@@ -36,44 +48,37 @@ _AUTO_MAP = {
 }
 
 
-def push_model(
-    model,
-    repo_id: str,
-    *,
-    private: bool = True,
-    token: str | None = None,
-    commit_message: str | None = None,
-    remote_code: bool = False,
-) -> Pushed:
-    """Uploads a mere model or prior with a card: `EmoTaGModel.push_to_hub` and `GaussianPrior.push_to_hub`.
-
-    Args:
-        model: an `EmoTaGModel` that is nobody's avatar, or a `GaussianPrior`.
-        repo_id, private, token, commit_message: as `push_folder` takes them.
-        remote_code: also a file for users without `import emotag_hf` (`trust_remote_code=True`).
-
-    Raises:
-        ValueError: something of it may not leave this machine.
-        HubError: as `push_folder`.
-    """
-    check_repo_id(repo_id)
-    check_nobody(model)
-    check_shareable(model)
-    repo_id = full_repo_id(repo_id, token)
-    with TemporaryDirectory(prefix="emotag_push_") as place:
-        folder = Path(place)
-        model.save_pretrained(folder)
-        write_model_papers(model, folder, repo_id)
-        settle_remote_code(folder, remote_code)
-        message = commit_message or "Upload model"
-        return push_folder(folder, repo_id, private=private, token=token, message=message, prune=False)
-
-
 def write_model_papers(model, folder: Path, repo_id: str, *, whole: bool = False) -> None:
     """README.md and LICENSE.md of a mere model."""
     (folder / CARD).write_text(render_model_card(model, repo_id, whole=whole), encoding="utf-8")
     if text := render_model_license(model.config.weights_license):
         (folder / LICENSE_MD).write_text(text, encoding="utf-8")
+
+
+def check_repo_id(repo_id: str) -> str:
+    """`repo_id` itself, if it is `"name"` or `"user/name"` as the Hub takes them; a path is none. Raises ValueError."""
+    try:
+        validate_repo_id(repo_id)
+        if repo_id:
+            return repo_id
+    except HFValidationError:
+        pass
+    raise ValueError(
+        f"repo_id: expected a name on the Hub such as 'user/name' (letters, digits, '-', '_', '.'), got "
+        f"{ascii(repo_id)[:120]}."
+    )
+
+
+def files_to_push(folder: Path) -> dict[str, Path]:
+    """Name and path of everything in a folder that goes up. Raises ValueError for anything that may not."""
+    files = {path.name: path for path in sorted(folder.iterdir())}
+    for name, path in files.items():
+        if name not in UPLOADED or path.is_symlink() or not path.is_file():
+            raise ValueError(f"folder: expected plain files named {', '.join(UPLOADED)}, got {ascii(name)[:80]}.")
+    total = sum(path.stat().st_size for path in files.values())
+    if total > MAX_BYTES:
+        raise ValueError(f"folder: expected at most {MAX_BYTES / 1e9:.0f} GB to push, got {total / 1e9:.1f} GB.")
+    return files
 
 
 def check_nobody(model) -> None:
@@ -139,4 +144,7 @@ def settle_remote_code(folder: Path, wanted: bool) -> None:
         (folder / SHIM).write_text(_REMOTE_CODE, encoding="utf-8")
 
 
-__all__ = ["check_nobody", "check_shareable", "push_model", "refuse_push", "settle_remote_code", "write_model_papers"]
+__all__ = [
+    "DOWNLOADED", "PREVIEW_VIDEO", "SHIM", "UPLOADED", "check_nobody", "check_repo_id", "check_shareable",
+    "files_to_push", "refuse_push", "settle_remote_code", "write_model_papers",
+]  # fmt: skip

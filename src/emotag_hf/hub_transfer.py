@@ -17,7 +17,6 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     HTTPError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
@@ -26,20 +25,11 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from .consent import CONSENT_JSON
-from .constants import CONFIG_NAME, MODEL_INDEX_NAME, PROCESSOR_NAME, WEIGHTS_NAME
+from .constants import WEIGHTS_NAME
+from .hub_repo import DOWNLOADED, MAX_BYTES, PICKLES, UPLOADED, check_repo_id, files_to_push
 
 logger = logging.getLogger(__name__)
 
-PREVIEW_VIDEO = "preview.mp4"
-SHIM = "modeling_emotag_shim.py"
-DOWNLOADED = (
-    CONFIG_NAME, WEIGHTS_NAME, MODEL_INDEX_NAME, PROCESSOR_NAME, CONSENT_JSON, "avatar.json", "README.md", "LICENSE.md",
-    "preview.png", "background.png",
-)  # fmt: skip
-UPLOADED = (*DOWNLOADED, PREVIEW_VIDEO, SHIM)
-MAX_BYTES = 1_000_000_000  # of all files of a repository that come down or go up; an avatar has seven million
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".joblib")
 _TROUBLES = (HTTPError, OSError, RuntimeError, ValueError)  # of huggingface_hub, whatever it stumbles over
 
 
@@ -66,20 +56,6 @@ class Pushed:
     private: bool
     changed: bool
     files: dict[str, int]
-
-
-def check_repo_id(repo_id: str) -> str:
-    """`repo_id` itself, if it is `"name"` or `"user/name"` as the Hub takes them; a path is none. Raises ValueError."""
-    try:
-        validate_repo_id(repo_id)
-        if repo_id:
-            return repo_id
-    except HFValidationError:
-        pass
-    raise ValueError(
-        f"repo_id: expected a name on the Hub such as 'user/name' (letters, digits, '-', '_', '.'), got "
-        f"{ascii(repo_id)[:120]}."
-    )
 
 
 def full_repo_id(repo_id: str, token: str | None = None) -> str:
@@ -115,7 +91,7 @@ def push_folder(
         HubError: wrong token, no right to write, no connection; nothing was committed then.
     """
     check_repo_id(repo_id)
-    files = _files_to_push(Path(folder))
+    files = files_to_push(Path(folder))
     api = HfApi(token=token, library_name="emotag_hf")
     with _in_words(repo_id, f"{repo_id} is as it was, nothing was committed"):
         url = api.create_repo(repo_id, private=private, exist_ok=True)
@@ -196,7 +172,7 @@ def _is_safe(api: HfApi, name: str, revision: str | None) -> bool:
     except HTTPError:  # no connection
         return False
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
-    pickles = sorted(file for file in sizes if file.lower().endswith(_PICKLES))
+    pickles = sorted(file for file in sizes if file.lower().endswith(PICKLES))
     if WEIGHTS_NAME not in sizes:
         hint = f" (it has {ascii(pickles[0])[:80]}, but pickled weights are never loaded)" if pickles else ""
         raise RefusedRepository(f"model: the repository {name} has no {WEIGHTS_NAME}{hint}; nothing was downloaded.")
@@ -209,17 +185,6 @@ def _is_safe(api: HfApi, name: str, revision: str | None) -> bool:
             "downloaded at most; nothing was downloaded."
         )
     return True
-
-
-def _files_to_push(folder: Path) -> dict[str, Path]:
-    files = {path.name: path for path in sorted(folder.iterdir())}
-    for name, path in files.items():
-        if name not in UPLOADED or path.is_symlink() or not path.is_file():
-            raise ValueError(f"folder: expected plain files named {', '.join(UPLOADED)}, got {ascii(name)[:80]}.")
-    total = sum(path.stat().st_size for path in files.values())
-    if total > MAX_BYTES:
-        raise ValueError(f"folder: expected at most {MAX_BYTES / 1e9:.0f} GB to push, got {total / 1e9:.1f} GB.")
-    return files
 
 
 @contextmanager
@@ -259,4 +224,4 @@ def _reason(error: BaseException, repo_id: str) -> str:
     return text
 
 
-__all__ = ["HubError", "Pushed", "check_repo_id", "fetch", "full_repo_id", "push_folder"]
+__all__ = ["HubError", "Pushed", "fetch", "full_repo_id", "push_folder"]

@@ -18,8 +18,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from .checkpoints import check_loading, check_weights_file
 from .configuration_emotag import StrictNames
 from .hub_paths import default_prior_path
-from .hub_repo import push_model, refuse_push
+from .hub_repo import refuse_push
 from .hub_transfer import Pushed, fetch
+from .push_model import push_model
 
 
 @strict

@@ -19,7 +19,7 @@ from .checkpoints import check_weights_file
 from .hub_paths import model_path
 from .hub_transfer import Pushed, fetch
 from .modeling_emotag import EmoTaGModel
-from .motion_controls import MotionStrengths
+from .motion_strengths import MotionStrengths
 from .processing_emotag import EmoTaGProcessor
 from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
@@ -153,7 +153,9 @@ class EmoTaGPipeline(DiffusionPipeline):
     def register_to_config(self, **kwargs):
         # diffusers names the module that a class lies in; a saved pipeline names the package, whose files may move.
         public = {
-            name: (_PACKAGE, value[1]) if isinstance(value, tuple) and str(value[0]).startswith(f"{_PACKAGE}.") else value
+            name: (_PACKAGE, value[1])
+            if isinstance(value, tuple) and str(value[0]).startswith(f"{_PACKAGE}.")
+            else value
             for name, value in kwargs.items()
         }
         super().register_to_config(**public)

@@ -16,8 +16,15 @@ from .avatar_facts import decode_picture
 from .avatar_folder import AVATAR_JSON, BACKGROUND, CARD, PREVIEW, AvatarPipeline
 from .consent import CONSENT_JSON, parse_consent
 from .hub_paths import sample_path
-from .hub_repo import check_nobody, check_shareable, settle_remote_code, write_model_papers
-from .hub_transfer import PREVIEW_VIDEO, Pushed, check_repo_id, full_repo_id, push_folder
+from .hub_repo import (
+    PREVIEW_VIDEO,
+    check_nobody,
+    check_repo_id,
+    check_shareable,
+    settle_remote_code,
+    write_model_papers,
+)
+from .hub_transfer import Pushed, full_repo_id, push_folder
 
 PREVIEW_SIZE = 512  # pixels
 

@@ -11,7 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from ..hub_transfer import check_repo_id, fetch
+from ..hub_repo import check_repo_id
+from ..hub_transfer import fetch
 from ..pipeline_emotag import EmoTaGPipeline
 from .uploads import UploadError
 from .visitors import Visitor
