@@ -10,7 +10,8 @@ from emotag_hf.audio_features import LATENCY_MS, LogMelStream, log_mel_features
 from emotag_hf.configuration_emotag import EmoTaGMotionConfig
 from emotag_hf.constants import EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
 from emotag_hf.emotion_prototypes import action_unit_prototypes, emotion_to_logits, expression_prototypes
-from emotag_hf.modeling_motion import VISEMES, GatedResidualMotionNetwork, adain
+from emotag_hf.lip_closures import VISEMES
+from emotag_hf.modeling_motion import GatedResidualMotionNetwork, adain
 
 FIELDS = ("expression", "jaw_pose", "mouth_code", "gate", "emotion_logits", "viseme_logits")
 SMALL = dict(hidden_dim=16, num_layers=2, triplane_resolution=4)

@@ -35,7 +35,7 @@ from synthesize_speech.texts import WORDS, sentence
 from synthesize_speech.visemes import face_motion, segments, targets_of
 
 from emotag_hf.audio_features import log_mel_features
-from emotag_hf.modeling_motion import VISEMES
+from emotag_hf.lip_closures import VISEMES
 
 VARIANTS = (
     "Alex Alicia Andrea Annie AnxiousAndy Denis Diogo Gene Henrique Hugo Jacky Lee Marco Michael Mike adam anika "

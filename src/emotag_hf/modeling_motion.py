@@ -17,23 +17,10 @@ from .audio_net import AudioNetState, build_audio_net
 from .configuration_emotag import EmoTaGMotionConfig
 from .constants import EMOTIONS, EXPRESSION_NAMES
 from .emotion_prototypes import emotion_to_logits, expression_prototypes
+from .lip_closures import close_lips
 from .outputs import GRMNOutput
 from .voice_listener import VoiceListener, VoiceState
 
-# Classes of the training-only viseme head.
-VISEMES = (
-    "sil", "pp", "ff", "th", "dd", "ll", "ss", "sh", "kk", "rr", "uu", "oo", "oh", "aa", "eh", "ee", "schwa",
-)  # fmt: skip
-# Directions that part the lips (and mouthClose, which belongs to the jaw), and those by which speech presses them shut.
-_LIP_OPENING = (
-    "mouthFunnel", "mouthLowerDown_L", "mouthLowerDown_R", "mouthUpperUp_L", "mouthUpperUp_R", "mouthClose",
-)  # fmt: skip
-_LIP_PRESS = ("mouthPress_L", "mouthPress_R")
-_PRESS = (0.2, 0.45)  # coefficients between which the lips come together,
-_RELEASE = (0.1, 0.3)  # and between which an emotion lets go of them: before that, or a p would not close in surprise
-_HEARD = (0.14, 0.31)  # the same for the probability of p, b, m that the viseme head hears,
-_GUESSED = (0.1, 0.25)  # and before
-_FIRM = 0.4  # coefficient of lips that are pressed together for certain
 _MOUTH_OFFSETS = 9  # mean 3, rotation 3 (axis-angle), log-scale 3 per Gaussian
 
 
@@ -340,35 +327,7 @@ class GatedResidualMotionNetwork(nn.Module):
         )
 
     def close_lips(self, motion: torch.Tensor, base: torch.Tensor, viseme_logits: torch.Tensor) -> torch.Tensor:
-        """Takes everything that parts the lips out of `motion` where p, b or m is spoken, and presses them together.
-
-        Said by the viseme head or by the Base that presses lips together. Difference from the paper, which has no such
-        coupling: a regression that is unsure of a p leaves the lips ajar, and an emotion that drops the jaw would leave
-        them open. What is not the Base's lets go of the lips sooner.
-        """
+        """`motion` with the lips shut where p, b or m is spoken (`lip_closures`); as it is with unknown directions."""
         if self.config.expression_dim != len(EXPRESSION_NAMES):
             return motion
-        pressing = [EXPRESSION_NAMES.index(n) for n in _LIP_PRESS]
-        press = base[..., pressing].mean(-1, keepdim=True)
-        heard = viseme_logits.softmax(-1)[..., VISEMES.index("pp"), None]
-        apart = (1 - _ramp(press, *_PRESS)) * (1 - _ramp(heard, *_HEARD))
-        free = (1 - _ramp(press, *_RELEASE)) * (1 - _ramp(heard, *_GUESSED))
-        motion = torch.where(
-            self.parting()[: motion.shape[-1]].to(motion.device), base * apart + (motion - base) * free, motion
-        )
-        # Landmarks do not show how firmly lips meet, so that people do not teach it.
-        firm = torch.zeros_like(motion)
-        firm[..., pressing] = _FIRM * _ramp(heard, *_HEARD)
-        return torch.where(firm > 0, torch.maximum(motion, firm), motion)
-
-    def parting(self) -> torch.Tensor:
-        """`[53 + R]` bool: what of a motion parts the lips; nothing where the names of the directions are unknown."""
-        mask = torch.zeros(self.face_dim + self.config.mouth_code_dim, dtype=torch.bool)
-        if self.config.expression_dim == len(EXPRESSION_NAMES):
-            mask[[EXPRESSION_NAMES.index(n) for n in _LIP_OPENING] + [self.config.expression_dim]] = True
-        return mask
-
-
-def _ramp(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """0 below `low`, 1 above `high`, straight between."""
-    return ((values - low) / (high - low)).clamp(0, 1)
+        return close_lips(motion, base, viseme_logits)

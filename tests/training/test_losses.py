@@ -8,7 +8,7 @@ import torch
 
 from emotag_hf.constants import EMOTIONS
 from emotag_hf.features import geometry
-from emotag_hf.training import losses
+from emotag_hf.training import losses, motion_losses
 from emotag_hf.training.ssim import SsimTarget, ssim_torch
 
 
@@ -86,13 +86,13 @@ def test_motion_loss():
     expression, jaw = random(2, 4, 50), random(2, 4, 3, seed=1)
     targets = random(2, 4, 50, seed=2), random(2, 4, 3, seed=3)
     by_hand = [((a - b) ** 2).numpy() for a, b in zip((expression, jaw), targets)]
-    assert losses.motion_loss(expression, jaw, *targets).item() == pytest.approx(sum(e.mean() for e in by_hand))
+    assert motion_losses.motion_loss(expression, jaw, *targets).item() == pytest.approx(sum(e.mean() for e in by_hand))
     valid = torch.tensor([[True, False, True, True], [False] * 4])
     expected = sum(e[valid.numpy()].mean() for e in by_hand)
-    assert losses.motion_loss(expression, jaw, *targets, valid).item() == pytest.approx(expected)
-    assert losses.motion_loss(expression, jaw, *targets, valid & False).item() == 0
+    assert motion_losses.motion_loss(expression, jaw, *targets, valid).item() == pytest.approx(expected)
+    assert motion_losses.motion_loss(expression, jaw, *targets, valid & False).item() == 0
     with pytest.raises(ValueError, match="target_jaw_pose: expected shape"):
-        losses.motion_loss(expression, jaw, targets[0], targets[1][:1])
+        motion_losses.motion_loss(expression, jaw, targets[0], targets[1][:1])
 
 
 def test_semantic_guidance():
@@ -103,24 +103,24 @@ def test_semantic_guidance():
     p /= p.sum(-1, keepdim=True)
     q = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(-1, keepdims=True)
     terms = [[a * np.log(a / b) for a, b in zip(*rows) if a > 0] for rows in zip(p.numpy(), q)]
-    found = losses.semantic_guidance(logits, gate, p)
+    found = motion_losses.semantic_guidance(logits, gate, p)
     assert found["kl"].item() == pytest.approx(np.mean([sum(t) for t in terms]))
     score = 1 - p[:, EMOTIONS.index("neutral")].numpy()
     assert found["score"].item() == pytest.approx(np.abs(gate[:, 0].numpy() - score).mean())
     valid = torch.tensor([False, True, False])
-    assert losses.semantic_guidance(logits, gate, p, valid)["kl"].item() == pytest.approx(sum(terms[1]))
-    assert losses.semantic_guidance(p.log().clamp(-99), gate, p)["kl"].item() == pytest.approx(0, abs=1e-12)
+    assert motion_losses.semantic_guidance(logits, gate, p, valid)["kl"].item() == pytest.approx(sum(terms[1]))
+    assert motion_losses.semantic_guidance(p.log().clamp(-99), gate, p)["kl"].item() == pytest.approx(0, abs=1e-12)
 
 
 def test_semantic_gradients():
     """Finite for certain teachers, extreme logits and a gate that is right; none goes to the teacher."""
     leaves = (4 * random(3, 7) - 2).requires_grad_(), random(3, 1, seed=1).requires_grad_()
     p = random(3, 7, seed=2).softmax(-1)
-    assert torch.autograd.gradcheck(lambda z, g: tuple(losses.semantic_guidance(z, g, p).values()), leaves)
+    assert torch.autograd.gradcheck(lambda z, g: tuple(motion_losses.semantic_guidance(z, g, p).values()), leaves)
     certain = torch.eye(7)[[0, 6]].requires_grad_()
     logits = torch.tensor([[200.0] + [-200.0] * 6, [200.0] + [-200.0] * 6], requires_grad=True)
     gate = torch.tensor([[1.0], [0.5]], requires_grad=True)
-    found = losses.semantic_guidance(logits, gate, certain)
+    found = motion_losses.semantic_guidance(logits, gate, certain)
     (found["kl"] + found["score"]).backward()
     assert found["kl"].item() == pytest.approx(200)
     assert logits.grad.isfinite().all() and gate.grad.tolist() == [[0.0], [0.5]] and certain.grad is None

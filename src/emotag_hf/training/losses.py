@@ -1,6 +1,6 @@
-"""The terms of the training loss (METHOD 4 and 5), each a pure function: tensors in, scalars out.
+"""The terms of the loss that fits Gaussians to a person (METHOD 5), each a pure function: tensors in, scalars out.
 
-Pictures, alphas and mattes are in [0, 1], motion is FLAME's, depth grows away from the camera. Terms come unweighted;
+Pictures, alphas and mattes are in [0, 1], depth grows away from the camera. Terms come unweighted;
 the constants here are the weights of METHOD, from which training takes its defaults. Every term is a mean, so that it
 does not change with the size of the picture or the number of Gaussians, and has a finite gradient wherever its inputs
 are finite.
@@ -12,16 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..constants import EMOTIONS
 from ..features.geometry import standardise_depth
 from .ssim import SsimTarget, l1_and_ssim
 
 SSIM_WEIGHT = 0.2  # of 1 - SSIM; L1 has the rest [code]
-KL_WEIGHT, SCORE_WEIGHT = 0.01, 0.1  # of semantic guidance [code]
 DEPTH_WEIGHT, NORMALS_WEIGHT = 0.01, 0.001  # of L_Geo [code]
 MAX_ELONGATION = 4.0  # longest by middle axis of a Gaussian; beyond it is a needle
-
-_NEUTRAL = EMOTIONS.index("neutral")
 
 
 def photometric_loss(
@@ -45,7 +41,7 @@ def photometric_loss(
     """
     if not 0 <= ssim_weight <= 1:
         raise ValueError(f"ssim_weight: expected 0 to 1, got {ssim_weight}.")
-    _same_shape("target", target, prediction.shape)
+    check_same_shape("target", target, prediction.shape)
     if ssim_weight == 0:
         return _weighted_mean((prediction - target).abs().mean(-1), weight)
     kept = ssim_target if ssim_target is not None else SsimTarget(target)
@@ -63,66 +59,8 @@ def alpha_loss(alpha: Tensor, matte: Tensor, weight: Tensor | None = None) -> Te
     Raises:
         ValueError: shapes differ, or no weight is above 0.
     """
-    _same_shape("alpha", alpha, (*matte.shape, 1))
+    check_same_shape("alpha", alpha, (*matte.shape, 1))
     return _weighted_mean((alpha[..., 0] - matte).abs(), weight)
-
-
-def motion_loss(
-    expression: Tensor,
-    jaw_pose: Tensor,
-    target_expression: Tensor,
-    target_jaw_pose: Tensor,
-    valid: Tensor | None = None,
-) -> Tensor:
-    """MSE(expression) + MSE(jaw) against the tracked head (METHOD 5, weight 0.1 to 1).
-
-    Args:
-        expression, target_expression: `[..., 50]` coefficients.
-        jaw_pose, target_jaw_pose: `[..., 3]` axis-angle.
-        valid: `[...]` bool, the frames that count; all by default. The loss is 0 if none does.
-
-    Raises:
-        ValueError: shapes differ.
-    """
-    _same_shape("target_expression", target_expression, expression.shape)
-    _same_shape("target_jaw_pose", target_jaw_pose, jaw_pose.shape)
-    return _mean_of_valid(motion_errors(expression, jaw_pose, target_expression, target_jaw_pose), valid)
-
-
-def motion_errors(expression: Tensor, jaw_pose: Tensor, target_expression: Tensor, target_jaw_pose: Tensor) -> Tensor:
-    """`motion_loss` of each frame, `[...]`."""
-    face = (expression - target_expression).square().mean(-1)
-    return face + (jaw_pose - target_jaw_pose).square().mean(-1)
-
-
-def semantic_guidance(
-    emotion_logits: Tensor, gate: Tensor, teacher_probs: Tensor, valid: Tensor | None = None
-) -> dict[str, Tensor]:
-    """What the emotion teacher says to logits and gate (METHOD 4).
-
-    Args:
-        emotion_logits: `[..., 7]`, z_e in the order of `EMOTIONS`.
-        gate: `[..., 1]` in [0, 1], g.
-        teacher_probs: `[..., 7]`, p, summing to 1; a constant.
-        valid: `[...]` bool, the frames that count; all by default. Both terms are 0 if none does.
-
-    Returns:
-        `kl`: mean KL(p || softmax(z_e)) in nats; `score`: mean |g - e| with the emotion score e = 1 - p(neutral).
-
-    Raises:
-        ValueError: shapes differ.
-    """
-    _same_shape("emotion_logits", emotion_logits, (*gate.shape[:-1], len(EMOTIONS)))
-    _same_shape("teacher_probs", teacher_probs, emotion_logits.shape)
-    kl, score = guidance_errors(emotion_logits, gate, teacher_probs)
-    return {"kl": _mean_of_valid(kl, valid), "score": _mean_of_valid(score, valid)}
-
-
-def guidance_errors(emotion_logits: Tensor, gate: Tensor, teacher_probs: Tensor) -> tuple[Tensor, Tensor]:
-    """`kl` and `score` of `semantic_guidance` of each frame, `[...]` each."""
-    p = teacher_probs.detach()
-    kl = F.kl_div(emotion_logits.log_softmax(-1), p, reduction="none").sum(-1)  # 0 log 0 is 0 here
-    return kl, (gate[..., 0] - (1 - p[..., _NEUTRAL])).abs()
 
 
 def geometry_loss(
@@ -146,14 +84,14 @@ def geometry_loss(
         ValueError: shapes differ.
     """
     for name, tensor in (("teacher_depth", teacher_depth), ("mask", mask)):
-        _same_shape(name, tensor, depth.shape)
+        check_same_shape(name, tensor, depth.shape)
     for name, tensor in (("normals", normals), ("teacher_normals", teacher_normals)):
-        _same_shape(name, tensor, (*depth.shape, 3))
+        check_same_shape(name, tensor, (*depth.shape, 3))
     known = mask.bool() & _is_depth(depth) & torch.isfinite(teacher_depth)
     relief = standardise_depth(depth, known) - standardise_depth(teacher_depth, known)
     facing = mask.bool() & (normals.detach().abs().sum(-1) > 0) & (teacher_normals.abs().sum(-1) > 0)
     turned = (normals - teacher_normals).abs().mean(-1)
-    return {"depth": _mean_of_valid(relief.abs(), known), "normals": _mean_of_valid(turned, facing)}
+    return {"depth": mean_of_valid(relief.abs(), known), "normals": mean_of_valid(turned, facing)}
 
 
 def normals_from_depth(depth: Tensor, K: Tensor) -> Tensor:
@@ -241,7 +179,8 @@ def _positive_limit(limit: float | Tensor, like: Tensor) -> Tensor:
     return limit
 
 
-def _same_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+def check_same_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless `tensor` has that shape."""
     if tuple(tensor.shape) != tuple(shape):  # torch would broadcast many of these into nonsense
         raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}.")
 
@@ -249,7 +188,7 @@ def _same_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
 def _weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return values.mean()
-    _same_shape("weight", weight, values.shape)
+    check_same_shape("weight", weight, values.shape)
     weight = weight.detach()
     total = weight.sum()
     if not total > 0:  # NaN too
@@ -257,16 +196,17 @@ def _weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
     return (values * weight).sum() / total
 
 
-def _mean_of_valid(values: Tensor, valid: Tensor | None) -> Tensor:
+def mean_of_valid(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of the values that count; 0 if none does."""
     if valid is None:
         return values.mean()
-    _same_shape("valid", valid, values.shape)
+    check_same_shape("valid", valid, values.shape)
     valid = valid.bool()
     return values.where(valid, 0).sum() / valid.sum().clamp(min=1)
 
 
 __all__ = [
-    "DEPTH_WEIGHT", "KL_WEIGHT", "MAX_ELONGATION", "NORMALS_WEIGHT", "SCORE_WEIGHT", "SSIM_WEIGHT", "alpha_loss",
-    "corrective_loss", "geometry_loss", "guidance_errors", "motion_errors", "motion_loss", "normals_from_depth",
-    "photometric_loss", "position_loss", "scale_loss", "semantic_guidance",
+    "DEPTH_WEIGHT", "MAX_ELONGATION", "NORMALS_WEIGHT", "SSIM_WEIGHT", "alpha_loss", "check_same_shape",
+    "corrective_loss", "geometry_loss", "mean_of_valid", "normals_from_depth", "photometric_loss", "position_loss",
+    "scale_loss",
 ]  # fmt: skip

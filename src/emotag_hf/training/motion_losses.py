@@ -1,6 +1,7 @@
-"""What the motion network is pretrained with: terms of METHOD 4 and 5, per window, weighted and summed.
+"""The terms of the loss that teaches the motion network (METHOD 4 and 5).
 
-In: a network, a `MotionBatch`. Out: a scalar to minimise and its parts. Each window counts as much as any other, so
+In: motions and logits beside their teachers; for pretraining a network and a `MotionBatch`, whose terms come per
+window, weighted and summed. Out: scalars to minimise. Each window counts as much as any other, so
 that the gradient of a batch is the mean over its windows, however many processes share them.
 
 Differences from the paper: lips count in millimetres, without a person's constant (nobody's rest can be heard); the
@@ -17,10 +18,13 @@ from torch.nn import functional as F
 
 from ..constants import EMOTIONS, EXPRESSION_NAMES
 from ..emotion_prototypes import action_unit_prototypes
-from ..modeling_motion import VISEMES, GatedResidualMotionNetwork
+from ..lip_closures import VISEMES
+from ..modeling_motion import GatedResidualMotionNetwork
 from .lip_space import LipSpace
-from .losses import KL_WEIGHT, SCORE_WEIGHT, guidance_errors, motion_errors
+from .losses import check_same_shape, mean_of_valid
 from .motion_data import MotionBatch
+
+KL_WEIGHT, SCORE_WEIGHT = 0.01, 0.1  # of semantic guidance [code]
 
 _EXPRESSION = len(EXPRESSION_NAMES)
 _NEUTRAL = EMOTIONS.index("neutral")
@@ -59,6 +63,64 @@ class MotionWeights:
     kl: float = KL_WEIGHT
     score: float = SCORE_WEIGHT
     made_up: float = 0.2  # semantic guidance on made-up action units
+
+
+def motion_loss(
+    expression: Tensor,
+    jaw_pose: Tensor,
+    target_expression: Tensor,
+    target_jaw_pose: Tensor,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """MSE(expression) + MSE(jaw) against the tracked head (METHOD 5, weight 0.1 to 1).
+
+    Args:
+        expression, target_expression: `[..., 50]` coefficients.
+        jaw_pose, target_jaw_pose: `[..., 3]` axis-angle.
+        valid: `[...]` bool, the frames that count; all by default. The loss is 0 if none does.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    check_same_shape("target_expression", target_expression, expression.shape)
+    check_same_shape("target_jaw_pose", target_jaw_pose, jaw_pose.shape)
+    return mean_of_valid(motion_errors(expression, jaw_pose, target_expression, target_jaw_pose), valid)
+
+
+def motion_errors(expression: Tensor, jaw_pose: Tensor, target_expression: Tensor, target_jaw_pose: Tensor) -> Tensor:
+    """`motion_loss` of each frame, `[...]`."""
+    face = (expression - target_expression).square().mean(-1)
+    return face + (jaw_pose - target_jaw_pose).square().mean(-1)
+
+
+def semantic_guidance(
+    emotion_logits: Tensor, gate: Tensor, teacher_probs: Tensor, valid: Tensor | None = None
+) -> dict[str, Tensor]:
+    """What the emotion teacher says to logits and gate (METHOD 4).
+
+    Args:
+        emotion_logits: `[..., 7]`, z_e in the order of `EMOTIONS`.
+        gate: `[..., 1]` in [0, 1], g.
+        teacher_probs: `[..., 7]`, p, summing to 1; a constant.
+        valid: `[...]` bool, the frames that count; all by default. Both terms are 0 if none does.
+
+    Returns:
+        `kl`: mean KL(p || softmax(z_e)) in nats; `score`: mean |g - e| with the emotion score e = 1 - p(neutral).
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    check_same_shape("emotion_logits", emotion_logits, (*gate.shape[:-1], len(EMOTIONS)))
+    check_same_shape("teacher_probs", teacher_probs, emotion_logits.shape)
+    kl, score = guidance_errors(emotion_logits, gate, teacher_probs)
+    return {"kl": mean_of_valid(kl, valid), "score": mean_of_valid(score, valid)}
+
+
+def guidance_errors(emotion_logits: Tensor, gate: Tensor, teacher_probs: Tensor) -> tuple[Tensor, Tensor]:
+    """`kl` and `score` of `semantic_guidance` of each frame, `[...]` each."""
+    p = teacher_probs.detach()
+    kl = F.kl_div(emotion_logits.log_softmax(-1), p, reduction="none").sum(-1)  # 0 log 0 is 0 here
+    return kl, (gate[..., 0] - (1 - p[..., _NEUTRAL])).abs()
 
 
 def motion_terms(
@@ -209,4 +271,7 @@ def _mean(values: Tensor, weight: Tensor, share: Tensor | float = 1.0) -> Tensor
     return ((values * share * weight).sum(1) / weight.sum(1).clamp_min(1)).mean()
 
 
-__all__ = ["SPOKEN", "MotionWeights", "motion_terms"]
+__all__ = [
+    "KL_WEIGHT", "SCORE_WEIGHT", "SPOKEN", "MotionWeights", "guidance_errors", "motion_errors", "motion_loss",
+    "motion_terms", "semantic_guidance",
+]  # fmt: skip

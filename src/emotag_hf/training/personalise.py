@@ -32,12 +32,12 @@ from ..audio_net import TOKEN_RATE
 from ..constants import MOTION_FPS
 from ..data.clip import ProcessedClip
 from ..features.action_units import grmn_action_units
+from ..lip_closures import parting
 from ..modeling_emotag import EmoTaGModel
 from ..modeling_motion import GatedResidualMotionNetwork
 from ..outputs import FlameMotion, GRMNOutput
 from .lip_space import LipSpace
-from .losses import KL_WEIGHT, SCORE_WEIGHT, motion_loss, semantic_guidance
-from .motion_losses import SPOKEN
+from .motion_losses import KL_WEIGHT, SCORE_WEIGHT, SPOKEN, motion_loss, semantic_guidance
 
 logger = logging.getLogger(__name__)
 
@@ -389,14 +389,14 @@ def _solve(model: EmoTaGModel, lesson: _Lesson) -> _Result:
         return lips.opening(lips.points(face[:, :count], face[:, count:])).clamp_min(0).std()
 
     none, rows = torch.zeros_like(units), [*SPOKEN, *range(lesson.expression.shape[1], true.shape[1])]
-    parting = model.motion.parting()[: true.shape[1]]
+    apart_by = parting(true.shape[1])
     start, constants, total = layer.bias[: true.shape[1]].clone(), torch.zeros_like(true[0]), 1.0
     for _ in range(_ROUNDS):  # where lips meet, each of the two depends on the other
         constants += believed * (true - (heard(units) + heard(none)) / 2).mean(0)
         count = lesson.expression.shape[1]
         apart = float(lips.opening(lips.points(constants[:count], constants[count:])))
         if abs(apart) > _MOST_APART:  # a p that is heard wrongly would shut the mouth from far open
-            constants[parting] *= _MOST_APART / abs(apart)
+            constants[apart_by] *= _MOST_APART / abs(apart)
         layer.bias[: true.shape[1]] = start + constants
         width = spread(heard(none))
         gain = float(spread(true) / width) ** believed if width > 0 else 1.0
