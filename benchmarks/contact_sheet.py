@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from emotag_hf import EMOTIONS, EXPRESSION_NAMES, EmoTaGPipeline, FlameMotion
-from emotag_hf.motion_controls import loudness_from_samples
+from emotag_hf.loudness import loudness_from_samples
 from emotag_hf.video_reader import read_video
 
 POSES = {

@@ -12,7 +12,8 @@ import torch
 from emotag_hf import EmoTaGPipeline, FlameMotion, StreamedFrame, sample_path
 from emotag_hf.audio_io import StreamResampler, load_audio, resample
 from emotag_hf.audio_stream import AudioStream
-from emotag_hf.motion_controls import LoudnessStream, MotionGenerator, loudness_from_samples
+from emotag_hf.loudness import LoudnessStream, loudness_from_samples
+from emotag_hf.motion_controls import MotionGenerator
 
 RATE = 16_000
 

@@ -17,7 +17,7 @@ import torch
 
 from .constants import ACTION_UNITS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
 from .motion_controls import LID_BY_GAZE, UpperFace
-from .motion_planner import ease
+from .motion_curves import ease
 from .outputs import FlameMotion
 from .rotations import rotation_matrix, rotation_to_axis_angle
 
@@ -192,7 +192,7 @@ def _looped(rows: torch.Tensor, fps: float, times: np.ndarray) -> torch.Tensor:
     fade = min(_BLEND, length / 3)
     rounds = np.floor(np.round(times / length, 9))
     phase = np.maximum(times - rounds * length, 0)
-    out = _at(rows, phase * fps)
+    out = resample_frames(rows, fps, phase)
     fading = (rounds > 0) & (phase < fade)
     if fading.any():
         weight = torch.from_numpy(ease(phase[fading] / fade)).to(rows)[:, None]
@@ -200,10 +200,17 @@ def _looped(rows: torch.Tensor, fps: float, times: np.ndarray) -> torch.Tensor:
     return out
 
 
-def _at(rows: torch.Tensor, position: np.ndarray) -> torch.Tensor:
-    position = np.clip(np.round(position, 6), 0, len(rows) - 1)  # 3 * 0.04 * 25 is frame 3
-    low = np.minimum(position.astype(int), len(rows) - 2)
-    return torch.lerp(rows[low], rows[low + 1], torch.from_numpy(position - low).to(rows)[:, None])
+def resample_frames(values: torch.Tensor, source_fps: float, times: Sequence[float]) -> torch.Tensor:
+    """Linear interpolation of `values [T, D]` at `source_fps` to frames at `times` seconds, held at the end."""
+    position = torch.as_tensor(np.asarray(times), dtype=torch.float64) * source_fps
+    position = position.mul(1e6).round().div(1e6).clamp(0, values.shape[0] - 1)  # 3 * 0.04 * 25 is frame 3
+    low = position.floor().long()
+    high = (low + 1).clamp(max=values.shape[0] - 1)
+    weight = (position - low).to(values.dtype)[:, None]
+    return torch.lerp(values[low], values[high], weight)
 
 
-__all__ = ["DrivingClip", "DrivingMotion", "EXPRESSION_FIELDS", "PARTS", "POSE_FIELDS", "UPPER_FACE", "driving_motion"]
+__all__ = [
+    "DrivingClip", "DrivingMotion", "EXPRESSION_FIELDS", "PARTS", "POSE_FIELDS", "UPPER_FACE", "driving_motion",
+    "resample_frames",
+]  # fmt: skip

@@ -26,7 +26,7 @@ from .audio_features import num_video_frames
 from .compositing import to_uint8
 from .constants import EXPRESSION_NAMES, MOTION_FPS
 from .data.clip import ProcessedClip
-from .motion_controls import resample_frames
+from .driving_motion import resample_frames
 from .outputs import FlameMotion, PosedGaussians
 from .provenance import make_provenance
 from .rendering import rasterize

@@ -26,14 +26,15 @@ from .driving_motion import DrivingClip
 from .emotion_direction import EmotionDirection
 from .gaussian_correctives import ExpressionCode
 from .hub_paths import model_path
-from .hub_repo import push_model, refuse_push
+from .hub_repo import refuse_push
 from .hub_transfer import Pushed, fetch
 from .modeling_gaussians import RiggedGaussians
 from .modeling_head import ParametricHead
 from .modeling_motion import GatedResidualMotionNetwork
-from .motion_controls import MotionStrengths
 from .motion_stream import MotionStream
+from .motion_strengths import MotionStrengths
 from .outputs import EmoTaGOutput, FlameMotion, PosedGaussians, RenderOutput
+from .push_model import push_model
 from .rendering import Camera, rasterize
 from .rotations import rotation_matrix, rotation_to_axis_angle
 

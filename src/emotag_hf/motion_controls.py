@@ -12,14 +12,15 @@ Rates, amplitudes and spectra are those of people who talk to a camera: docs/mot
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .constants import EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS
-from .motion_planner import STEP, MotionPlanner
+from .motion_planner import MotionPlanner
+from .motion_strengths import MotionStrengths
+from .speech_listener import STEP
 
 _DEGREE = math.pi / 180
 # What of a head's turn the neck does; trackers give the whole body 0.15 of it.
@@ -28,38 +29,6 @@ _NECK = 0.85
 _KEEP_PITCH, _KEEP_YAW = 0.6, 0.75
 LID_BY_GAZE = 0.8  # closure by radian of looking down
 _BROW = {"browInnerUp": 0.7, "browOuterUp": 1.0, "eyeWide": 0.25}
-
-
-@dataclass(frozen=True)
-class MotionStrengths:
-    """How much of each generated part: 0 is off, 1 is how people are, up to 2.
-
-    Args:
-        head: turns, nods and sway of the head.
-        gaze: saccades and looking away. 0 keeps the eyes straight in the head; else they stay with the viewer while the
-            head turns.
-        blinks: how often, against some 27 a minute in speech; the lids close fully anyway.
-        brows: raises of the brows.
-        breathing: rise and fall of head and body.
-    """
-
-    head: float = 1.0
-    gaze: float = 1.0
-    blinks: float = 1.0
-    brows: float = 1.0
-    breathing: float = 1.0
-
-    def __post_init__(self):
-        for field in fields(self):
-            object.__setattr__(self, field.name, _check_strength(field.name, getattr(self, field.name)))
-
-    @classmethod
-    def of(cls, value: float | MotionStrengths) -> MotionStrengths:
-        """A number scales everything but the blinks, which stay; strengths stay what they are."""
-        if isinstance(value, cls):
-            return value
-        value = _check_strength("head_motion", value, " or MotionStrengths")
-        return cls(head=value, gaze=value, brows=value, breathing=value)
 
 
 @dataclass
@@ -239,101 +208,4 @@ def _f32(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
 
-def _check_strength(name: str, value: float, also: str = "") -> float:
-    number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 2:  # NaN is not, either
-        raise ValueError(f"{name}: expected a number in [0, 2]{also}, got {value!r}; 0 is off, 1 is how people are.")
-    return float(value)
-
-
-class LevelStream:
-    """How strongly a person speaks, 100 values a second in [0, 1]: energy against its running peak, causally.
-
-    Args:
-        sampling_rate: Hz.
-    """
-
-    def __init__(self, sampling_rate: int):
-        self._hop = sampling_rate // 100
-        self._waiting = np.zeros(0, np.float32)
-        self._peak = 0.05
-        self._last = np.zeros(4)  # the level is smoothed over 50 ms
-
-    def push(self, samples: np.ndarray) -> np.ndarray:
-        """The next `[n]` samples in [-1, 1]; gives the values that are now known."""
-        samples = np.concatenate([self._waiting, np.asarray(samples)])
-        count = len(samples) // self._hop
-        self._waiting = samples[count * self._hop :].copy()
-        blocks = samples[: count * self._hop].reshape(count, self._hop)
-        level = np.empty(count)
-        for i, energy in enumerate(np.sqrt(np.mean(blocks**2, -1)).tolist()):
-            self._peak = max(energy, self._peak * 0.9985, 1e-4)
-            level[i] = min(1.0, energy / self._peak)
-        level = np.concatenate([self._last, level])
-        self._last = level[count:]
-        # One sum after the other: the same bits in any chunks.
-        return (level[4:] + level[3:-1] + level[2:-2] + level[1:-3] + level[:-4]) / 5
-
-
-class LoudnessStream:
-    """The loudness that `MotionGenerator.hear` takes, 25 values a second, out of sound as it comes; that of
-    `loudness_from_samples` at k / 25 seconds, bit by bit.
-
-    Args:
-        sampling_rate: Hz.
-    """
-
-    def __init__(self, sampling_rate: int):
-        self._levels = LevelStream(sampling_rate)
-        self._known = np.zeros(0)
-        self._first = self._given = 0  # the index of the first known level; values given
-        self._held = 0.0
-
-    def push(self, samples: np.ndarray) -> np.ndarray:
-        """The next `[n]` samples in [-1, 1]; gives the values that are now known."""
-        self._known = np.concatenate([self._known, self._levels.push(samples)])
-        out = []
-        while (index := int(self._given / MOTION_FPS * 100) - self._first) < len(self._known):
-            out.append(self._known[index])
-            self._given += 1
-        if len(self._known):
-            self._held = self._known[-1]
-        done = max(0, min(index, len(self._known)))
-        self._known, self._first = self._known[done:], self._first + done
-        return np.array(out)
-
-    def flush(self, count: int) -> np.ndarray:
-        """Ends the sound: the last level again and again, up to `count` values in all."""
-        missing = max(0, count - self._given)
-        self._given += missing
-        return np.full(missing, self._held)
-
-
-def loudness_from_samples(samples: np.ndarray, sampling_rate: int, times: np.ndarray) -> np.ndarray:
-    """How strongly the person speaks at each frame, `[T]` in [0, 1]: energy against its running peak, causally.
-
-    Args:
-        samples: `[n]` mono in [-1, 1]. times: `[T]` seconds.
-    """
-    levels = LevelStream(sampling_rate).push(samples)
-    levels = levels if len(levels) else np.zeros(1)
-    return levels[np.clip((np.asarray(times) * 100).astype(int), 0, len(levels) - 1)]
-
-
-def check_unit_interval(name: str, value: float) -> float:
-    """`value` as a float in [0, 1], or a ValueError naming `name`."""
-    if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.floating, np.integer)):
-        raise ValueError(f"{name}: expected a number in [0, 1], got {value!r}.")
-    if not 0 <= value <= 1 or math.isnan(value):
-        raise ValueError(f"{name}: expected a number in [0, 1], got {value}.")
-    return float(value)
-
-
-def resample_frames(values: torch.Tensor, source_fps: float, times: Sequence[float]) -> torch.Tensor:
-    """Linear interpolation of `values [T, D]` at `source_fps` to frames at `times` seconds, held at the end."""
-    position = torch.as_tensor(np.asarray(times), dtype=torch.float64) * source_fps
-    position = position.mul(1e6).round().div(1e6).clamp(0, values.shape[0] - 1)  # 3 * 0.04 * 25 is frame 3
-    low = position.floor().long()
-    high = (low + 1).clamp(max=values.shape[0] - 1)
-    weight = (position - low).to(values.dtype)[:, None]
-    return torch.lerp(values[low], values[high], weight)
+__all__ = ["LID_BY_GAZE", "MotionGenerator", "UpperFace", "generate_upper_face"]

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from .driving_motion import UPPER_FACE, DrivingClip
 from .emotion_direction import EmotionCurves, EmotionDirection
 from .emotion_prototypes import action_unit_motions, probabilities_to_logits
-from .motion_controls import MotionGenerator, MotionStrengths, UpperFace
+from .motion_controls import MotionGenerator, UpperFace
+from .motion_strengths import MotionStrengths
 from .outputs import EmoTaGOutput, FlameMotion, GRMNOutput
 from .torch_threads import one_torch_thread
 

@@ -16,7 +16,7 @@ import torch
 
 from .audio_features import num_video_frames
 from .audio_stream import AudioStream
-from .motion_controls import LoudnessStream
+from .loudness import LoudnessStream
 from .motion_stream import MotionStream
 from .outputs import FlameMotion
 from .provenance import make_provenance

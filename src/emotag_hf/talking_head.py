@@ -23,7 +23,8 @@ from .driving_motion import DrivingClip
 from .emotion_direction import EmotionDirection
 from .export import FORMATS, MOTION_FORMATS, VIEWER_FORMATS, check_frame, render_viewer, save_motion, write_splats
 from .export.files import check_target, pick_format, write_whole
-from .motion_controls import MotionStrengths, check_unit_interval, loudness_from_samples
+from .loudness import loudness_from_samples
+from .motion_strengths import MotionStrengths, check_unit_interval
 from .outputs import FlameMotion
 from .provenance import make_provenance
 from .rendering import Camera

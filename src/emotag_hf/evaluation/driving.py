@@ -15,9 +15,9 @@ import torch
 
 from ..audio_io import AudioClip
 from ..constants import MOTION_FPS, SAMPLE_RATE
+from ..loudness import loudness_from_samples
 from ..modeling_emotag import EmoTaGModel
 from ..modeling_head import ParametricHead
-from ..motion_controls import loudness_from_samples
 from ..motion_stream import evaluating
 from ..outputs import FlameMotion
 from ..processing_emotag import EmoTaGProcessor

@@ -1,0 +1,83 @@
+"""Curves that decisions make: a value that goes elsewhere and stays (`Moves`), or rises and comes back (`Pulses`).
+
+In: when, how far, how fast. Out: values at any times, which later decisions do not change.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+import numpy as np
+
+_LONGEST = 4.0  # seconds; no pulse lasts longer
+
+
+def ease(x: np.ndarray) -> np.ndarray:
+    """From 0 at x <= 0 to 1 at x >= 1, at rest at both ends in speed and acceleration: how people reach (Flash and
+    Hogan 1985, minimum jerk)."""
+    x = np.minimum(np.maximum(x, 0.0), 1.0)
+    return x * x * x * (10 + x * (6 * x - 15))
+
+
+class Moves:
+    """A value of `size` numbers that goes from rest to rest; a move begins after the one before has ended."""
+
+    def __init__(self, size: int):
+        self.size, self.starts, self.rows = size, [], []
+        self.now = np.zeros(size)
+        self.ends = 0.0
+
+    def add(self, start: float, duration: float, target: np.ndarray) -> None:
+        """Goes to `target [size]` from `start` on, within `duration` seconds."""
+        self.starts.append(start)
+        self.rows.append(np.concatenate([[start, duration], self.now, target]))
+        self.now, self.ends = target, start + duration
+
+    def at(self, times: np.ndarray) -> list[np.ndarray]:
+        """The value at `times [T]`, rising: `size` arrays `[T]`."""
+        first = max(bisect_right(self.starts, times[0]) - 1, 0)
+        last = bisect_right(self.starts, times[-1])
+        if last == 0:
+            return [np.zeros(len(times)) for _ in range(self.size)]
+        table = np.array(self.rows[first:last])
+        row = table[np.maximum(np.searchsorted(table[:, 0], times, "right") - 1, 0)]
+        done = ease((times - row[:, 0]) / row[:, 1])
+        return [row[:, 2 + i] + done * (row[:, 2 + self.size + i] - row[:, 2 + i]) for i in range(self.size)]
+
+    def forget(self, before: float) -> None:
+        """Drops the moves that no longer matter from `before` on."""
+        old = bisect_right(self.starts, before) - 1
+        if old > 0:
+            del self.starts[:old], self.rows[:old]
+
+
+class Pulses:
+    """A value that rises from 0, stays a while and falls back, again and again; pulses that overlap add up."""
+
+    def __init__(self):
+        self.starts, self.rows = [], []
+        self.ends = 0.0
+
+    def add(self, start: float, rise: float, hold: float, fall: float, size: float) -> None:
+        """Up to `size` within `rise` seconds from `start`, there for `hold`, back within `fall`."""
+        self.starts.append(start)
+        self.rows.append((start, rise, hold, fall, size))
+        self.ends = start + rise + hold + fall
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        """The value at `times [T]`, rising: `[T]`."""
+        total = np.zeros(len(times))
+        first = bisect_right(self.starts, times[0] - _LONGEST)
+        for start, rise, hold, fall, size in self.rows[first : bisect_right(self.starts, times[-1])]:
+            lo, hi = np.searchsorted(times, (start, start + rise + hold + fall))
+            t = times[lo:hi] - start
+            total[lo:hi] += size * (ease(t / rise) - ease((t - rise - hold) / fall))
+        return total
+
+    def forget(self, before: float) -> None:
+        """Drops the pulses that are over at `before`."""
+        old = bisect_right(self.starts, before - _LONGEST)
+        del self.starts[:old], self.rows[:old]
+
+
+__all__ = ["Moves", "Pulses", "ease"]
