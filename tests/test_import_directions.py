@@ -87,7 +87,17 @@ LAYERS = (
     ("doctor",),
     ("adaptation", "dubbing"),
     ("studio",),
-    ("cli", "cli_avatar", "cli_clips", "cli_export", "cli_fields", "cli_pretrain", "cli_share"),
+    (
+        "cli",
+        "cli_avatar",
+        "cli_clips",
+        "cli_export",
+        "cli_fields",
+        "cli_info",
+        "cli_pretrain",
+        "cli_share",
+        "cli_speak",
+    ),
 )
 
 # Packages that only these modules may import, at the top of the file or inside a function.

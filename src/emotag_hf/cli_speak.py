@@ -1,0 +1,104 @@
+"""`emotag speak` and `emotag demo`. In: a recording. Out: a video, and what happened in a line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from .constants import EMOTIONS
+
+_OPTIONS = ("emotion", "intensity", "seed", "fps", "size", "background", "head_motion")  # of `speak`, as they are
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Adds the commands to `emotag`'s."""
+    speak = commands.add_parser("speak", help="make a video of a head that speaks a recording")
+    _add_arguments(speak)
+    speak.set_defaults(run=_speak)
+    demo = commands.add_parser("demo", help="a first video: the embedded person speaks the embedded sample")
+    demo.add_argument("-o", "--output", default="demo.mp4", metavar="OUT.mp4", help="(default: %(default)s)")
+    demo.add_argument("--json", action="store_true", help="for programs")
+    demo.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
+    demo.set_defaults(run=_demo)
+
+
+def _add_arguments(speak: argparse.ArgumentParser) -> None:
+    sound = speak.add_mutually_exclusive_group(required=True)
+    sound.add_argument("audio", nargs="?", help="wav, flac, mp3, m4a, ogg or a video with sound")
+    sound.add_argument("--sample", action="store_true", help="speak the synthetic sample that comes with the package")
+    speak.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
+    speak.add_argument("--model", metavar="DIR", help="folder or Hub name of an avatar (default: the embedded one)")
+    speak.add_argument(
+        "--emotion", metavar="NAME|JSON|FILE.json",
+        help=f"{', '.join(EMOTIONS)}; or JSON, such as '{{\"happy\": 0.7}}', or a file of keyframes (docs/emotion.md; "
+        "default: what the voice says)",
+    )  # fmt: skip
+    speak.add_argument("--intensity", type=float, default=1.0, help="how much of it, 0 to 1 (default: %(default)s)")
+    speak.add_argument("--seed", type=int, default=0, help="of head motion, blinks and gaze (default: %(default)s)")
+    speak.add_argument("--fps", type=float, default=25, help="frames per second, 10 to 60 (default: %(default)s)")
+    speak.add_argument("--size", type=int, default=512, help="width and height in pixels, even (default: %(default)s)")
+    speak.add_argument("--background", metavar="COLOUR|FILE", help="'#rrggbb', a name or a picture (default: its own)")
+    speak.add_argument(
+        "--head-motion", type=float, default=1.0, help="strength of what is generated, 0 to 2 (default: %(default)s)"
+    )
+    speak.add_argument("--pose-from", metavar="CLIP", help="a processed clip whose head motion is taken instead")
+    speak.add_argument("--expression-from", metavar="CLIP", help="a processed clip whose lids and brows are taken")
+    speak.add_argument(
+        "--json", action="store_true", help="for programs: no progress, facts of the video as the last line"
+    )
+    speak.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
+
+
+def _speak(args: argparse.Namespace) -> None:
+    # The quick checks come first: loading the model for a file that is not there would waste the user's time.
+    from .audio_io import load_audio
+    from .hub_paths import sample_path
+    from .talking_head import SpeakOptions
+    from .video_io import check_output
+
+    output = check_output(args.output)
+    clip = load_audio(sample_path() if args.sample else args.audio)
+    options = {name: getattr(args, name) for name in _OPTIONS}
+    options |= {name: _driving(getattr(args, name)) for name in ("pose_from", "expression_from")}
+    SpeakOptions(**options).direction.check_end(clip.duration)
+
+    from transformers.utils.logging import disable_progress_bar
+
+    from .pipeline_emotag import EmoTaGPipeline
+
+    disable_progress_bar()  # a second of loading needs no bar of its own
+    pipe = EmoTaGPipeline.from_pretrained(args.model)
+    hidden = True if args.quiet or args.json else None  # None: shown on a terminal, not in a log
+    pipe.set_progress_bar_config(disable=hidden, unit="frame", desc=output.name)
+    pipe.model.warm_up()  # once per machine; not part of how fast a video is made
+    began = time.perf_counter()
+    pipe(clip, **options).save(output)
+    seconds = time.perf_counter() - began
+    if args.json:
+        facts = {"video": str(output), "seconds_of_video": round(clip.duration, 3), "seconds": round(seconds, 3)}
+        print(json.dumps(facts, indent=2))
+    elif not args.quiet:
+        print(_last_line(output, clip.duration, seconds))
+
+
+def _demo(args: argparse.Namespace) -> None:
+    speak = argparse.ArgumentParser()
+    _add_arguments(speak)
+    words = ["--sample", "-o", args.output, "--emotion", "happy", "--intensity", "0.6"]
+    words += [flag for flag, given in (("--json", args.json), ("-q", args.quiet)) if given]
+    _speak(speak.parse_args(words))
+
+
+def _driving(folder: str | None):
+    """A driving clip, opened."""
+    if folder is None:
+        return None
+    from .data.clip import ProcessedClip
+
+    return ProcessedClip.open(folder)
+
+
+def _last_line(output: Path, duration: float, seconds: float) -> str:
+    return f"{output}: {duration:.1f} s of video in {seconds:.1f} s ({duration / seconds:.1f}x real time)"
