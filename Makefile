@@ -3,7 +3,7 @@
 
 PYTHON      ?= python3
 # PyTorch's CPU builds, as https://pytorch.org/get-started/locally says; macOS and Windows get theirs from PyPI.
-# For an NVIDIA GPU: make demo TORCH_INDEX=https://pypi.org/simple
+# For an NVIDIA GPU: make demo TORCH_INDEX=(the address of your package index)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Two workers suit the smallest machine.
 PYTEST_ARGS ?= -n 2

@@ -27,12 +27,19 @@ from train_motion_base import ARGUMENTS, WEIGHTS
 
 from emotag_hf import EmoTaGModel, ParametricHead
 from emotag_hf.constants import EXPRESSION_NAMES, OPEN_MODEL
-from emotag_hf.modeling_motion import GatedResidualMotionNetwork
-from emotag_hf.training.lip_space import LipSpace
-from emotag_hf.training.motion_data import MotionClip, fold_of, in_step, load_clips, load_synthetic, read_persons
-from emotag_hf.training.motion_losses import guidance_errors
-from emotag_hf.training.motion_scores import MotionScores, restore_opening, score_clips
-from emotag_hf.training.pretrain import Pretrainer
+from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.training.pretraining.lip_space import LipSpace
+from emotag_hf.training.pretraining.motion_data import (
+    MotionClip,
+    fold_of,
+    in_step,
+    load_clips,
+    load_synthetic,
+    read_persons,
+)
+from emotag_hf.training.pretraining.motion_losses import guidance_errors
+from emotag_hf.training.pretraining.motion_scores import MotionScores, restore_opening, score_clips
+from emotag_hf.training.pretraining.pretrain import Pretrainer
 
 
 class WithoutResidual(GatedResidualMotionNetwork):

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from emotag_hf import AdaptArguments, GaussianPrior, ProcessedClip
-from emotag_hf.hub_paths import default_prior_path
-from emotag_hf.tracking.head_track import EYE_POINTS, MOUTH_POINTS
-from emotag_hf.tracking.photometric import draw, refine_photometric
-from emotag_hf.training.gaussian_trainer import GaussianTrainer
-from emotag_hf.training.scene import TrainingScene
+from emotag_hf.preprocessing.tracking.head_track import EYE_POINTS, MOUTH_POINTS
+from emotag_hf.preprocessing.tracking.photometric import draw, refine_photometric
+from emotag_hf.training.gaussians.gaussian_trainer import GaussianTrainer
+from emotag_hf.training.gaussians.scene import TrainingScene
+from emotag_hf.utils.asset_paths import default_prior_path
 
 TESTED = 14
 WITHOUT = {

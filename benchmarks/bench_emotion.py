@@ -22,13 +22,13 @@ import torch
 from PIL import Image, ImageDraw
 
 from emotag_hf import EmoTaGPipeline, sample_path
-from emotag_hf.compositing import to_uint8
 from emotag_hf.constants import ACTION_UNITS, EXPRESSION_NAMES
-from emotag_hf.features.action_units import action_units_from_track
-from emotag_hf.features.face_measures import face_measures
 from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.features.action_units import action_units_from_track
+from emotag_hf.preprocessing.features.face_measures import face_measures
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
 from emotag_hf.rendering.cameras import Camera
-from emotag_hf.tracking.head_track import HeadTrack
+from emotag_hf.rendering.compositing import to_uint8
 
 # What of EMFACS' combinations the head shows and speech does not need: surprise and fear leave AU26 to the words, AU05
 # and AU07 undo each other in the opening of the lids (angry shows 7, fear 5), AU16 and AU23 are no units of a clip.

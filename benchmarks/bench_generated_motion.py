@@ -20,9 +20,9 @@ from motion_statistics import FPS, Sequence, blinks, gaze_jitter, measure, with_
 from PIL import Image, ImageDraw
 
 from emotag_hf import ProcessedClip
+from emotag_hf.audio.loudness import loudness_from_samples
 from emotag_hf.constants import SAMPLE_RATE
-from emotag_hf.loudness import loudness_from_samples
-from emotag_hf.motion_controls import generate_upper_face
+from emotag_hf.motion.motion_generator import generate_upper_face
 
 SHORTEST = 3.0  # seconds of a clip from which rates can be told
 REAL, MADE = (40, 90, 200), (210, 90, 20)

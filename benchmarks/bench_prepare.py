@@ -20,8 +20,8 @@ import numpy as np
 
 _RUN = """
 import json, logging, resource, sys, time
-from emotag_hf.data import stages
-from emotag_hf.data.prepare import prepare
+from emotag_hf.preprocessing.data import stages
+from emotag_hf.preprocessing.data.prepare import prepare
 times = {}
 def timed(name):
     inner = getattr(stages._Maker, name)
@@ -40,9 +40,9 @@ print(json.dumps({"frames": len(clip), "total": total, "peak_mb": peak, "stages"
 
 def lengthened(source: Path, seconds: float, target: Path) -> None:
     """`source` forwards and backwards until it is `seconds` long; its sound over and over."""
-    from emotag_hf.audio_io import AudioClip
-    from emotag_hf.video_io import VideoWriter
-    from emotag_hf.video_reader import read_video
+    from emotag_hf.audio.audio_io import AudioClip
+    from emotag_hf.video.video_reader import read_video
+    from emotag_hf.video.video_writer import VideoWriter
 
     video = read_video(source)
     frames = list(video.frames(25.0, 5.0))

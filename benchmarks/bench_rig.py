@@ -17,8 +17,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from emotag_hf.gaussian_rig_kernels import rig, rig_torch
-from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.models.gaussian_rig_kernels import rig, rig_torch
+from emotag_hf.models.modeling_head import ParametricHead
 from emotag_hf.rendering.numba_threads import get_num_threads, set_num_threads
 
 GAUSSIANS = (

@@ -19,8 +19,8 @@ import time
 import numpy as np
 
 from emotag_hf import EmoTaGPipeline, sample_path
-from emotag_hf.audio_io import AudioClip, load_audio
-from emotag_hf.talking_head import SpeakOptions, finish, predict
+from emotag_hf.audio.audio_io import AudioClip, load_audio
+from emotag_hf.pipelines.talking_head import SpeakOptions, finish, predict
 
 
 def run_once(pipe: EmoTaGPipeline, clip: AudioClip, size: int) -> dict[str, float]:

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from emotag_hf.rendering.numba_threads import get_num_threads
-from emotag_hf.training.losses import photometric_loss
-from emotag_hf.training.ssim import SsimTarget, ssim, ssim_torch
+from emotag_hf.training.gaussians.losses import photometric_loss
+from emotag_hf.training.gaussians.ssim import SsimTarget, ssim, ssim_torch
 
 
 def milliseconds(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from emotag_hf import EmoTaGPipeline, sample_path
-from emotag_hf.audio_io import load_audio
+from emotag_hf.audio.audio_io import load_audio
 
 RATE = 16_000
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from emotag_hf.tracking.fit import fit_head
-from emotag_hf.tracking.landmarks import track_landmarks
-from emotag_hf.video_reader import read_video
+from emotag_hf.preprocessing.tracking.fit import fit_head
+from emotag_hf.preprocessing.tracking.landmarks import track_landmarks
+from emotag_hf.video.video_reader import read_video
 
 SCRIPT = Path(__file__).parents[1] / "conversion_scripts" / "render_ict_clips"
 sys.path.insert(0, str(SCRIPT))

@@ -18,8 +18,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from emotag_hf import EMOTIONS, EXPRESSION_NAMES, EmoTaGPipeline, FlameMotion
-from emotag_hf.loudness import loudness_from_samples
-from emotag_hf.video_reader import read_video
+from emotag_hf.audio.loudness import loudness_from_samples
+from emotag_hf.video.video_reader import read_video
 
 POSES = {
     "neutral": {},

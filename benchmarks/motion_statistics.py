@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from emotag_hf.constants import EXPRESSION_NAMES
-from emotag_hf.rotations import rotation_matrix
+from emotag_hf.utils.rotations import rotation_matrix
 
 FPS = 25.0
 BANDS = ((0.2, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0))  # Hz

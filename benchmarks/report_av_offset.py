@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emotag_hf.audio_io import read_audio
-from emotag_hf.features.av_offset import AVOffset, compare_mouths, measure_mouth, predict_mouth
-from emotag_hf.modeling_head import ParametricHead
-from emotag_hf.tracking.landmarks import track_landmarks
-from emotag_hf.video_reader import read_video
+from emotag_hf.audio.audio_io import read_audio
+from emotag_hf.models.modeling_head import ParametricHead
+from emotag_hf.preprocessing.features.av_offset import AVOffset, compare_mouths, measure_mouth, predict_mouth
+from emotag_hf.preprocessing.tracking.landmarks import track_landmarks
+from emotag_hf.video.video_reader import read_video
 
 MOVES = (-5, -4, -3, -2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2, 3, 4, 5)
 LONGEST = 500  # frames of a clip whose sound is moved

@@ -25,16 +25,20 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from emotag_hf.constants import ACTION_UNITS, EMOTIONS
-from emotag_hf.cropping import FrameCrop
-from emotag_hf.data.framing import choose_crop
-from emotag_hf.features.action_units import ACTION_UNIT_TABLE, action_units_from_track, refine_with_blendshapes
-from emotag_hf.features.emotion import emotion_from_action_units, emotion_score
-from emotag_hf.features.identity import identity_embedding, neutral_frames
-from emotag_hf.modeling_head import ParametricHead
-from emotag_hf.tracking.fit import fit_head
-from emotag_hf.tracking.head_track import FaceLandmarks, HeadTrack
-from emotag_hf.tracking.landmarks import track_landmarks
-from emotag_hf.video_reader import read_video
+from emotag_hf.models.modeling_head import ParametricHead
+from emotag_hf.preprocessing.data.framing import choose_crop
+from emotag_hf.preprocessing.features.action_units import (
+    ACTION_UNIT_TABLE,
+    action_units_from_track,
+    refine_with_blendshapes,
+)
+from emotag_hf.preprocessing.features.emotion import emotion_from_action_units, emotion_score
+from emotag_hf.preprocessing.features.identity import identity_embedding, neutral_frames
+from emotag_hf.preprocessing.tracking.fit import fit_head
+from emotag_hf.preprocessing.tracking.head_track import FaceLandmarks, HeadTrack
+from emotag_hf.preprocessing.tracking.landmarks import track_landmarks
+from emotag_hf.video.cropping import FrameCrop
+from emotag_hf.video.video_reader import read_video
 
 FPS = 25.0
 SIZE = 512

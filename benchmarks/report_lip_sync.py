@@ -27,16 +27,16 @@ import torch
 from PIL import Image
 
 from emotag_hf import EmoTaGModel, EmoTaGPipeline, ProcessedClip
-from emotag_hf.compositing import to_uint8
 from emotag_hf.constants import OPEN_MODEL
-from emotag_hf.data.dataset import find_clips
 from emotag_hf.evaluation.metrics import score_frames, score_videos
-from emotag_hf.talking_head import LazyFrames, make_background
-from emotag_hf.training.lip_space import LipSpace
-from emotag_hf.training.motion_data import MotionClip, fold_of, load_clips, read_persons
-from emotag_hf.training.motion_scores import MEASURES, MotionScores, score_clips, score_curves
-from emotag_hf.training.personalise import personalise_motion
-from emotag_hf.training.pretrain import load_motion
+from emotag_hf.pipelines.talking_head import LazyFrames, make_background
+from emotag_hf.preprocessing.data.dataset import find_clips
+from emotag_hf.rendering.compositing import to_uint8
+from emotag_hf.training.adaptation.personalise import personalise_motion
+from emotag_hf.training.pretraining.lip_space import LipSpace
+from emotag_hf.training.pretraining.motion_data import MotionClip, fold_of, load_clips, read_persons
+from emotag_hf.training.pretraining.motion_scores import MEASURES, MotionScores, score_clips, score_curves
+from emotag_hf.training.pretraining.pretrain import load_motion
 
 SIZE = 512  # pixels of what is drawn, as published videos have; at 256 landmarks cost r 0.02
 LESSON, LEAST = 125, 250  # frames of the second stage's lesson, and of a clip that has enough left

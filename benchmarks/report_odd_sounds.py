@@ -14,8 +14,8 @@ import argparse
 import numpy as np
 
 from emotag_hf import EmoTaGPipeline, sample_path
-from emotag_hf.audio_io import load_audio
-from emotag_hf.training.lip_space import LipSpace
+from emotag_hf.audio.audio_io import load_audio
+from emotag_hf.training.pretraining.lip_space import LipSpace
 
 RATE = 16_000
 SECONDS = 6

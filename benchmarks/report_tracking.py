@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from emotag_hf import ParametricHead, ProcessedClip
+from emotag_hf.preprocessing.tracking.regions import camera_vertices
 from emotag_hf.rendering.mesh import rasterize_mesh
-from emotag_hf.rotations import rotation_matrix
-from emotag_hf.tracking.regions import camera_vertices
+from emotag_hf.utils.rotations import rotation_matrix
 
 _PAINT = {"lips": (0.9, 0.4, 0.4), "mouth_interior": (0.4, 0.1, 0.1), "iris": (0.2, 0.3, 0.8), "pupil": (0, 0, 0)}
 _LIGHT = (-0.3, -0.4, -0.85)  # towards the light, in camera space

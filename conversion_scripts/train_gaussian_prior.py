@@ -19,15 +19,15 @@ import numpy as np
 import torch
 
 from emotag_hf import EmoTaGModel, default_model_path
-from emotag_hf.data.clip import ProcessedClip
-from emotag_hf.modeling_gaussian_prior import GaussianPrior, GaussianPriorConfig
-from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.models.modeling_gaussian_prior import GaussianPrior, GaussianPriorConfig
+from emotag_hf.models.modeling_head import ParametricHead
+from emotag_hf.preprocessing.data.clip import ProcessedClip
 from emotag_hf.rendering.spherical_harmonics import SH_C0
-from emotag_hf.training.arguments import AdaptArguments
 from emotag_hf.training.checkpoint import load_state, save_state
-from emotag_hf.training.gaussian_trainer import GaussianTrainer
-from emotag_hf.training.initialise import INNER_MOUTH, sample_surface
-from emotag_hf.training.scene import TrainingScene
+from emotag_hf.training.gaussians.adapt_arguments import AdaptArguments
+from emotag_hf.training.gaussians.gaussian_trainer import GaussianTrainer
+from emotag_hf.training.gaussians.initialise import INNER_MOUTH, sample_surface
+from emotag_hf.training.gaussians.scene import TrainingScene
 
 STEPS, FRAMES = 800, 150
 MOVED = 0.02  # a colour that training changed by so much was seen

@@ -21,10 +21,17 @@ from pathlib import Path
 import torch
 
 from emotag_hf import ParametricHead
-from emotag_hf.training.lip_space import LipSpace
-from emotag_hf.training.motion_data import MotionClip, fold_of, in_step, load_clips, load_synthetic, read_persons
-from emotag_hf.training.motion_losses import MotionWeights
-from emotag_hf.training.motion_scores import (
+from emotag_hf.training.pretraining.lip_space import LipSpace
+from emotag_hf.training.pretraining.motion_data import (
+    MotionClip,
+    fold_of,
+    in_step,
+    load_clips,
+    load_synthetic,
+    read_persons,
+)
+from emotag_hf.training.pretraining.motion_losses import MotionWeights
+from emotag_hf.training.pretraining.motion_scores import (
     MotionScores,
     closures,
     find_lag,
@@ -32,8 +39,8 @@ from emotag_hf.training.motion_scores import (
     restore_spread,
     score_clips,
 )
-from emotag_hf.training.pretrain import Pretrainer, load_motion
-from emotag_hf.training.pretrain_arguments import PretrainArguments
+from emotag_hf.training.pretraining.pretrain import Pretrainer, load_motion
+from emotag_hf.training.pretraining.pretrain_arguments import PretrainArguments
 
 ARGUMENTS = PretrainArguments(
     steps=160, batch_size=16, window=120, learning_rate=4e-4, trunk_rate=1.0, last_rate=4.0, ema=0.96, check_every=80,

@@ -33,13 +33,13 @@ from safetensors.torch import save_file
 from synthesize_speech.visemes import CHANNELS, DIRECTIONS, FPS
 from torch.nn import functional as F
 
-from emotag_hf.audio_features import FRAME_RATE
-from emotag_hf.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.audio.audio_features import FRAME_RATE
 from emotag_hf.constants import EMOTIONS, EXPRESSION_NAMES
-from emotag_hf.emotion_prototypes import action_unit_prototypes
-from emotag_hf.modeling_motion import GatedResidualMotionNetwork
-from emotag_hf.training.pretrain import load_motion
-from emotag_hf.training.roughen import roughen
+from emotag_hf.models.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.motion.emotion_prototypes import action_unit_prototypes
+from emotag_hf.training.pretraining.augmentation import augment
+from emotag_hf.training.pretraining.pretrain import load_motion
 
 JAW = len(EXPRESSION_NAMES)  # index of jaw_pose[0] in the face motion
 PER_FRAME = FRAME_RATE // FPS
@@ -222,7 +222,7 @@ def restore_spread(network, clips: Clips, options: Options) -> dict[str, float]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed + 1)
         features, targets, _, _, valid = clips.crops(rng, 128, options.crop)
-        output = network(roughen(features, rng), gate=0.0)
+        output = network(augment(features, rng), gate=0.0)
     predicted = articulation(output)[1][:, : options.crop]
     gain = (targets[valid].std(0) / predicted[valid].std(0).clamp(min=1e-4)).clamp(1.0, options.largest_gain)
     gain[CHANNELS.index("close")] = gain[CHANNELS.index("jaw")]  # mouthClose answers to the jaw
@@ -293,7 +293,7 @@ def train(data: Path, out: Path, options: Options, more=(), transcribed: Path | 
         optimiser.param_groups[0]["lr"] = rate
         drawn = [source.crops(rng, count, options.crop) for source, count in sources]
         features, *rest = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-        terms = losses(network, roughen(features, rng), *rest, scale, weight, options)
+        terms = losses(network, augment(features, rng), *rest, scale, weight, options)
         optimiser.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

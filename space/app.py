@@ -20,10 +20,10 @@ import gradio as gr  # noqa: E402
 import pandas as pd  # noqa: E402  (comes with Gradio)
 
 from emotag_hf import EMOTIONS, sample_path, studio  # noqa: E402
-from emotag_hf.audio_io import load_audio  # noqa: E402
-from emotag_hf.consent import PURPOSES, Consent  # noqa: E402
-from emotag_hf.import_utils import is_available  # noqa: E402
-from emotag_hf.tracking.setup import setup_tracking  # noqa: E402
+from emotag_hf.audio.audio_io import load_audio  # noqa: E402
+from emotag_hf.preprocessing.tracking.setup import setup_tracking  # noqa: E402
+from emotag_hf.rights.consent import PURPOSES, Consent  # noqa: E402
+from emotag_hf.utils.import_utils import is_available  # noqa: E402
 
 try:
     from spaces import GPU as on_gpu  # ZeroGPU wants a function that says so, or it does not start

@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
 
-from emotag_hf.audio_io import load_audio
-from emotag_hf.hub_paths import sample_path
+from emotag_hf.audio.audio_io import load_audio
+from emotag_hf.utils.asset_paths import sample_path
 
 SECONDS = 2.0
 SIZE = 256

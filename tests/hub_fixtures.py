@@ -12,9 +12,10 @@ import pytest
 from huggingface_hub import constants
 from stand_in_hub import StandInHub
 
-from emotag_hf import Consent, EmoTaGConfig, EmoTaGModel, EmoTaGPipeline, sharing
-from emotag_hf.avatar_folder import write_avatar
-from emotag_hf.processing_emotag import EmoTaGProcessor
+from emotag_hf import Consent, EmoTaGConfig, EmoTaGModel, EmoTaGPipeline
+from emotag_hf.avatars import push_pipeline as sharing
+from emotag_hf.avatars.avatar_folder import write_avatar
+from emotag_hf.models.processing_emotag import EmoTaGProcessor
 
 CLIP = "ab" * 32
 SOURCE = {

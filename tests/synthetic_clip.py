@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from emotag_hf.audio_io import AudioClip
+from emotag_hf.audio.audio_io import AudioClip
 from emotag_hf.constants import MOTION_DIMS
-from emotag_hf.cropping import FrameCrop
-from emotag_hf.data.clip import AUDIO, BACKGROUND, FEATURES, MATTES, TRACK, VIDEO, ProcessedClip
-from emotag_hf.data.frame_files import FrameWriter
-from emotag_hf.data.sound_file import write_flac
-from emotag_hf.data.writer import ClipWriter
 from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.data.clip import AUDIO, BACKGROUND, FEATURES, MATTES, TRACK, VIDEO, ProcessedClip
+from emotag_hf.preprocessing.data.frame_files import FrameWriter
+from emotag_hf.preprocessing.data.sound_file import write_flac
+from emotag_hf.preprocessing.data.writer import ClipWriter
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
 from emotag_hf.rendering.cameras import Camera
-from emotag_hf.tracking.head_track import HeadTrack
+from emotag_hf.video.cropping import FrameCrop
 
 
 def moving_picture(index: int, width: int, height: int, seed: int = 0) -> np.ndarray:

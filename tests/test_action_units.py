@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from emotag_hf.constants import ACTION_UNITS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
-from emotag_hf.features.action_units import (
+from emotag_hf.models.modeling_head import ParametricHead
+from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.features.action_units import (
     ACTION_UNIT_TABLE,
     action_units_from_track,
     calibrate,
@@ -17,13 +19,11 @@ from emotag_hf.features.action_units import (
     read_openface_csv,
     refine_with_blendshapes,
 )
-from emotag_hf.modeling_head import ParametricHead
-from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.tracking.fit import fit_head
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
+from emotag_hf.preprocessing.tracking.landmarks import track_landmarks
 from emotag_hf.rendering.cameras import Camera
-from emotag_hf.tracking.fit import fit_head
-from emotag_hf.tracking.head_track import HeadTrack
-from emotag_hf.tracking.landmarks import track_landmarks
-from emotag_hf.video_reader import read_video
+from emotag_hf.video.video_reader import read_video
 
 RESTING_LIDS = 0.2  # how far the head's lids are down in a relaxed face
 

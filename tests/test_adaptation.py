@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from emotag_hf import AdaptArguments, Consent, EmoTaGPipeline, adapt, sample_path
-from emotag_hf.adaptation import AdaptError
-from emotag_hf.avatar_facts import AvatarError
-from emotag_hf.consent import ConsentError
+from emotag_hf.avatars.avatar_facts import AvatarError
+from emotag_hf.rights.consent import ConsentError
+from emotag_hf.training.adaptation.adapt import AdaptError
 
 sys.path.insert(0, str(Path(__file__).parent / "training"))
 from toy_person import toy_clip  # noqa: E402
@@ -74,7 +74,7 @@ def test_a_stopped_adaptation_goes_on(avatar, tmp_path):
 def test_a_red_light_stops_it(monkeypatch):
     """The doctor's reasons and advice are in the error; force goes on."""
     check = SimpleNamespace(light="red", finding="The face is 40 pixels high.", advice="Record closer.")
-    monkeypatch.setattr("emotag_hf.adaptation.examine", lambda clip: SimpleNamespace(checks=[check]))
+    monkeypatch.setattr("emotag_hf.training.adaptation.adapt.examine", lambda clip: SimpleNamespace(checks=[check]))
     with pytest.raises(AdaptError, match="The face is 40 pixels high. Record closer."):
         adapted(force=False)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from emotag_hf.audio_features import (
+from emotag_hf.audio.audio_features import (
     FEATURE_DIM,
     FUTURE,
     HOP,

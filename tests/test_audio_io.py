@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from emotag_hf import audio_io
-from emotag_hf.audio_io import AudioClip, AudioError, load_audio, read_audio, resample
+from emotag_hf.audio import audio_io
+from emotag_hf.audio.audio_io import AudioClip, AudioError, load_audio, read_audio, resample
 
 ONSET = 0.5  # seconds of silence before the tone of `tone`
 

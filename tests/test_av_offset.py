@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from emotag_hf.audio_io import read_audio
-from emotag_hf.features.av_offset import MAX_LAG, compare_mouths, estimate_av_offset, measure_mouth
-from emotag_hf.hub_paths import sample_path
-from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.audio.audio_io import read_audio
+from emotag_hf.models.modeling_head import ParametricHead
 from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.features.av_offset import MAX_LAG, compare_mouths, estimate_av_offset, measure_mouth
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
 from emotag_hf.rendering.cameras import Camera
-from emotag_hf.tracking.head_track import HeadTrack
+from emotag_hf.utils.asset_paths import sample_path
 
 
 def talking(count: int, seed: int) -> np.ndarray:
@@ -88,8 +88,8 @@ def speech() -> np.ndarray:
 @pytest.fixture(scope="module")
 def track(head, speech) -> HeadTrack:
     """A head that speaks the embedded sample, as a tracker would give it: jittering, and turning to and fro."""
-    from emotag_hf.features.av_offset import _embedded_model
-    from emotag_hf.processing_emotag import EmoTaGFeatureExtractor
+    from emotag_hf.models.processing_emotag import EmoTaGFeatureExtractor
+    from emotag_hf.preprocessing.features.av_offset import _embedded_model
 
     features = EmoTaGFeatureExtractor()(speech, 16000)["input_features"]
     with torch.inference_mode():
@@ -147,9 +147,9 @@ def test_wrong_arguments(track, head, speech):
 @pytest.mark.real_data
 def test_real_clip_moved_by_hand(test_data, head):
     """On a real clip, moving the sound by three frames moves the estimate by three frames."""
-    from emotag_hf.features.av_offset import predict_mouth
-    from emotag_hf.tracking.landmarks import track_landmarks
-    from emotag_hf.video_reader import read_video
+    from emotag_hf.preprocessing.features.av_offset import predict_mouth
+    from emotag_hf.preprocessing.tracking.landmarks import track_landmarks
+    from emotag_hf.video.video_reader import read_video
 
     clip = read_video(test_data / "data" / "clips" / "may_5s_512.mp4")
     seen = measure_mouth(track_landmarks(clip.frames(25), clip.width, clip.height).points.astype(np.float64))

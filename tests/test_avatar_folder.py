@@ -19,10 +19,9 @@ from PIL import Image
 from synthetic_clip import make_clip
 
 from emotag_hf import EmoTaGConfig, EmoTaGModel, EmoTaGPipeline
-from emotag_hf import avatar_folder as avatar_module
-from emotag_hf.avatar_card import RESEARCH_LICENSE, escape, research_license_text
-from emotag_hf.avatar_facts import AvatarError, decode_picture, plain_facts, source_of_clip
-from emotag_hf.avatar_folder import (
+from emotag_hf.avatars import avatar_folder as avatar_module
+from emotag_hf.avatars.avatar_facts import AvatarError, decode_picture, plain_facts, source_of_clip
+from emotag_hf.avatars.avatar_folder import (
     AVATAR_FILES,
     check_avatar_folder,
     is_avatar,
@@ -31,8 +30,9 @@ from emotag_hf.avatar_folder import (
     read_avatar_info,
     write_avatar,
 )
-from emotag_hf.consent import Consent, ConsentError
-from emotag_hf.processing_emotag import EmoTaGProcessor
+from emotag_hf.hub.avatar_card import RESEARCH_LICENSE, escape, research_license_text
+from emotag_hf.models.processing_emotag import EmoTaGProcessor
+from emotag_hf.rights.consent import Consent, ConsentError
 
 CLIP = "ab" * 32
 SOURCE = {

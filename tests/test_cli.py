@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import runpy
 import sys
 import wave
 from types import SimpleNamespace
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 
 from emotag_hf import cli
-from emotag_hf.video_io import VideoWriter
-from emotag_hf.video_reader import read_video
+from emotag_hf.video.video_reader import read_video
+from emotag_hf.video.video_writer import VideoWriter
 
 CALLS: list = []
 
@@ -54,7 +55,9 @@ class FakePipeline:
 @pytest.fixture(autouse=True)
 def fake_pipeline(monkeypatch):
     CALLS.clear()
-    monkeypatch.setitem(sys.modules, "emotag_hf.pipeline_emotag", SimpleNamespace(EmoTaGPipeline=FakePipeline))
+    monkeypatch.setitem(
+        sys.modules, "emotag_hf.pipelines.pipeline_emotag", SimpleNamespace(EmoTaGPipeline=FakePipeline)
+    )
 
 
 @pytest.fixture
@@ -215,3 +218,12 @@ def test_completion(shell, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["completion", "cmd.exe"])
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("module", ["emotag_hf", "emotag_hf.cli"])
+def test_python_m(module, monkeypatch, capsys):
+    """The command is there where `emotag` is not on the PATH; `python -m emotag_hf` had no `__main__`."""
+    monkeypatch.setattr(sys, "argv", ["emotag", "info"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module(module, run_name="__main__")
+    assert stopped.value.code == 0 and "emotag_hf" in capsys.readouterr().out

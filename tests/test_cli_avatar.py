@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from emotag_hf import adaptation, cli
-from emotag_hf.consent import ConsentError
+from emotag_hf import cli
 from emotag_hf.evaluation import protocol
 from emotag_hf.evaluation.report import Evaluation
-from emotag_hf.training.arguments import AdaptArguments
+from emotag_hf.rights.consent import ConsentError
+from emotag_hf.training.adaptation import adapt as adaptation
+from emotag_hf.training.gaussians.adapt_arguments import AdaptArguments
 
 
 @pytest.fixture

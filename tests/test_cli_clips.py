@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from emotag_hf import cli
-from emotag_hf.data import prepare as prepare_module
-from emotag_hf.data import prepare_many as many_module
-from emotag_hf.data import vhap as vhap_module
-from emotag_hf.data.prepare_many import PrepareResult
-from emotag_hf.tracking import setup as installer
+from emotag_hf.preprocessing.data import prepare as prepare_module
+from emotag_hf.preprocessing.data import prepare_many as many_module
+from emotag_hf.preprocessing.data import vhap as vhap_module
+from emotag_hf.preprocessing.data.prepare_many import PrepareResult
+from emotag_hf.preprocessing.tracking import setup as installer
 
 
 def fake_clip(path) -> SimpleNamespace:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from synthetic_clip import make_clip, moving_matte, moving_picture
 
-from emotag_hf.audio_io import AudioClip, AudioError, decode
-from emotag_hf.data.clip import (
+from emotag_hf.audio.audio_io import AudioClip, AudioError, decode
+from emotag_hf.preprocessing.data.clip import (
     AUDIO,
     CLIP_JSON,
     FEATURES,
@@ -26,9 +26,9 @@ from emotag_hf.data.clip import (
     ClipError,
     ProcessedClip,
 )
-from emotag_hf.data.frame_files import FrameReader, FrameWriter
-from emotag_hf.data.sound_file import cover, write_flac
-from emotag_hf.data.writer import ClipWriter, check_output
+from emotag_hf.preprocessing.data.frame_files import FrameReader, FrameWriter
+from emotag_hf.preprocessing.data.sound_file import cover, write_flac
+from emotag_hf.preprocessing.data.writer import ClipWriter, check_output
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from emotag_hf.compositing import composite, make_background
+from emotag_hf.rendering.compositing import composite, make_background
 
 
 def test_over_keeps_what_is_opaque_and_shows_what_is_not():

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from emotag_hf import consent as consent_module
-from emotag_hf.consent import PURPOSES, Consent, ConsentError, load_consent, parse_consent, write_consent
-from emotag_hf.consent_dialogue import ask_consent, make_statement, resolve_consent
+from emotag_hf.rights import consent as consent_module
+from emotag_hf.rights.consent import PURPOSES, Consent, ConsentError, load_consent, parse_consent, write_consent
+from emotag_hf.rights.consent_dialogue import ask_consent, make_statement, resolve_consent
 
 CLIP, OTHER_CLIP = "ab" * 32, "cd" * 32
 DOCS = Path(__file__).parents[1] / "docs" / "consent.md"

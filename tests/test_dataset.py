@@ -10,8 +10,8 @@ import pytest
 import torch
 from synthetic_clip import make_clip
 
-from emotag_hf.data.clip import CLIP_JSON, ClipError, ProcessedClip
-from emotag_hf.data.dataset import ClipFrames, clips_dataset, find_clips, restore
+from emotag_hf.preprocessing.data.clip import CLIP_JSON, ClipError, ProcessedClip
+from emotag_hf.preprocessing.data.dataset import ClipFrames, clips_dataset, find_clips, restore
 
 datasets = pytest.importorskip("datasets")
 

@@ -12,23 +12,23 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from emotag_hf.audio_io import AudioClip
+from emotag_hf.audio.audio_io import AudioClip
 from emotag_hf.constants import EXPRESSION_NAMES
-from emotag_hf.cropping import FrameCrop
-from emotag_hf.data.clip import ProcessedClip
-from emotag_hf.doctor import Check, DoctorReport, examine, render_text, write_page
-from emotag_hf.doctor.evidence import Evidence, look, tiny
-from emotag_hf.doctor.examination import judge
-from emotag_hf.doctor.motion_checks import find_blinks, mouth_shapes
-from emotag_hf.doctor.page import render_page
-from emotag_hf.doctor.picture_checks import find_cuts
-from emotag_hf.doctor.sound_checks import clipped_share, levels, signal_to_noise
-from emotag_hf.features.action_units import action_units_from_track
-from emotag_hf.features.av_offset import AVOffset
-from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.models.modeling_head import ParametricHead
 from emotag_hf.outputs import FlameMotion
-from emotag_hf.tracking.fit import default_camera
-from emotag_hf.tracking.head_track import FaceLandmarks, HeadTrack
+from emotag_hf.preprocessing.data.clip import ProcessedClip
+from emotag_hf.preprocessing.doctor import Check, DoctorReport, examine, render_text, write_page
+from emotag_hf.preprocessing.doctor.evidence import Evidence, look, tiny
+from emotag_hf.preprocessing.doctor.examination import judge
+from emotag_hf.preprocessing.doctor.motion_checks import find_blinks, mouth_shapes
+from emotag_hf.preprocessing.doctor.page import render_page
+from emotag_hf.preprocessing.doctor.picture_checks import find_cuts
+from emotag_hf.preprocessing.doctor.sound_checks import clipped_share, levels, signal_to_noise
+from emotag_hf.preprocessing.features.action_units import action_units_from_track
+from emotag_hf.preprocessing.features.av_offset import AVOffset
+from emotag_hf.preprocessing.tracking.fit import default_camera
+from emotag_hf.preprocessing.tracking.head_track import FaceLandmarks, HeadTrack
+from emotag_hf.video.cropping import FrameCrop
 
 COUNT = 160  # frames, 6.4 s
 SIZE = 480
@@ -37,7 +37,7 @@ SIZE = 480
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Twenty faces are looked at here, not two hundred."""
-    monkeypatch.setattr("emotag_hf.doctor.examination._LOOKS", 20)
+    monkeypatch.setattr("emotag_hf.preprocessing.doctor.examination._LOOKS", 20)
 
 
 @pytest.fixture(scope="module")
@@ -390,8 +390,8 @@ def test_wrong_arguments(tmp_path):
 @pytest.mark.real_data
 def test_real_clip(test_data, tmp_path):
     """A good recording of five seconds is green; the same in the dark, five frames late, is not."""
-    from emotag_hf.video_io import VideoWriter
-    from emotag_hf.video_reader import read_video
+    from emotag_hf.video.video_reader import read_video
+    from emotag_hf.video.video_writer import VideoWriter
 
     path = test_data / "data" / "clips" / "may_5s_512.mp4"
     good = examine(path)
@@ -409,8 +409,8 @@ def test_real_clip(test_data, tmp_path):
 @pytest.mark.real_data
 def test_still_and_faceless_videos(test_data, tmp_path):
     """A photo as a video, and a video of nothing that moves about, are red reports; a real photo is an error."""
-    from emotag_hf.video_io import VideoWriter
-    from emotag_hf.video_reader import read_video
+    from emotag_hf.video.video_reader import read_video
+    from emotag_hf.video.video_writer import VideoWriter
 
     photo = next(iter(read_video(test_data / "data" / "clips" / "may_5s_512.mp4").frames()))
     with VideoWriter(tmp_path / "photo.mp4", 512, 512, 25) as writer:

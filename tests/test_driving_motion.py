@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from emotag_hf.constants import ACTION_UNITS, EXPRESSION_NAMES
-from emotag_hf.driving_motion import UPPER_FACE, DrivingClip, driving_motion
-from emotag_hf.motion_controls import generate_upper_face
+from emotag_hf.motion.driving_motion import UPPER_FACE, DrivingClip, driving_motion
+from emotag_hf.motion.motion_generator import generate_upper_face
 from emotag_hf.outputs import FlameMotion
-from emotag_hf.rotations import rotation_matrix, rotation_to_axis_angle
+from emotag_hf.utils.rotations import rotation_matrix, rotation_to_axis_angle
 
 BROW, SMILE = EXPRESSION_NAMES.index("browInnerUp_L"), EXPRESSION_NAMES.index("mouthSmile_L")
 

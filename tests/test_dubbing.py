@@ -14,22 +14,23 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from emotag_hf import EmoTaGPipeline, FlameMotion, MotionStrengths, dubbing, read_provenance
-from emotag_hf.alpha_video import save_with_alpha
-from emotag_hf.audio_io import load_audio
-from emotag_hf.compositing import make_background
+from emotag_hf import EmoTaGPipeline, FlameMotion, MotionStrengths, read_provenance
+from emotag_hf.audio.audio_io import load_audio
 from emotag_hf.constants import EXPRESSION_NAMES
-from emotag_hf.cropping import FrameCrop
-from emotag_hf.data.clip import BACKGROUND, FEATURES, MATTES, TRACK, VIDEO
-from emotag_hf.data.frame_files import FrameWriter
-from emotag_hf.data.writer import ClipWriter
-from emotag_hf.dubbing import dub, with_speech
-from emotag_hf.hub_paths import sample_path
+from emotag_hf.pipelines import dubbing
+from emotag_hf.pipelines.alpha_video import save_with_alpha
+from emotag_hf.pipelines.dubbing import dub, with_speech
+from emotag_hf.preprocessing.data.clip import BACKGROUND, FEATURES, MATTES, TRACK, VIDEO
+from emotag_hf.preprocessing.data.frame_files import FrameWriter
+from emotag_hf.preprocessing.data.writer import ClipWriter
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
+from emotag_hf.preprocessing.tracking.setup import sha256
 from emotag_hf.rendering.cameras import Camera
-from emotag_hf.tracking.head_track import HeadTrack
-from emotag_hf.tracking.setup import sha256
-from emotag_hf.video_io import VideoWriter
-from emotag_hf.video_reader import read_video
+from emotag_hf.rendering.compositing import make_background
+from emotag_hf.utils.asset_paths import sample_path
+from emotag_hf.video.cropping import FrameCrop
+from emotag_hf.video.video_reader import read_video
+from emotag_hf.video.video_writer import VideoWriter
 
 WIDTH, HEIGHT, FPS = 320, 256, 30
 WINDOW, SIZE = (40.0, 4.0, 240.0, 240.0), 160  # of the clip: less than the source has

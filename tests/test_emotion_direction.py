@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from emotag_hf import EmoTaGPipeline, cli, sample_path
-from emotag_hf.audio_io import load_audio
+from emotag_hf.audio.audio_io import load_audio
 from emotag_hf.constants import ACTION_UNITS, EMOTIONS, EXPRESSION_NAMES
-from emotag_hf.emotion_direction import CIRCUMPLEX, EmotionDirection, valence_arousal_mixture
-from emotag_hf.emotion_prototypes import (
+from emotag_hf.motion.emotion_direction import CIRCUMPLEX, EmotionDirection, valence_arousal_mixture
+from emotag_hf.motion.emotion_prototypes import (
     ACTION_UNIT_MOTIONS,
     action_unit_motions,
     emotion_mixture,
     emotion_to_logits,
     probabilities_to_logits,
 )
-from emotag_hf.talking_head import SpeakOptions
+from emotag_hf.pipelines.talking_head import SpeakOptions
 
 TIMES = np.arange(100) / 25
 LATE = np.array([2.0])  # any emotion has set in

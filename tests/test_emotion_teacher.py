@@ -11,20 +11,25 @@ from transformers import ViTConfig, ViTForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from emotag_hf.constants import ACTION_UNITS, EMOTIONS
-from emotag_hf.emotion_prototypes import expression_prototypes
-from emotag_hf.features.action_units import action_units_from_track
-from emotag_hf.features.emotion import (
+from emotag_hf.models.modeling_head import ParametricHead
+from emotag_hf.motion.emotion_prototypes import expression_prototypes
+from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.features.action_units import action_units_from_track
+from emotag_hf.preprocessing.features.emotion import (
     EMOTION_WEIGHTS,
     emotion_from_action_units,
     emotion_score,
     read_deepface_csv,
     smooth_action_units,
 )
-from emotag_hf.features.emotion_models import HubEmotionTeacher, emotion_from_frames, face_crops, label_columns
-from emotag_hf.modeling_head import ParametricHead
-from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.features.emotion_models import (
+    HubEmotionTeacher,
+    emotion_from_frames,
+    face_crops,
+    label_columns,
+)
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
 from emotag_hf.rendering.cameras import Camera
-from emotag_hf.tracking.head_track import HeadTrack
 
 
 def intensities(num_frames: int = 50, **units: float | np.ndarray) -> np.ndarray:

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from emotag_hf.constants import EXPRESSION_NAMES, MOTION_DIMS
-from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.models.modeling_head import ParametricHead
 from emotag_hf.outputs import FlameMotion
-from emotag_hf.rotations import rotation_matrix
-from emotag_hf.tracking.fit import HELD_OUT, FitOptions, default_camera, fit_head
-from emotag_hf.tracking.head_track import FaceLandmarks, HeadTrack
-from emotag_hf.tracking.landmark_bias import bias_pixels
-from emotag_hf.tracking.landmark_model import LandmarkModel
-from emotag_hf.tracking.lids import settle_lids
-from emotag_hf.tracking.neck import rotation_to_axis_angle, share_with_neck
-from emotag_hf.tracking.solver import FrameState
+from emotag_hf.preprocessing.tracking.fit import HELD_OUT, FitOptions, default_camera, fit_head
+from emotag_hf.preprocessing.tracking.head_track import FaceLandmarks, HeadTrack
+from emotag_hf.preprocessing.tracking.landmark_bias import bias_pixels
+from emotag_hf.preprocessing.tracking.landmark_model import LandmarkModel
+from emotag_hf.preprocessing.tracking.lids import settle_lids
+from emotag_hf.preprocessing.tracking.neck import rotation_to_axis_angle, share_with_neck
+from emotag_hf.preprocessing.tracking.solver import FrameState
+from emotag_hf.utils.rotations import rotation_matrix
 
 SIZE = 512
 EXACT = FitOptions(unbias=False)  # these landmarks come from the head itself, not from MediaPipe

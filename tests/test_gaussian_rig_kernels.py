@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from emotag_hf.configuration_emotag import EmoTaGGaussiansConfig
-from emotag_hf.gaussian_rig_kernels import rig, rig_torch
-from emotag_hf.modeling_gaussians import RiggedGaussians
-from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.models.configuration_emotag import EmoTaGGaussiansConfig
+from emotag_hf.models.gaussian_rig_kernels import rig, rig_torch
+from emotag_hf.models.modeling_gaussians import RiggedGaussians
+from emotag_hf.models.modeling_head import ParametricHead
 from emotag_hf.rendering.numba_threads import get_num_threads, set_num_threads
 
 COUNT, CODES = 3000, 5  # enough Gaussians for a second thread, and a last chunk that is not full

@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from emotag_hf.features import geometry
-from emotag_hf.features.geometry import (
+from emotag_hf.models.modeling_head import ParametricHead
+from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.features import geometry
+from emotag_hf.preprocessing.features.geometry import (
     DepthTeacher,
     NormalTeacher,
     align_depth,
@@ -17,10 +19,8 @@ from emotag_hf.features.geometry import (
     normals_from_depth,
     standardise_depth,
 )
-from emotag_hf.modeling_head import ParametricHead
-from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
 from emotag_hf.rendering import Camera
-from emotag_hf.tracking.head_track import HeadTrack
 
 SIZE = 160
 

@@ -14,10 +14,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from test_import_directions import FOLDERS
 
 import emotag_hf
 from emotag_hf.constants import EMOTIONS
-from emotag_hf.import_utils import is_available, require_package
+from emotag_hf.utils.import_utils import is_available, require_package
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "emotag_hf"
@@ -72,12 +73,22 @@ def test_papers_are_there():
     assert (ROOT / "Makefile").read_text().count("\n.DEFAULT_GOAL := help\n") == 1
 
 
-def test_readme_tree():
-    """The README lists every file of the package, and none that is gone."""
+def test_contributing_lists_every_folder():
+    """CONTRIBUTING says of every folder of the package what is in it, from the ground up, and names none that is gone;
+    its picture has the same folders in the same order."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([a-z/_]+)/` \| \S", text, re.M)
+    assert listed == [folder for folder in FOLDERS if folder], "as in FOLDERS of test_import_directions.py"
+    holding = {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+    assert holding == {*FOLDERS, "preprocessing"} - {""} | {"."}
+    picture = re.search(r"```mermaid\n(.*?)```", text, re.S).group(1)
+    chain = re.findall(r"\w+(?= -->)|(?<=--> )\w+", picture)
+    assert list(dict.fromkeys(chain)) == [folder.split("/")[-1] for folder in FOLDERS if folder not in ("", "training")]
+
+
+def test_readme_names_the_emotions():
+    """What `emotion` takes stands in the README."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^ {2,4}(\w+\.py) ", readme, re.M))
-    there = {path.name for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent == PACKAGE}
-    assert there == listed, f"not listed: {sorted(there - listed)}; gone: {sorted(listed - there)}"
     for emotion in EMOTIONS:
         assert f"`{emotion}`" in readme
 

@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import constants
 
 from emotag_hf import EmoTaGModel, EmoTaGPipeline, GaussianPrior
-from emotag_hf.hub_repo import DOWNLOADED
-from emotag_hf.hub_transfer import HubError, fetch, push_folder
+from emotag_hf.hub.hub_transfer import HubError, fetch, push_folder
+from emotag_hf.hub.repo_contents import DOWNLOADED
 
 pytest_plugins = ["hub_fixtures"]
 WEIGHTS = (8).to_bytes(8, "little") + b"{}      "  # a safetensors file without tensors

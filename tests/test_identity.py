@@ -12,20 +12,25 @@ import pytest
 import torch
 from PIL import Image
 
-from emotag_hf.features.face_alignment import ALIGNED_POINTS, align_face, five_points, similarity_transform
-from emotag_hf.features.face_texture import FaceTexture
-from emotag_hf.features.identity import (
+from emotag_hf.models.modeling_head import ParametricHead
+from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.features.face_alignment import (
+    ALIGNED_POINTS,
+    align_face,
+    five_points,
+    similarity_transform,
+)
+from emotag_hf.preprocessing.features.face_texture import FaceTexture
+from emotag_hf.preprocessing.features.identity import (
     SOURCE_DESCRIPTOR,
     identity_embedding,
     load_onnx_embedder,
     neutral_frames,
     sharpness,
 )
-from emotag_hf.modeling_head import ParametricHead
-from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
 from emotag_hf.rendering.cameras import Camera
 from emotag_hf.rendering.mesh import rasterize_mesh
-from emotag_hf.tracking.head_track import HeadTrack
 
 SIZE = 160
 

@@ -13,10 +13,16 @@ import torch
 from PIL import Image
 
 from emotag_hf import EmoTaGPipeline, FlameMotion
-from emotag_hf.import_utils import is_available
-from emotag_hf.tracking import setup
-from emotag_hf.tracking.face_window import Square
-from emotag_hf.tracking.landmarks import NUM_BLENDSHAPES, NoFaceError, StillCheck, face_warnings, track_landmarks
+from emotag_hf.preprocessing.tracking import setup
+from emotag_hf.preprocessing.tracking.face_window import Square
+from emotag_hf.preprocessing.tracking.landmarks import (
+    NUM_BLENDSHAPES,
+    NoFaceError,
+    StillCheck,
+    face_warnings,
+    track_landmarks,
+)
+from emotag_hf.utils.import_utils import is_available
 
 pytestmark = pytest.mark.skipif(
     not is_available("mediapipe"), reason="MediaPipe is not installed: emotag setup tracking"
@@ -325,7 +331,7 @@ def test_silence_of_a_new_process(person, tmp_path):
     np.save(tmp_path / "a.npy", np.stack([talking(person, i) for i in range(8)]))
     code = f"""
 import numpy
-from emotag_hf.tracking.landmarks import track_landmarks
+from emotag_hf.preprocessing.tracking.landmarks import track_landmarks
 frames = numpy.load({str(tmp_path / "a.npy")!r})
 print(track_landmarks(frames, 384, 384).found.sum())
 """
@@ -361,7 +367,7 @@ def test_model_from_the_environment(person, test_data, monkeypatch):
 @pytest.mark.real_data
 def test_recordings(test_data):
     """A face in every frame of every recording, one and no more."""
-    from emotag_hf.video_reader import read_video
+    from emotag_hf.video.video_reader import read_video
 
     paths = sorted((test_data / "data" / "clips").glob("*.mp4")) + sorted(
         (test_data / "data" / "motion").rglob("*.mp4")

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotag_hf.tracking import masks
-from emotag_hf.tracking.masks import BackgroundPlate, GuidedFilter, PersonMatte, box_mean, combine, fill_unknown, near
+from emotag_hf.preprocessing.tracking import masks
+from emotag_hf.preprocessing.tracking.masks import (
+    BackgroundPlate,
+    GuidedFilter,
+    PersonMatte,
+    box_mean,
+    combine,
+    fill_unknown,
+    near,
+)
 
 needs_mediapipe = pytest.mark.skipif(importlib.util.find_spec("mediapipe") is None, reason="mediapipe not installed")
 

@@ -14,8 +14,8 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 from stand_in_hub import card_errors
 
-from emotag_hf.avatar_card import is_open_license, render_card
-from emotag_hf.hub_paths import ASSETS
+from emotag_hf.hub.avatar_card import is_open_license, render_card
+from emotag_hf.utils.asset_paths import ASSETS
 
 pytest_plugins = ["hub_fixtures"]
 ROOT = Path(__file__).parents[1]

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from emotag_hf import EmoTaGConfig, EmoTaGModel, FlameMotion, modeling_emotag
-from emotag_hf.avatar_card import RESEARCH_LICENSE
+from emotag_hf import EmoTaGConfig, EmoTaGModel, FlameMotion
 from emotag_hf.constants import DEFAULT_MODEL, OPEN_MODEL, WEIGHTS_NAME
-from emotag_hf.hub_paths import model_path
+from emotag_hf.hub.avatar_card import RESEARCH_LICENSE
+from emotag_hf.models import modeling_emotag
+from emotag_hf.utils.asset_paths import model_path
 
 
 @pytest.fixture(scope="module")

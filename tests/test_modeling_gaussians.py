@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from emotag_hf.configuration_emotag import EmoTaGGaussiansConfig
-from emotag_hf.modeling_gaussians import RiggedGaussians, triangle_frames
-from emotag_hf.rotations import quat_multiply, rotation_to_quat, small_rotation_to_quat
+from emotag_hf.models.configuration_emotag import EmoTaGGaussiansConfig
+from emotag_hf.models.modeling_gaussians import RiggedGaussians, triangle_frames
+from emotag_hf.utils.rotations import quat_multiply, rotation_to_quat, small_rotation_to_quat
 
 
 def quat_to_rotation(quat: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from emotag_hf.constants import EXPRESSION_NAMES
-from emotag_hf.modeling_head import ASSET_PATH, PARENTS, HeadAsset, ParametricHead
-from emotag_hf.rotations import rotation_matrix
+from emotag_hf.models.modeling_head import ASSET_PATH, PARENTS, HeadAsset, ParametricHead
+from emotag_hf.utils.rotations import rotation_matrix
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from emotag_hf.audio_features import LATENCY_MS, LogMelStream, log_mel_features
-from emotag_hf.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.audio.audio_features import LATENCY_MS, LogMelStream, log_mel_features
 from emotag_hf.constants import EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
-from emotag_hf.emotion_prototypes import action_unit_prototypes, emotion_to_logits, expression_prototypes
-from emotag_hf.lip_closures import VISEMES
-from emotag_hf.modeling_motion import GatedResidualMotionNetwork, adain
+from emotag_hf.models.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.models.lip_closures import VISEMES
+from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork, adain
+from emotag_hf.motion.emotion_prototypes import action_unit_prototypes, emotion_to_logits, expression_prototypes
 
 FIELDS = ("expression", "jaw_pose", "mouth_code", "gate", "emotion_logits", "viseme_logits")
 SMALL = dict(hidden_dim=16, num_layers=2, triplane_resolution=4)
@@ -171,7 +171,7 @@ def test_emotion_to_logits():
 
 def test_prototypes_name_real_directions():
     """A misspelt direction in a table would silently do nothing."""
-    from emotag_hf.emotion_prototypes import ACTION_UNIT_PROTOTYPES, EXPRESSION_PROTOTYPES
+    from emotag_hf.motion.emotion_prototypes import ACTION_UNIT_PROTOTYPES, EXPRESSION_PROTOTYPES
 
     for values in EXPRESSION_PROTOTYPES.values():
         for name in set(values) - {"jaw"}:

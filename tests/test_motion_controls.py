@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from emotag_hf.driving_motion import resample_frames
-from emotag_hf.loudness import loudness_from_samples
-from emotag_hf.motion_controls import MotionGenerator, generate_upper_face
-from emotag_hf.motion_planner import MotionPlanner
-from emotag_hf.motion_strengths import MotionStrengths, check_unit_interval
-from emotag_hf.speech_listener import STEP, SpeechListener
+from emotag_hf.audio.loudness import loudness_from_samples
+from emotag_hf.motion.driving_motion import resample_frames
+from emotag_hf.motion.motion_generator import MotionGenerator, generate_upper_face
+from emotag_hf.motion.motion_planner import MotionPlanner
+from emotag_hf.motion.motion_strengths import MotionStrengths, check_unit_interval
+from emotag_hf.motion.speech_listener import STEP, SpeechListener
 
 TIMES = np.arange(1500) / 25  # a minute
 

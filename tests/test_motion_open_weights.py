@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file
 from scipy.signal import lfilter
 
-from emotag_hf.audio_features import log_mel_features
-from emotag_hf.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.audio.audio_features import log_mel_features
 from emotag_hf.constants import EMOTIONS, EXPRESSION_NAMES, OPEN_MODEL
-from emotag_hf.emotion_prototypes import action_unit_prototypes, emotion_to_logits
-from emotag_hf.hub_paths import ASSETS
-from emotag_hf.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.models.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.motion.emotion_prototypes import action_unit_prototypes, emotion_to_logits
+from emotag_hf.utils.asset_paths import ASSETS
 
 RATE = 16_000
 VOWELS = {"a": (750, 1150, 2500), "i": (280, 2300, 3000), "u": (310, 750, 2250)}

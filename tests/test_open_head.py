@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emotag_hf.constants import EXPRESSION_NAMES
-from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.models.modeling_head import ParametricHead
 
 MM = 1e-3
 EXACT = "donot_use_mm_for_euclid_dist"  # the default rounds at a tenth of a millimetre

@@ -11,9 +11,9 @@ import torch
 
 from emotag_hf import EmoTaGModel, FlameMotion, default_model_path
 from emotag_hf.constants import MOTION_DIMS
-from emotag_hf.rotations import rotation_matrix
-from emotag_hf.tracking.head_track import HeadTrack
-from emotag_hf.tracking.photometric import RefineOptions, refine_photometric
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
+from emotag_hf.preprocessing.tracking.photometric import RefineOptions, refine_photometric
+from emotag_hf.utils.rotations import rotation_matrix
 
 SIZE = 160
 

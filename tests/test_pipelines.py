@@ -18,7 +18,7 @@ from PIL import Image
 import emotag_hf
 from emotag_hf import EmoTaGPipeline, default_model_path, sample_path
 from emotag_hf.constants import EMOTIONS, EXPRESSION_NAMES
-from emotag_hf.video_reader import read_video
+from emotag_hf.video.video_reader import read_video
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def pipe():
 @pytest.fixture(scope="module")
 def speech():
     """1.3 seconds of the embedded sample, 16 kHz."""
-    from emotag_hf.audio_io import load_audio
+    from emotag_hf.audio.audio_io import load_audio
 
     return load_audio(sample_path()).mono(16000)[4000:24800]
 

@@ -14,22 +14,22 @@ import numpy as np
 import pytest
 import torch
 
-from emotag_hf.audio_io import AudioClip
+from emotag_hf.audio.audio_io import AudioClip
 from emotag_hf.constants import ACTION_UNITS
-from emotag_hf.data import prepare_many as many
-from emotag_hf.data import stages
-from emotag_hf.data.clip import CLIP_JSON, ClipError, ProcessedClip
-from emotag_hf.data.framing import choose_crop
-from emotag_hf.data.prepare import prepare
-from emotag_hf.data.prepare_many import clip_names, find_videos, prepare_many
-from emotag_hf.data.teachers import FeatureOptions
-from emotag_hf.features.geometry import head_geometry
-from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.models.modeling_head import ParametricHead
 from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.data import prepare_many as many
+from emotag_hf.preprocessing.data import stages
+from emotag_hf.preprocessing.data.clip import CLIP_JSON, ClipError, ProcessedClip
+from emotag_hf.preprocessing.data.framing import choose_crop
+from emotag_hf.preprocessing.data.prepare import prepare
+from emotag_hf.preprocessing.data.prepare_many import clip_names, find_videos, prepare_many
+from emotag_hf.preprocessing.data.teachers import FeatureOptions
+from emotag_hf.preprocessing.features.geometry import head_geometry
+from emotag_hf.preprocessing.tracking.head_track import FaceLandmarks, HeadTrack
 from emotag_hf.rendering.cameras import Camera
-from emotag_hf.tracking.head_track import FaceLandmarks, HeadTrack
-from emotag_hf.video_io import VideoWriter
-from emotag_hf.video_reader import VideoReadError, read_video
+from emotag_hf.video.video_reader import VideoReadError, read_video
+from emotag_hf.video.video_writer import VideoWriter
 
 WIDTH, HEIGHT = 320, 240
 HEAD = ParametricHead.from_asset()
@@ -94,7 +94,7 @@ def tracker(monkeypatch):
         found.points[gone], found.found[gone], found.num_faces[gone] = np.nan, False, 0
         return found
 
-    monkeypatch.setattr("emotag_hf.tracking.landmarks.track_landmarks", track_landmarks)
+    monkeypatch.setattr("emotag_hf.preprocessing.tracking.landmarks.track_landmarks", track_landmarks)
 
     def fit_head(landmarks, camera=None, head=None):
         """The motion that `landmarks_of` has, at once: the fit has tests of its own."""
@@ -106,7 +106,7 @@ def tracker(monkeypatch):
         )
         return replace(track, confidence=found.float())
 
-    monkeypatch.setattr("emotag_hf.tracking.fit.fit_head", fit_head)
+    monkeypatch.setattr("emotag_hf.preprocessing.tracking.fit.fit_head", fit_head)
 
     class Matte:
         """A disc."""
@@ -123,7 +123,7 @@ def tracker(monkeypatch):
                 np.uint8
             )
 
-    monkeypatch.setattr("emotag_hf.tracking.masks.PersonMatte", Matte)
+    monkeypatch.setattr("emotag_hf.preprocessing.tracking.masks.PersonMatte", Matte)
     return state
 
 
@@ -220,7 +220,7 @@ def test_sound_fits_the_pictures(tmp_path, tracker):
     audio = sound(1.6, 48000)
     path = make_video(tmp_path / "v.mp4", audio=audio)
     clip = quick(path)
-    from emotag_hf.video_reader import read_video
+    from emotag_hf.video.video_reader import read_video
 
     truth = read_video(path).audio.samples[: len(clip.audio.samples)]
     assert clip.audio.sampling_rate == 48000 and np.abs(clip.audio.samples - truth).max() < 2**-22
@@ -251,7 +251,7 @@ def test_no_sound(tmp_path, tracker):
 
 def test_separate_sound(tmp_path, tracker):
     """A recording beside the video is the clip's sound; if it ends early that is said; a bad one is refused first."""
-    from emotag_hf.data.sound_file import write_flac
+    from emotag_hf.preprocessing.data.sound_file import write_flac
 
     path = make_video(tmp_path / "v.mp4", audio=sound(1.6))
     write_flac(tmp_path / "beside.flac", sound(1.2, 44100))
@@ -301,8 +301,8 @@ def test_depth_and_normals(video, tmp_path, tracker, monkeypatch):
     seen = head_geometry(plain.track, range(40), HEAD)
     truth["someone/depth"] = seen.depth * 0.3 - 7.0
     truth["someone/normals"] = seen.normals * np.float32([1, -1, -1])
-    monkeypatch.setattr("emotag_hf.features.geometry.DepthTeacher", Teacher)
-    monkeypatch.setattr("emotag_hf.features.geometry.NormalTeacher", Teacher)
+    monkeypatch.setattr("emotag_hf.preprocessing.features.geometry.DepthTeacher", Teacher)
+    monkeypatch.setattr("emotag_hf.preprocessing.features.geometry.NormalTeacher", Teacher)
     clip = quick(video, tmp_path / "clip", features=FeatureOptions(depth="someone/depth", normals="someone/normals"))
     assert plain.depth(0) is None and plain.feature_sources["depth"] == "fitted head"
     assert clip.feature_sources["depth"] == "someone/depth" and clip.feature_sources["normals"] == "someone/normals"
@@ -463,7 +463,9 @@ def test_clip_json_is_plain(video, tmp_path, tracker):
 def test_header_that_says_too_little(tmp_path, tracker, monkeypatch):
     """The bug: where the header understates the length, max_seconds was not heeded."""
     path = make_video(tmp_path / "v.mp4", 3.0, audio=sound(3.0))
-    monkeypatch.setattr("emotag_hf.data.prepare.read_video", lambda path: replace(read_video(path), duration=1.5))
+    monkeypatch.setattr(
+        "emotag_hf.preprocessing.data.prepare.read_video", lambda path: replace(read_video(path), duration=1.5)
+    )
     clip = quick(path, max_seconds=2)
     assert clip.num_frames == 51 and clip.warnings == ["Only the first 2 s are used."]
 
@@ -484,7 +486,7 @@ def test_a_new_tracker_makes_a_new_clip(video, tmp_path, tracker, monkeypatch):
 
 def test_output_is_looked_at_first(video, tmp_path, monkeypatch):
     """The bug: an output that cannot be was found after the video was hashed and the head loaded."""
-    monkeypatch.setattr("emotag_hf.data.prepare.sha256", lambda path: pytest.fail("hashed"))
+    monkeypatch.setattr("emotag_hf.preprocessing.data.prepare.sha256", lambda path: pytest.fail("hashed"))
     (tmp_path / "file").touch()
     with pytest.raises(ClipError, match="^output: expected a folder"):
         quick(video, tmp_path / "file" / "clip")
@@ -493,6 +495,6 @@ def test_output_is_looked_at_first(video, tmp_path, monkeypatch):
 def test_sound_that_is_no_number(video, tmp_path, tracker, monkeypatch):
     """The bug: NaN in a video's own sound went into the clip without a word."""
     broken = AudioClip(np.full((25600, 1), np.nan, np.float32), 16000)
-    monkeypatch.setattr("emotag_hf.video_reader.VideoClip.sound", lambda *a: broken)
+    monkeypatch.setattr("emotag_hf.video.video_reader.VideoClip.sound", lambda *a: broken)
     clip = quick(video, tmp_path / "clip")
     assert clip.audio is None and "left out (audio: expected finite samples" in clip.warnings[0]

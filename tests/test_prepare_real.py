@@ -9,11 +9,11 @@ import pytest
 from demo_video import SECONDS, SIZE, demo_video
 
 from emotag_hf.constants import ACTION_UNITS, EMOTIONS
-from emotag_hf.data.clip import ProcessedClip
-from emotag_hf.data.prepare import FeatureOptions, prepare
-from emotag_hf.data.prepare_many import prepare_many
-from emotag_hf.import_utils import is_available
-from emotag_hf.video_reader import read_video
+from emotag_hf.preprocessing.data.clip import ProcessedClip
+from emotag_hf.preprocessing.data.prepare import FeatureOptions, prepare
+from emotag_hf.preprocessing.data.prepare_many import prepare_many
+from emotag_hf.utils.import_utils import is_available
+from emotag_hf.video.video_reader import read_video
 
 pytestmark = pytest.mark.skipif(not is_available("mediapipe"), reason="MediaPipe is not installed")
 FRAMES = round(SECONDS * 25)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from emotag_hf.audio_features import log_mel_features
-from emotag_hf.configuration_emotag import EmoTaGConfig
-from emotag_hf.processing_emotag import EmoTaGFeatureExtractor, EmoTaGProcessor
+from emotag_hf.audio.audio_features import log_mel_features
+from emotag_hf.models.configuration_emotag import EmoTaGConfig
+from emotag_hf.models.processing_emotag import EmoTaGFeatureExtractor, EmoTaGProcessor
 
 SAMPLES = (np.sin(np.arange(20_001) * 0.05) * 0.1).astype(np.float32)
 

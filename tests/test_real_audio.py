@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from emotag_hf import EmoTaGPipeline
-from emotag_hf.audio_io import load_audio
-from emotag_hf.video_reader import read_video
+from emotag_hf.audio.audio_io import load_audio
+from emotag_hf.video.video_reader import read_video
 
 pytestmark = pytest.mark.real_data
 

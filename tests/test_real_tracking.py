@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from emotag_hf.cropping import FrameCrop
-from emotag_hf.data.framing import choose_crop
-from emotag_hf.modeling_head import ParametricHead
-from emotag_hf.rotations import rotation_matrix
-from emotag_hf.tracking.fit import fit_head
-from emotag_hf.tracking.head_track import FaceLandmarks
-from emotag_hf.tracking.landmarks import track_landmarks
-from emotag_hf.video_reader import read_video
+from emotag_hf.models.modeling_head import ParametricHead
+from emotag_hf.preprocessing.data.framing import choose_crop
+from emotag_hf.preprocessing.tracking.fit import fit_head
+from emotag_hf.preprocessing.tracking.head_track import FaceLandmarks
+from emotag_hf.preprocessing.tracking.landmarks import track_landmarks
+from emotag_hf.utils.rotations import rotation_matrix
+from emotag_hf.video.cropping import FrameCrop
+from emotag_hf.video.video_reader import read_video
 
 pytestmark = pytest.mark.real_data
 

@@ -18,17 +18,18 @@ from safetensors.torch import load
 from stand_in_hub import card_errors
 from transformers import AutoModel
 
-from emotag_hf import EmoTaGModel, EmoTaGPipeline, TalkingHeadPipeline, push_avatar, sharing
-from emotag_hf.audio_io import load_audio
-from emotag_hf.avatar_card import RESEARCH_LICENSE
-from emotag_hf.avatar_facts import AvatarError
-from emotag_hf.avatar_folder import AVATAR_FILES, read_avatar_info, write_avatar
-from emotag_hf.consent import ConsentError
-from emotag_hf.hub_paths import sample_path
-from emotag_hf.hub_repo import DOWNLOADED, PREVIEW_VIDEO, SHIM
-from emotag_hf.hub_transfer import HubError
-from emotag_hf.modeling_gaussian_prior import GaussianPrior, GaussianPriorConfig
-from emotag_hf.provenance import read_provenance
+from emotag_hf import EmoTaGModel, EmoTaGPipeline, TalkingHeadPipeline, push_avatar
+from emotag_hf.audio.audio_io import load_audio
+from emotag_hf.avatars import push_pipeline as sharing
+from emotag_hf.avatars.avatar_facts import AvatarError
+from emotag_hf.avatars.avatar_folder import AVATAR_FILES, read_avatar_info, write_avatar
+from emotag_hf.hub.avatar_card import RESEARCH_LICENSE
+from emotag_hf.hub.hub_transfer import HubError
+from emotag_hf.hub.repo_contents import DOWNLOADED, PREVIEW_VIDEO, SHIM
+from emotag_hf.models.modeling_gaussian_prior import GaussianPrior, GaussianPriorConfig
+from emotag_hf.rights.consent import ConsentError
+from emotag_hf.rights.provenance import read_provenance
+from emotag_hf.utils.asset_paths import sample_path
 
 pytest_plugins = ["hub_fixtures"]
 pytestmark = pytest.mark.usefixtures("hub")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from emotag_hf.audio_features import SpeechEncoderFeatures
-from emotag_hf.features.speech import SOURCE_LOG_MEL, speech_features
-from emotag_hf.processing_emotag import EmoTaGProcessor
+from emotag_hf.audio.audio_features import SpeechEncoderFeatures
+from emotag_hf.models.processing_emotag import EmoTaGProcessor
+from emotag_hf.preprocessing.features.speech import SOURCE_LOG_MEL, speech_features
 
 
 def tone(num_samples: int) -> np.ndarray:

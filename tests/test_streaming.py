@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from emotag_hf import EmoTaGPipeline, FlameMotion, StreamedFrame, sample_path
-from emotag_hf.audio_io import StreamResampler, load_audio, resample
-from emotag_hf.audio_stream import AudioStream
-from emotag_hf.loudness import LoudnessStream, loudness_from_samples
-from emotag_hf.motion_controls import MotionGenerator
+from emotag_hf.audio.audio_io import StreamResampler, load_audio, resample
+from emotag_hf.audio.audio_stream import AudioStream
+from emotag_hf.audio.loudness import LoudnessStream, loudness_from_samples
+from emotag_hf.motion.motion_generator import MotionGenerator
 
 RATE = 16_000
 

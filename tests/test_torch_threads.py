@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from emotag_hf.torch_threads import one_torch_thread
+from emotag_hf.utils.torch_threads import one_torch_thread
 
 
 @pytest.fixture(autouse=True)

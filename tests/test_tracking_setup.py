@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from emotag_hf.tracking import setup
-from emotag_hf.tracking.setup import (
+from emotag_hf.preprocessing.tracking import setup
+from emotag_hf.preprocessing.tracking.setup import (
     TrackingSetupError,
     cache_folder,
     fetch_face_landmarker,

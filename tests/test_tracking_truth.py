@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from emotag_hf import EXPRESSION_NAMES, EmoTaGPipeline, FlameMotion
-from emotag_hf.rotations import rotation_matrix
-from emotag_hf.tracking.fit import FitOptions, fit_head
-from emotag_hf.tracking.head_track import FaceLandmarks
-from emotag_hf.tracking.landmarks import track_landmarks
-from emotag_hf.video_reader import read_video
+from emotag_hf.preprocessing.tracking.fit import FitOptions, fit_head
+from emotag_hf.preprocessing.tracking.head_track import FaceLandmarks
+from emotag_hf.preprocessing.tracking.landmarks import track_landmarks
+from emotag_hf.utils.rotations import rotation_matrix
+from emotag_hf.video.video_reader import read_video
 
 # What Face Mesh's points allow on a head that turns 35 degrees: a typical frame is within two degrees, one in twenty is
 # off by up to four. The fit is not the limit: from true points it is three times as close (`test_fit_of_true_points`),

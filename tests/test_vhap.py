@@ -10,10 +10,10 @@ import torch
 from demo_video import demo_video
 from PIL import Image
 
-from emotag_hf.data.clip import ClipError, ProcessedClip
-from emotag_hf.data.vhap import VhapSource, _stack_flame, import_vhap, is_vhap_export, vhap_arrays
-from emotag_hf.import_utils import is_available
-from emotag_hf.video_reader import read_video
+from emotag_hf.preprocessing.data.clip import ClipError, ProcessedClip
+from emotag_hf.preprocessing.data.vhap import VhapSource, _stack_flame, import_vhap, is_vhap_export, vhap_arrays
+from emotag_hf.utils.import_utils import is_available
+from emotag_hf.video.video_reader import read_video
 
 FRAMES = 30
 

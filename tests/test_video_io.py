@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from emotag_hf.audio_io import AudioClip
-from emotag_hf.provenance import DIGITAL_SOURCE_TYPE, make_provenance, read_provenance
-from emotag_hf.video_io import VideoWriteError, VideoWriter
-from emotag_hf.video_reader import read_video
+from emotag_hf.audio.audio_io import AudioClip
+from emotag_hf.rights.provenance import DIGITAL_SOURCE_TYPE, make_provenance, read_provenance
+from emotag_hf.video.video_reader import read_video
+from emotag_hf.video.video_writer import VideoWriteError, VideoWriter
 
 WIDTH, HEIGHT = 64, 48
 COLOUR = (200, 30, 90)
@@ -197,7 +197,9 @@ def test_disk_full(tmp_path, monkeypatch, failing_call):
             mux(self._real, packets)
 
     av_open = av.open
-    monkeypatch.setattr("emotag_hf.video_io.av.open", lambda *args, **kwargs: FullContainer(av_open(*args, **kwargs)))
+    monkeypatch.setattr(
+        "emotag_hf.video.video_writer.av.open", lambda *args, **kwargs: FullContainer(av_open(*args, **kwargs))
+    )
     with pytest.raises(VideoWriteError, match="out.mp4 could not be written .No space left on device.; nothing"):
         write(tmp_path / "out.mp4")
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
@@ -209,7 +211,7 @@ def test_write_that_really_fails(tmp_path):
     """The operating system itself refuses to let the file grow: FFmpeg's buffered error must not get lost."""
     code = f"""
 import numpy, resource
-from emotag_hf.video_io import VideoWriter
+from emotag_hf.video.video_writer import VideoWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 noise = numpy.random.default_rng(0)
 with VideoWriter({str(tmp_path / "out.mp4")!r}, 128, 128, 25) as writer:

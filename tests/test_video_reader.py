@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotag_hf import video_reader
-from emotag_hf.video_reader import VideoReadError, read_video
+from emotag_hf.video import video_reader
+from emotag_hf.video.video_reader import VideoReadError, read_video
 
 WIDTH, HEIGHT = 64, 48
 TICKS = 90_000  # of the time base that the tests write

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from emotag_hf.audio_features import LogMelStream, log_mel_features
-from emotag_hf.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.audio.audio_features import LogMelStream, log_mel_features
 from emotag_hf.constants import EMOTIONS
-from emotag_hf.modeling_motion import GatedResidualMotionNetwork
-from emotag_hf.voice_listener import NUM_STATISTICS, REACTION, VoiceListener
+from emotag_hf.models.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.models.voice_listener import NUM_STATISTICS, REACTION, VoiceListener
 
 NEUTRAL = EMOTIONS.index("neutral")
 SMALL = dict(hidden_dim=16, num_layers=2, triplane_resolution=4)
@@ -170,7 +170,7 @@ def test_every_part_of_the_listener_learns():
 @pytest.mark.real_data
 def test_statistics_tell_acted_emotions_of_strangers(test_data):
     """A linear reading of the statistics, learned from four actors, knows six emotions of two others (chance 0.17)."""
-    from emotag_hf.audio_io import read_audio
+    from emotag_hf.audio.audio_io import read_audio
 
     letters = "WEAFTN"
     names, rows = [], []

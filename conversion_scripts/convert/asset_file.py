@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from emotag_hf.modeling_head import FORMAT, HeadAsset, ParametricHead
+from emotag_hf.models.modeling_head import FORMAT, HeadAsset, ParametricHead
 
 from .errors import ConversionError
 

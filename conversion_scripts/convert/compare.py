@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from emotag_hf import EmoTaGPipeline, FlameMotion, ParametricHead
+from emotag_hf.models.retarget import lip_opening
 from emotag_hf.rendering.cameras import Camera
 from emotag_hf.rendering.mesh import rasterize_mesh
-from emotag_hf.retarget import lip_opening
 
 _INSIDE = ("mouth_interior", "teeth_upper", "teeth_lower", "gums", "tongue")
 _COLOURS = {

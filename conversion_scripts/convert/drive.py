@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from emotag_hf import ParametricHead
-from emotag_hf.retarget import Retarget, driven_head, solve_retarget
+from emotag_hf.models.retarget import Retarget, driven_head, solve_retarget
 
 from .asset_file import write_asset
 

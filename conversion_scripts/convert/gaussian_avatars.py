@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from emotag_hf import EmoTaGConfig, EmoTaGModel, EmoTaGPipeline, ParametricHead
-from emotag_hf.array_files import read_npz
 from emotag_hf.constants import DEFAULT_MODEL
-from emotag_hf.modeling_head import HeadAsset
-from emotag_hf.retarget import driven_head, solve_retarget
+from emotag_hf.models.modeling_head import HeadAsset
+from emotag_hf.models.retarget import driven_head, solve_retarget
+from emotag_hf.utils.array_files import read_npz
 
 from .asset_file import write_asset
 from .errors import ConversionError, check_keys

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from emotag_hf import ParametricHead
-from emotag_hf.array_files import read_npz
+from emotag_hf.utils.array_files import read_npz
 
 from .asset_file import metadata, write_asset
 from .errors import ConversionError, check_keys

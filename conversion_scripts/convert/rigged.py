@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from emotag_hf import ParametricHead
-from emotag_hf.modeling_head import NUM_LANDMARKS, HeadAsset
+from emotag_hf.models.modeling_head import NUM_LANDMARKS, HeadAsset
 
 from . import mouth_parts
 from .asset_file import as_tensors, metadata

@@ -23,8 +23,8 @@ from skin import skin_albedo, skin_gloss
 from surface import Strokes, bind, discs
 
 from emotag_hf import EmoTaGConfig, EmoTaGModel, EmoTaGPipeline, EmoTaGProcessor, ParametricHead
-from emotag_hf.modeling_motion import GatedResidualMotionNetwork
-from emotag_hf.training.pretrain import load_motion
+from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.training.pretraining.pretrain import load_motion
 
 EYE = np.array([0.0, 0.0, 1.8])  # where the highlights are seen from
 FACE, SCALP, NECK, CLOTH = 0.0018, 0.0055, 0.0033, 0.0056  # metres between strokes

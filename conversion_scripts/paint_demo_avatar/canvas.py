@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from surface import Samples, scatter, vertex_normals
 
-from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.models.modeling_head import ParametricHead
 
 
 def linear(*srgb: float) -> np.ndarray:

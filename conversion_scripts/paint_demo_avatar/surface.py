@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from emotag_hf.modeling_gaussians import triangle_frames
+from emotag_hf.models.modeling_gaussians import triangle_frames
 from emotag_hf.rendering.spherical_harmonics import SH_C0
-from emotag_hf.rotations import quat_multiply, rotation_to_quat
+from emotag_hf.utils.rotations import quat_multiply, rotation_to_quat
 
 
 @dataclass

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from truth import Truth
 
 from emotag_hf.rendering.cameras import Camera
-from emotag_hf.video_io import VideoWriter
+from emotag_hf.video.video_writer import VideoWriter
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from safetensors.numpy import save_file
 from scene import Scene
 from tqdm import tqdm
 
+from emotag_hf.preprocessing.tracking.landmarks import track_landmarks
 from emotag_hf.rendering.cameras import Camera
-from emotag_hf.tracking.landmarks import track_landmarks
 
 EXPRESSIONS = ("jawOpen", "mouthSmile", "mouthPucker", "mouthFunnel", "browInnerUp", "browDown", "eyeBlink")
 SIZE = 512

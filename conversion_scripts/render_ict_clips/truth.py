@@ -16,9 +16,9 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from emotag_hf.constants import EXPRESSION_NAMES
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
 from emotag_hf.rendering.cameras import Camera
-from emotag_hf.rotations import rotation_matrix
-from emotag_hf.tracking.head_track import HeadTrack
+from emotag_hf.utils.rotations import rotation_matrix
 
 FORMAT = "emotag-truth"
 

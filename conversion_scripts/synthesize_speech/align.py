@@ -25,10 +25,10 @@ from synthesize_speech.espeak import Espeak
 from synthesize_speech.generate import Parts, Recordings
 from synthesize_speech.visemes import lead, segments, viseme_of
 
-from emotag_hf.audio_features import log_mel_features
-from emotag_hf.audio_io import read_audio
-from emotag_hf.lip_closures import VISEMES
-from emotag_hf.training.pretrain import load_motion
+from emotag_hf.audio.audio_features import log_mel_features
+from emotag_hf.audio.audio_io import read_audio
+from emotag_hf.models.lip_closures import VISEMES
+from emotag_hf.training.pretraining.pretrain import load_motion
 
 # The third to fifth letter of a file's name -> what is said (Burkhardt et al., 2005).
 SENTENCES = {

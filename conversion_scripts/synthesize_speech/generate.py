@@ -34,8 +34,8 @@ from synthesize_speech.sentences import read_sentences
 from synthesize_speech.texts import WORDS, sentence
 from synthesize_speech.visemes import face_motion, segments, targets_of
 
-from emotag_hf.audio_features import log_mel_features
-from emotag_hf.lip_closures import VISEMES
+from emotag_hf.audio.audio_features import log_mel_features
+from emotag_hf.models.lip_closures import VISEMES
 
 VARIANTS = (
     "Alex Alicia Andrea Annie AnxiousAndy Denis Diogo Gene Henrique Hugo Jacky Lee Marco Michael Mike adam anika "

@@ -25,10 +25,10 @@ from teach import Lesson, teach, teach_linear
 from voices import as_recorded, end_of, excerpt, joined, read_emodb, read_talkers
 
 from emotag_hf import EmoTaGModel
-from emotag_hf.configuration_emotag import EmoTaGConfig
 from emotag_hf.constants import EMOTIONS
-from emotag_hf.training.motion_data import read_persons
-from emotag_hf.voice_listener import VoiceListener
+from emotag_hf.models.configuration_emotag import EmoTaGConfig
+from emotag_hf.models.voice_listener import VoiceListener
+from emotag_hf.training.pretraining.motion_data import read_persons
 
 JOINED = 160  # recordings made of a speaker's utterances
 # What each half of METHOD 4's guidance is worth.

@@ -13,7 +13,7 @@ import torch
 from voices import Heard
 
 from emotag_hf.constants import EMOTIONS
-from emotag_hf.voice_listener import VoiceListener
+from emotag_hf.models.voice_listener import VoiceListener
 
 NEUTRAL = EMOTIONS.index("neutral")
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from voices import FPS, Heard
 
-from emotag_hf.configuration_emotag import EmoTaGMotionConfig
 from emotag_hf.constants import EMOTIONS
-from emotag_hf.voice_listener import VoiceListener
+from emotag_hf.models.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.models.voice_listener import VoiceListener
 
 NEUTRAL = EMOTIONS.index("neutral")
 ACTED = tuple(i for i, name in enumerate(EMOTIONS) if name != "surprise")  # EMO-DB has none

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emotag_hf.audio_features import FRAME_RATE, log_mel_features
-from emotag_hf.audio_io import read_audio
-from emotag_hf.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.audio.audio_features import FRAME_RATE, log_mel_features
+from emotag_hf.audio.audio_io import read_audio
 from emotag_hf.constants import EMOTIONS, SAMPLE_RATE
-from emotag_hf.voice_listener import VoiceListener
+from emotag_hf.models.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.models.voice_listener import VoiceListener
 
 # The sixth letter of a file's name (German words). L, boredom, is none of the seven and is left out.
 LETTERS = {"W": "angry", "E": "disgust", "A": "fear", "F": "happy", "T": "sad", "N": "neutral"}

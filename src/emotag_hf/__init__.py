@@ -13,53 +13,53 @@ __version__ = "0.1.0"
 
 # Public name -> the module that has it, imported on first use.
 _LAZY = {
-    "AdaptArguments": "training.arguments",
-    "AudioClip": "audio_io",
+    "AdaptArguments": "training.gaussians.adapt_arguments",
+    "AudioClip": "audio.audio_io",
     "Camera": "rendering",
-    "Consent": "consent",
-    "EmoTaGConfig": "configuration_emotag",
-    "EmoTaGGaussiansConfig": "configuration_emotag",
-    "EmoTaGHeadConfig": "configuration_emotag",
-    "EmoTaGModel": "modeling_emotag",
-    "EmoTaGMotionConfig": "configuration_emotag",
-    "EmoTaGPipeline": "pipeline_emotag",
-    "EmoTaGProcessor": "processing_emotag",
+    "Consent": "rights.consent",
+    "EmoTaGConfig": "models.configuration_emotag",
+    "EmoTaGGaussiansConfig": "models.configuration_emotag",
+    "EmoTaGHeadConfig": "models.configuration_emotag",
+    "EmoTaGModel": "models.modeling_emotag",
+    "EmoTaGMotionConfig": "models.configuration_emotag",
+    "EmoTaGPipeline": "pipelines.pipeline_emotag",
+    "EmoTaGProcessor": "models.processing_emotag",
     "FlameMotion": "outputs",
-    "GaussianPrior": "modeling_gaussian_prior",
-    "GatedResidualMotionNetwork": "modeling_motion",
-    "MotionStrengths": "motion_controls",
-    "ParametricHead": "modeling_head",
-    "PretrainArguments": "training.pretrain_arguments",
-    "Pretrainer": "training.pretrain",
-    "RiggedGaussians": "modeling_gaussians",
-    "StreamedFrame": "streaming",
-    "TalkingHeadOutput": "talking_head",
-    "TalkingHeadPipeline": "pipeline_talking_head",
-    "TalkingHeadStream": "streaming",
-    "ProcessedClip": "data.clip",
-    "FeatureOptions": "data.teachers",
-    "HeadTrack": "tracking.head_track",
-    "adapt": "adaptation",
-    "default_model_path": "hub_paths",
-    "dub": "dubbing",
+    "GaussianPrior": "models.modeling_gaussian_prior",
+    "GatedResidualMotionNetwork": "models.modeling_motion",
+    "MotionStrengths": "motion.motion_strengths",
+    "ParametricHead": "models.modeling_head",
+    "PretrainArguments": "training.pretraining.pretrain_arguments",
+    "Pretrainer": "training.pretraining.pretrain",
+    "RiggedGaussians": "models.modeling_gaussians",
+    "StreamedFrame": "pipelines.streaming",
+    "TalkingHeadOutput": "pipelines.talking_head",
+    "TalkingHeadPipeline": "pipelines.pipeline_talking_head",
+    "TalkingHeadStream": "pipelines.streaming",
+    "ProcessedClip": "preprocessing.data.clip",
+    "FeatureOptions": "preprocessing.data.teachers",
+    "HeadTrack": "preprocessing.tracking.head_track",
+    "adapt": "training.adaptation.adapt",
+    "default_model_path": "utils.asset_paths",
+    "dub": "pipelines.dubbing",
     "evaluate": "evaluation.protocol",
     "save_motion": "export",
-    "save_splats": "output_files",
-    "save_viewer": "output_files",
-    "save_with_alpha": "alpha_video",
-    "clips_dataset": "data.dataset",
-    "examine": "doctor",
-    "fit_head": "tracking.fit",
-    "import_vhap": "data.vhap",
+    "save_splats": "pipelines.output_files",
+    "save_viewer": "pipelines.output_files",
+    "save_with_alpha": "pipelines.alpha_video",
+    "clips_dataset": "preprocessing.data.dataset",
+    "examine": "preprocessing.doctor",
+    "fit_head": "preprocessing.tracking.fit",
+    "import_vhap": "preprocessing.data.vhap",
     "load_motion": "export",
-    "prepare": "data.prepare",
-    "push_avatar": "avatar_push",
-    "prepare_many": "data.prepare_many",
+    "prepare": "preprocessing.data.prepare",
+    "push_avatar": "pipelines.push_avatar",
+    "prepare_many": "preprocessing.data.prepare_many",
     "rasterize": "rendering",
-    "read_provenance": "provenance",
-    "Retarget": "retarget",
-    "solve_retarget": "retarget",
-    "sample_path": "hub_paths",
+    "read_provenance": "rights.provenance",
+    "Retarget": "models.retarget",
+    "solve_retarget": "models.retarget",
+    "sample_path": "utils.asset_paths",
     "EMOTIONS": "constants",
     "EXPRESSION_NAMES": "constants",
 }
@@ -88,38 +88,38 @@ def _register() -> None:
 _register()
 
 if TYPE_CHECKING:
-    from .adaptation import adapt
-    from .alpha_video import save_with_alpha
-    from .audio_io import AudioClip
-    from .avatar_push import push_avatar
-    from .configuration_emotag import EmoTaGConfig, EmoTaGGaussiansConfig, EmoTaGHeadConfig, EmoTaGMotionConfig
-    from .consent import Consent
+    from .audio.audio_io import AudioClip
     from .constants import EMOTIONS, EXPRESSION_NAMES
-    from .data.clip import ProcessedClip
-    from .data.dataset import clips_dataset
-    from .data.prepare import prepare
-    from .data.prepare_many import prepare_many
-    from .data.teachers import FeatureOptions
-    from .data.vhap import import_vhap
-    from .doctor import examine
-    from .dubbing import dub
     from .evaluation.protocol import evaluate
     from .export import load_motion, save_motion
-    from .hub_paths import default_model_path, sample_path
-    from .modeling_emotag import EmoTaGModel
-    from .modeling_gaussian_prior import GaussianPrior
-    from .modeling_gaussians import RiggedGaussians
-    from .modeling_head import ParametricHead
-    from .modeling_motion import GatedResidualMotionNetwork
-    from .output_files import save_splats, save_viewer
+    from .models.configuration_emotag import EmoTaGConfig, EmoTaGGaussiansConfig, EmoTaGHeadConfig, EmoTaGMotionConfig
+    from .models.modeling_emotag import EmoTaGModel
+    from .models.modeling_gaussian_prior import GaussianPrior
+    from .models.modeling_gaussians import RiggedGaussians
+    from .models.modeling_head import ParametricHead
+    from .models.modeling_motion import GatedResidualMotionNetwork
+    from .models.processing_emotag import EmoTaGProcessor
     from .outputs import FlameMotion
-    from .pipeline_emotag import EmoTaGPipeline
-    from .pipeline_talking_head import TalkingHeadPipeline
-    from .processing_emotag import EmoTaGProcessor
-    from .provenance import read_provenance
+    from .pipelines.alpha_video import save_with_alpha
+    from .pipelines.dubbing import dub
+    from .pipelines.output_files import save_splats, save_viewer
+    from .pipelines.pipeline_emotag import EmoTaGPipeline
+    from .pipelines.pipeline_talking_head import TalkingHeadPipeline
+    from .pipelines.push_avatar import push_avatar
+    from .pipelines.streaming import StreamedFrame, TalkingHeadStream
+    from .pipelines.talking_head import TalkingHeadOutput
+    from .preprocessing.data.clip import ProcessedClip
+    from .preprocessing.data.dataset import clips_dataset
+    from .preprocessing.data.prepare import prepare
+    from .preprocessing.data.prepare_many import prepare_many
+    from .preprocessing.data.teachers import FeatureOptions
+    from .preprocessing.data.vhap import import_vhap
+    from .preprocessing.doctor import examine
+    from .preprocessing.tracking.fit import fit_head
+    from .preprocessing.tracking.head_track import HeadTrack
     from .rendering import Camera, rasterize
-    from .streaming import StreamedFrame, TalkingHeadStream
-    from .talking_head import TalkingHeadOutput
-    from .tracking.fit import fit_head
-    from .tracking.head_track import HeadTrack
-    from .training.arguments import AdaptArguments
+    from .rights.consent import Consent
+    from .rights.provenance import read_provenance
+    from .training.adaptation.adapt import adapt
+    from .training.gaussians.adapt_arguments import AdaptArguments
+    from .utils.asset_paths import default_model_path, sample_path

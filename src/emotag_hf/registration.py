@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .constants import TASK
-from .hub_paths import ASSETS, DEFAULT_MODEL
+from .utils.asset_paths import ASSETS, DEFAULT_MODEL
 
 
 def register() -> None:
@@ -11,10 +11,10 @@ def register() -> None:
     from transformers import AutoConfig, AutoModel, AutoProcessor
     from transformers.pipelines import PIPELINE_REGISTRY
 
-    from .configuration_emotag import EmoTaGConfig
-    from .modeling_emotag import EmoTaGModel
-    from .pipeline_talking_head import TalkingHeadPipeline
-    from .processing_emotag import EmoTaGProcessor
+    from .models.configuration_emotag import EmoTaGConfig
+    from .models.modeling_emotag import EmoTaGModel
+    from .models.processing_emotag import EmoTaGProcessor
+    from .pipelines.pipeline_talking_head import TalkingHeadPipeline
 
     AutoConfig.register(EmoTaGConfig.model_type, EmoTaGConfig, exist_ok=True)
     AutoModel.register(EmoTaGConfig, EmoTaGModel, exist_ok=True)

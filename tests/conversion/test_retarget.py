@@ -10,8 +10,8 @@ from convert.drive import drive
 from flame_standin import SCALE
 
 from emotag_hf import EXPRESSION_NAMES, FlameMotion, ParametricHead
-from emotag_hf.hub_paths import sample_path
-from emotag_hf.retarget import driven, lip_opening, solve_retarget
+from emotag_hf.models.retarget import driven, lip_opening, solve_retarget
+from emotag_hf.utils.asset_paths import sample_path
 
 
 @pytest.fixture(scope="module")

@@ -14,18 +14,18 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from emotag_hf import EmoTaGModel, FlameMotion, default_model_path
-from emotag_hf.audio_features import log_mel_features
-from emotag_hf.audio_io import AudioClip
+from emotag_hf.audio.audio_features import log_mel_features
+from emotag_hf.audio.audio_io import AudioClip
 from emotag_hf.constants import EXPRESSION_NAMES, MOTION_DIMS, SAMPLE_RATE
-from emotag_hf.cropping import FrameCrop
-from emotag_hf.data.clip import AUDIO, BACKGROUND, FEATURES, MATTES, TRACK, VIDEO, ProcessedClip
-from emotag_hf.data.frame_files import FrameWriter
-from emotag_hf.data.sound_file import write_flac
-from emotag_hf.data.writer import ClipWriter
-from emotag_hf.features.action_units import SOURCE_HEAD
-from emotag_hf.features.emotion import SOURCE_RULE
-from emotag_hf.tracking.fit import default_camera, fit_head
-from emotag_hf.tracking.head_track import FaceLandmarks, HeadTrack
+from emotag_hf.preprocessing.data.clip import AUDIO, BACKGROUND, FEATURES, MATTES, TRACK, VIDEO, ProcessedClip
+from emotag_hf.preprocessing.data.frame_files import FrameWriter
+from emotag_hf.preprocessing.data.sound_file import write_flac
+from emotag_hf.preprocessing.data.writer import ClipWriter
+from emotag_hf.preprocessing.features.action_units import SOURCE_HEAD
+from emotag_hf.preprocessing.features.emotion import SOURCE_RULE
+from emotag_hf.preprocessing.tracking.fit import default_camera, fit_head
+from emotag_hf.preprocessing.tracking.head_track import FaceLandmarks, HeadTrack
+from emotag_hf.video.cropping import FrameCrop
 
 SIZE, FRAMES, TRAIN = 128, 32, 20  # TRAIN is where a group of pictures of video.mp4 begins
 

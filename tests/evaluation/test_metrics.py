@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from emotag_hf.constants import ACTION_UNITS
-from emotag_hf.data.frame_files import FrameWriter
 from emotag_hf.evaluation import metrics
 from emotag_hf.evaluation.metrics import Scores, action_unit_errors, block_interval, score_frames, score_videos
-from emotag_hf.import_utils import is_available
-from emotag_hf.tracking.head_track import EYE_POINTS, MOUTH_POINTS
-from emotag_hf.tracking.landmarks import track_landmarks
-from emotag_hf.video_reader import read_video
+from emotag_hf.preprocessing.data.frame_files import FrameWriter
+from emotag_hf.preprocessing.tracking.head_track import EYE_POINTS, MOUTH_POINTS
+from emotag_hf.preprocessing.tracking.landmarks import track_landmarks
+from emotag_hf.utils.import_utils import is_available
+from emotag_hf.video.video_reader import read_video
 
 
 def pictures(count: int, height: int = 40, width: int = 32, seed: int = 0) -> np.ndarray:

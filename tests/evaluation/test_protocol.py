@@ -10,20 +10,20 @@ import torch
 from person_clip import FRAMES, SIZE, TRAIN, person_clip
 
 from emotag_hf import EmoTaGModel, default_model_path
-from emotag_hf.audio_io import AudioClip
+from emotag_hf.audio.audio_io import AudioClip
 from emotag_hf.constants import MOTION_DIMS
-from emotag_hf.cropping import FrameCrop
 from emotag_hf.evaluation import trial as trial_module
 from emotag_hf.evaluation.driving import sound_of
 from emotag_hf.evaluation.protocol import evaluate, evaluate_modes, read_metrics, weights_sha256
 from emotag_hf.evaluation.report import MODES
 from emotag_hf.evaluation.split import SplitClip, follow, plate_for, split_frames
 from emotag_hf.evaluation.trial import Trial
-from emotag_hf.processing_emotag import EmoTaGProcessor
-from emotag_hf.provenance import read_provenance
-from emotag_hf.tracking.photometric import RefineOptions
-from emotag_hf.training.arguments import AdaptArguments
-from emotag_hf.video_reader import read_video
+from emotag_hf.models.processing_emotag import EmoTaGProcessor
+from emotag_hf.preprocessing.tracking.photometric import RefineOptions
+from emotag_hf.rights.provenance import read_provenance
+from emotag_hf.training.gaussians.adapt_arguments import AdaptArguments
+from emotag_hf.video.cropping import FrameCrop
+from emotag_hf.video.video_reader import read_video
 
 TINY = AdaptArguments(
     steps=3,

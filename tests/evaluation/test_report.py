@@ -17,7 +17,7 @@ from emotag_hf.evaluation.report import (
     write_metrics,
     write_table,
 )
-from emotag_hf.provenance import package_version
+from emotag_hf.rights.provenance import package_version
 
 HASH = "0123456789abcdef" * 4
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from emotag_hf import EmoTaGPipeline, RiggedGaussians, sample_path
-from emotag_hf.audio_io import load_audio
-from emotag_hf.gaussian_correctives import ExpressionCode
+from emotag_hf.audio.audio_io import load_audio
+from emotag_hf.models.gaussian_correctives import ExpressionCode
 
 
 @pytest.fixture(scope="session")

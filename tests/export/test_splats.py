@@ -11,8 +11,8 @@ import torch
 
 from emotag_hf import Camera, rasterize
 from emotag_hf.export.splats import Splats, to_compressed_ply, to_ply, to_splat
-from emotag_hf.output_files import save_splats
 from emotag_hf.outputs import PosedGaussians
+from emotag_hf.pipelines.output_files import save_splats
 
 _TYPES = {"float": "<f4", "uint": "<u4", "uchar": "u1"}
 C0 = 0.5 / np.sqrt(np.pi)  # the constant harmonic, from its definition

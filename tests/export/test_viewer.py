@@ -16,7 +16,7 @@ import torch
 
 from emotag_hf import FlameMotion
 from emotag_hf.export.viewer_data import MAX_FRAMES, Packed, pack_motion
-from emotag_hf.output_files import save_viewer
+from emotag_hf.pipelines.output_files import save_viewer
 
 
 def unpacked(packed: Packed) -> dict[str, np.ndarray]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotag_hf.compositing import make_background, to_uint8
-from emotag_hf.output_files import save_viewer
+from emotag_hf.pipelines.output_files import save_viewer
+from emotag_hf.rendering.compositing import make_background, to_uint8
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SIZE = 256

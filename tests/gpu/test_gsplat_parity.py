@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from emotag_hf.import_utils import is_available
 from emotag_hf.rendering import Camera, available_backends, rasterize
+from emotag_hf.utils.import_utils import is_available
 
 pytestmark = [
     pytest.mark.gpu,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from emotag_hf.modeling_head import ParametricHead
+from emotag_hf.models.modeling_head import ParametricHead
 from emotag_hf.rendering import Camera
 from emotag_hf.rendering.mesh import NEAR, interpolate, rasterize_mesh
 

@@ -79,7 +79,7 @@ def _site_with_blocked_caches(folder: Path) -> tuple[Path, dict[str, str]]:
     """
     package = folder / "site" / "emotag_hf"
     shutil.copytree(PACKAGE / "rendering", package / "rendering", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(PACKAGE / "import_utils.py", package)
+    shutil.copytree(PACKAGE / "utils", package / "utils")
     (package / "rendering" / "__pycache__").touch()
     (folder / "blocked").touch()
     (folder / "tmp").mkdir()

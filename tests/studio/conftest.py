@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotag_hf.audio_io import AudioClip, load_audio
-from emotag_hf.data.sound_file import write_flac
-from emotag_hf.hub_paths import sample_path
-from emotag_hf.video_io import VideoWriter
+from emotag_hf.audio.audio_io import AudioClip, load_audio
+from emotag_hf.preprocessing.data.sound_file import write_flac
+from emotag_hf.utils.asset_paths import sample_path
+from emotag_hf.video.video_writer import VideoWriter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from demo_video import demo_video  # noqa: E402
@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 import app
 from emotag_hf.studio import Settings
-from emotag_hf.training.arguments import AdaptArguments
+from emotag_hf.training.gaussians.adapt_arguments import AdaptArguments
 
 tiny = AdaptArguments.preset(
     "fast", steps=12, num_surface=1500, num_beside=200, num_correctives=2, size=128, crop=64, trial_steps=2

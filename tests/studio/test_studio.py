@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from emotag_hf import EmoTaGPipeline, studio
-from emotag_hf.audio_io import AudioClip
+from emotag_hf.audio.audio_io import AudioClip
 from emotag_hf.constants import EXPRESSION_NAMES
-from emotag_hf.data.sound_file import write_flac
-from emotag_hf.doctor import Check, DoctorReport
+from emotag_hf.preprocessing.data.sound_file import write_flac
+from emotag_hf.preprocessing.doctor import Check, DoctorReport
 
 SETTINGS = studio.Settings(size=64, preview_size=32, max_recording_s=3, max_video_s=3, max_upload_mb=1)
 
@@ -110,7 +110,7 @@ def test_a_long_recording_is_not_decoded_whole(tmp_path, monkeypatch):
 
 def test_videos(uploads, monkeypatch):
     """No video, too long, too many pixels: a sentence each, before a frame is decoded."""
-    monkeypatch.setattr("emotag_hf.video_reader.VideoClip.frames", lambda *a: pytest.fail("decoded"))
+    monkeypatch.setattr("emotag_hf.video.video_reader.VideoClip.frames", lambda *a: pytest.fail("decoded"))
     with pytest.raises(ValueError, match="letter.mp4"):
         studio.check_video(uploads / "letter.mp4", SETTINGS)
     with pytest.raises(studio.UploadError, match="has 26 s, this page takes at most 3 s"):

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from emotag_hf.configuration_emotag import EmoTaGGaussiansConfig
-from emotag_hf.modeling_gaussians import RiggedGaussians, triangle_frames
+from emotag_hf.models.configuration_emotag import EmoTaGGaussiansConfig
+from emotag_hf.models.modeling_gaussians import RiggedGaussians, triangle_frames
 from emotag_hf.rendering import Camera, rasterize
 from emotag_hf.rendering.torch_reference import quaternions_to_matrices
-from emotag_hf.training.densify import DensifyOptions, DensifyStrategy
+from emotag_hf.training.gaussians.densify import DensifyOptions, DensifyStrategy
 
 PIXELS = 48
 CELLS = 6  # the sheet of triangles has 6 x 6 squares

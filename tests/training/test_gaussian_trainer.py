@@ -8,13 +8,13 @@ import torch
 from toy_person import FRAMES, toy_clip
 
 from emotag_hf import EmoTaGModel, default_model_path
-from emotag_hf.tracking.photometric import draw
-from emotag_hf.training.arguments import AdaptArguments
+from emotag_hf.preprocessing.tracking.photometric import draw
 from emotag_hf.training.checkpoint import load_state, save_state
-from emotag_hf.training.gaussian_trainer import GaussianTrainer
-from emotag_hf.training.losses import geometry_loss, normals_from_depth
-from emotag_hf.training.person import make_model
-from emotag_hf.training.scene import TrainingScene
+from emotag_hf.training.gaussians.adapt_arguments import AdaptArguments
+from emotag_hf.training.gaussians.gaussian_trainer import GaussianTrainer
+from emotag_hf.training.gaussians.losses import geometry_loss, normals_from_depth
+from emotag_hf.training.gaussians.person import make_model
+from emotag_hf.training.gaussians.scene import TrainingScene
 
 TINY = {
     "num_surface": 2500,

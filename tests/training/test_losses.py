@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from emotag_hf.constants import EMOTIONS
-from emotag_hf.features import geometry
-from emotag_hf.training import losses, motion_losses
-from emotag_hf.training.ssim import SsimTarget, ssim_torch
+from emotag_hf.preprocessing.features import geometry
+from emotag_hf.training.gaussians import losses
+from emotag_hf.training.gaussians.ssim import SsimTarget, ssim_torch
+from emotag_hf.training.pretraining import motion_losses
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -9,14 +9,14 @@ import pytest
 import torch
 from synthetic_clip import make_clip
 
-from emotag_hf.configuration_emotag import EmoTaGConfig
-from emotag_hf.data.clip import ProcessedClip
-from emotag_hf.features.action_units import grmn_action_units
-from emotag_hf.features.av_offset import AVOffset
-from emotag_hf.import_utils import is_available
-from emotag_hf.modeling_emotag import EmoTaGModel
-from emotag_hf.training import personalise
-from emotag_hf.training.personalise import ERRORS, PersonaliseOptions, personalise_motion
+from emotag_hf.models.configuration_emotag import EmoTaGConfig
+from emotag_hf.models.modeling_emotag import EmoTaGModel
+from emotag_hf.preprocessing.data.clip import ProcessedClip
+from emotag_hf.preprocessing.features.action_units import grmn_action_units
+from emotag_hf.preprocessing.features.av_offset import AVOffset
+from emotag_hf.training.adaptation import personalise
+from emotag_hf.training.adaptation.personalise import ERRORS, PersonaliseOptions, personalise_motion
+from emotag_hf.utils.import_utils import is_available
 
 FRAMES = 60
 TRAIN = range(40)
@@ -376,8 +376,8 @@ def test_options(option, value):
 @pytest.mark.skipif(not is_available("mediapipe"), reason="MediaPipe is not installed")
 def test_real_speaker(test_data, tmp_path):
     """Three seconds of a real speaker bring the embedded model closer to the next two, in face and jaw."""
-    from emotag_hf.data.prepare import prepare
-    from emotag_hf.hub_paths import default_model_path
+    from emotag_hf.preprocessing.data.prepare import prepare
+    from emotag_hf.utils.asset_paths import default_model_path
 
     clip = prepare(test_data / "data" / "clips" / "may_5s_512.mp4", tmp_path / "clip", size=256, progress=False)
     model = EmoTaGModel.from_pretrained(default_model_path())

@@ -17,11 +17,18 @@ from two_processes import first_gradient
 
 from emotag_hf import ParametricHead
 from emotag_hf.cli import main
-from emotag_hf.training.lip_space import LipSpace
-from emotag_hf.training.motion_data import MotionBatches, load_clips, load_synthetic, played, read_persons, shifted
-from emotag_hf.training.motion_scores import find_lag, score_clips
-from emotag_hf.training.pretrain import Pretrainer, load_motion
-from emotag_hf.training.pretrain_arguments import PretrainArguments
+from emotag_hf.training.pretraining.lip_space import LipSpace
+from emotag_hf.training.pretraining.motion_data import (
+    MotionBatches,
+    load_clips,
+    load_synthetic,
+    played,
+    read_persons,
+    shifted,
+)
+from emotag_hf.training.pretraining.motion_scores import find_lag, score_clips
+from emotag_hf.training.pretraining.pretrain import Pretrainer, load_motion
+from emotag_hf.training.pretraining.pretrain_arguments import PretrainArguments
 
 PEOPLE = [toy_clip(i) for i in range(6)]
 QUICK = {"batch_size": 4, "window": 60, "learning_rate": 5e-3, "augment": 0.0, "synthetic_share": 0.25}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from emotag_hf.rendering.numba_threads import set_num_threads
-from emotag_hf.training.ssim import SsimTarget, l1_and_ssim, l1_and_ssim_torch, ssim, ssim_torch
+from emotag_hf.training.gaussians.ssim import SsimTarget, l1_and_ssim, l1_and_ssim_torch, ssim, ssim_torch
 
 SIZES = [(40, 24), (6, 3), (1, 1), (33, 400)]  # larger and smaller than the window, wider than a chunk of the kernels
 

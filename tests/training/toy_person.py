@@ -10,8 +10,8 @@ import torch
 
 from emotag_hf import EmoTaGModel, FlameMotion, default_model_path
 from emotag_hf.constants import EXPRESSION_NAMES
-from emotag_hf.tracking.fit import default_camera
-from emotag_hf.tracking.head_track import HeadTrack
+from emotag_hf.preprocessing.tracking.fit import default_camera
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
 
 SIZE, FRAMES = 128, 24
 

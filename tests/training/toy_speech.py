@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from emotag_hf.configuration_emotag import EmoTaGMotionConfig
 from emotag_hf.constants import EXPRESSION_NAMES
-from emotag_hf.training.motion_data import MotionClip
+from emotag_hf.models.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.training.pretraining.motion_data import MotionClip
 
 SMALL = {"hidden_dim": 16, "num_layers": 2, "dropout": 0.0, "triplane_resolution": 4, "triplane_dim": 2}
 

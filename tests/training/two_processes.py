@@ -8,9 +8,9 @@ import torch
 from accelerate import Accelerator
 from toy_speech import small_config, toy_clip
 
-from emotag_hf.training.motion_losses import MotionWeights
-from emotag_hf.training.pretrain import Pretrainer
-from emotag_hf.training.pretrain_arguments import PretrainArguments
+from emotag_hf.training.pretraining.motion_losses import MotionWeights
+from emotag_hf.training.pretraining.pretrain import Pretrainer
+from emotag_hf.training.pretraining.pretrain_arguments import PretrainArguments
 
 OPTIONS = PretrainArguments(steps=20, batch_size=4, window=40, synthetic_share=0.0)
 

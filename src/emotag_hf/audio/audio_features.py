@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .constants import SAMPLE_RATE
+from ..constants import SAMPLE_RATE
 
 FRAME_RATE = 100  # log_mel frames per second
 HOP = SAMPLE_RATE // FRAME_RATE

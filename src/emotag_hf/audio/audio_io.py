@@ -19,7 +19,7 @@ from typing import Any
 import av
 import numpy as np
 
-from .constants import SAMPLE_RATE
+from ..constants import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 

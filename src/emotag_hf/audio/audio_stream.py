@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..constants import SAMPLE_RATE
 from .audio_io import MAX_CHANNELS, SILENCE, AudioError, StreamResampler, to_float
-from .constants import SAMPLE_RATE
 
 
 class AudioStream:

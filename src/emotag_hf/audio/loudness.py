@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .constants import MOTION_FPS
+from ..constants import MOTION_FPS
 
 
 class LevelStream:

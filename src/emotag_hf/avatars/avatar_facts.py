@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from .avatar_card import is_open_license
-from .consent import check_printable, is_sha256
-from .constants import DEFAULT_MODEL
+from ..constants import DEFAULT_MODEL
+from ..hub.avatar_card import is_open_license
+from ..rights.consent import check_printable, is_sha256
 
 if TYPE_CHECKING:
-    from .modeling_emotag import EmoTaGModel
+    from ..models.modeling_emotag import EmoTaGModel
 
 PARTS = ("head", "motion", "gaussian_prior")  # what has a licence
 SOURCE = {  # key -> what it has to be; the last three may be unknown

@@ -27,7 +27,14 @@ from typing import Any, Protocol
 import numpy as np
 from safetensors import SafetensorError
 
-from .avatar_card import LICENSE_MD, render_card, render_license
+from ..constants import CONFIG_NAME, DEFAULT_MODEL, MODEL_INDEX_NAME, PROCESSOR_NAME, WEIGHTS_NAME
+from ..hub.avatar_card import LICENSE_MD, render_card, render_license
+from ..hub.repo_contents import PREVIEW_VIDEO, SHIM
+from ..models.checkpoints import check_weights_file
+from ..models.modeling_emotag import EmoTaGModel
+from ..models.processing_emotag import EmoTaGProcessor
+from ..rights.consent import CONSENT_JSON, Consent, parse_consent
+from ..rights.provenance import package_version
 from .avatar_facts import (
     PARTS,
     SOURCE,
@@ -39,13 +46,6 @@ from .avatar_facts import (
     encode_picture,
     plain_facts,
 )
-from .checkpoints import check_weights_file
-from .consent import CONSENT_JSON, Consent, parse_consent
-from .constants import CONFIG_NAME, DEFAULT_MODEL, MODEL_INDEX_NAME, PROCESSOR_NAME, WEIGHTS_NAME
-from .hub_repo import PREVIEW_VIDEO, SHIM
-from .modeling_emotag import EmoTaGModel
-from .processing_emotag import EmoTaGProcessor
-from .provenance import package_version
 
 FORMAT = "emotag-avatar"
 FORMAT_VERSION = 1

@@ -11,12 +11,9 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .avatar_card import LICENSE_MD, render_card, render_license
-from .avatar_facts import decode_picture
-from .avatar_folder import AVATAR_JSON, BACKGROUND, CARD, PREVIEW, AvatarPipeline
-from .consent import CONSENT_JSON, parse_consent
-from .hub_paths import sample_path
-from .hub_repo import (
+from ..hub.avatar_card import LICENSE_MD, render_card, render_license
+from ..hub.hub_transfer import Pushed, full_repo_id, push_folder
+from ..hub.repo_contents import (
     PREVIEW_VIDEO,
     check_nobody,
     check_repo_id,
@@ -24,7 +21,10 @@ from .hub_repo import (
     settle_remote_code,
     write_model_papers,
 )
-from .hub_transfer import Pushed, full_repo_id, push_folder
+from ..rights.consent import CONSENT_JSON, parse_consent
+from ..utils.asset_paths import sample_path
+from .avatar_facts import decode_picture
+from .avatar_folder import AVATAR_JSON, BACKGROUND, CARD, PREVIEW, AvatarPipeline
 
 PREVIEW_SIZE = 512  # pixels
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .cli_fields import add_fields, given_fields
-from .training.arguments import QUALITIES, AdaptArguments
+from ..training.gaussians.adapt_arguments import QUALITIES, AdaptArguments
+from .fields import add_fields, given_fields
 
 _MODES = ("oracle", "driven", "audio-only")
 _NO_FLAG = ("budget_s",)  # has a flag of another name
@@ -108,7 +108,7 @@ def _adapt(args: argparse.Namespace) -> int:
     if not source.exists():
         raise FileNotFoundError(f"source: expected a video or a processed clip, but there is no {source}.")
     output = Path(args.output) if args.output else source.with_name(f"{source.stem.removesuffix('_clip')}_avatar")
-    from .adaptation import adapt
+    from ..training.adaptation.adapt import adapt
 
     _hush()
     with _bar(output.name, args.quiet or args.json) as on_step:
@@ -163,10 +163,10 @@ def _dub(args: argparse.Namespace) -> int:
 
     from tqdm.auto import tqdm
 
-    from .data.clip import ProcessedClip
-    from .data.prepare import prepare
-    from .dubbing import dub
-    from .pipeline_emotag import EmoTaGPipeline
+    from ..pipelines.dubbing import dub
+    from ..pipelines.pipeline_emotag import EmoTaGPipeline
+    from ..preprocessing.data.clip import ProcessedClip
+    from ..preprocessing.data.prepare import prepare
 
     _hush()
     pipeline = EmoTaGPipeline.from_pretrained(args.model)
@@ -221,8 +221,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     arguments = _arguments(args)
     if not Path(args.source).exists():
         raise FileNotFoundError(f"source: expected a processed clip or a video, but there is no {args.source}.")
-    from .evaluation.protocol import METRICS, evaluate_modes
-    from .tracking.photometric import RefineOptions
+    from ..evaluation.protocol import METRICS, evaluate_modes
+    from ..preprocessing.tracking.photometric import RefineOptions
 
     _hush()
     found = evaluate_modes(

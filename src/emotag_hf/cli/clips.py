@@ -74,8 +74,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from .data.teachers import FeatureOptions
-    from .data.vhap import is_vhap_export
+    from ..preprocessing.data.teachers import FeatureOptions
+    from ..preprocessing.data.vhap import is_vhap_export
 
     features = {f.name: v for f in fields(FeatureOptions) if (v := getattr(args, f.name)) is not None}
     options = {name: getattr(args, name) for name in _OPTIONS} | {"features": FeatureOptions(**features)}
@@ -89,8 +89,8 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _prepare_one(args: argparse.Namespace, options: dict) -> int:
-    from .data.prepare import prepare
-    from .data.vhap import import_vhap
+    from ..preprocessing.data.prepare import prepare
+    from ..preprocessing.data.vhap import import_vhap
 
     if Path(args.videos[0]).is_dir():
         del options["face"]  # the export follows one person
@@ -118,7 +118,7 @@ def _prepare_one(args: argparse.Namespace, options: dict) -> int:
 
 
 def _prepare_all(args: argparse.Namespace, options: dict) -> int:
-    from .data.prepare_many import prepare_many
+    from ..preprocessing.data.prepare_many import prepare_many
 
     if args.audio:
         raise ValueError("--audio: expected one video, got several; each takes its own sound.")
@@ -138,7 +138,7 @@ def _prepare_all(args: argparse.Namespace, options: dict) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from .doctor import examine, render_text, write_page
+    from ..preprocessing.doctor import examine, render_text, write_page
 
     _hush()
     report = examine(args.video, audio=args.audio, face=args.face, max_seconds=args.max_seconds)
@@ -160,6 +160,6 @@ def _hush() -> None:
 
 
 def _setup(args: argparse.Namespace) -> int:
-    from .tracking.setup import setup_tracking
+    from ..preprocessing.tracking.setup import setup_tracking
 
     return setup_tracking(dry_run=args.dry_run, yes=args.yes)

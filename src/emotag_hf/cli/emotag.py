@@ -10,13 +10,13 @@ import sys
 
 import shtab
 
-from .cli_avatar import add_commands as add_avatar_commands
-from .cli_clips import add_commands as add_clip_commands
-from .cli_export import add_commands as add_export_command
-from .cli_info import add_commands as add_info_command
-from .cli_pretrain import add_commands as add_pretrain_command
-from .cli_share import add_commands as add_share_command
-from .cli_speak import add_commands as add_speak_commands
+from .avatar import add_commands as add_avatar_commands
+from .clips import add_commands as add_clip_commands
+from .export import add_commands as add_export_command
+from .info import add_commands as add_info_command
+from .pretrain import add_commands as add_pretrain_command
+from .share import add_commands as add_share_command
+from .speak import add_commands as add_speak_commands
 
 _USER_ERRORS = (ValueError, OSError, ImportError)  # wrong input, files and disks, a missing extra
 
@@ -61,7 +61,3 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"emotag: stopped; {args.after_stop}.", file=sys.stderr)
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

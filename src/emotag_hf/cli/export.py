@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from .constants import EMOTIONS
+from ..constants import EMOTIONS
 
 _OPTIONS = ("emotion", "intensity", "seed", "size", "background")  # of the pipeline, as they are
 
@@ -36,13 +36,13 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     # The quick checks come first: loading the model for a file that is not there would waste the user's time.
-    from .audio_io import load_audio
-    from .export import FORMATS, pick_format
-    from .export.files import check_target
-    from .export.splats import SPLAT_FORMATS
-    from .hub_paths import sample_path
-    from .output_files import save_splats
-    from .talking_head import SpeakOptions
+    from ..audio.audio_io import load_audio
+    from ..export import FORMATS, pick_format
+    from ..export.files import check_target
+    from ..export.splats import SPLAT_FORMATS
+    from ..pipelines.output_files import save_splats
+    from ..pipelines.talking_head import SpeakOptions
+    from ..utils.asset_paths import sample_path
 
     kind = pick_format(args.output, args.format, FORMATS)
     path = check_target(args.output)
@@ -60,7 +60,7 @@ def _export(args: argparse.Namespace) -> int:
 
     from transformers.utils.logging import disable_progress_bar
 
-    from .pipeline_emotag import EmoTaGPipeline
+    from ..pipelines.pipeline_emotag import EmoTaGPipeline
 
     disable_progress_bar()  # a second of loading needs no bar of its own
     pipeline = EmoTaGPipeline.from_pretrained(args.model)
@@ -83,7 +83,7 @@ def _at_rest(model):
     """The Gaussians of the avatar with a motionless, neutral face."""
     import torch
 
-    from .outputs import FlameMotion
+    from ..outputs import FlameMotion
 
     with torch.no_grad():
         return model.pose(model.on_rest_pose(FlameMotion.zeros(1)))

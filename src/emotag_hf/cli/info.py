@@ -33,7 +33,7 @@ def _versions() -> dict[str, str]:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from .provenance import package_version
+    from ..rights.provenance import package_version
 
     found = {
         "emotag_hf": package_version(),
@@ -63,7 +63,7 @@ def _backends() -> dict[str, str]:
 
     import torch
 
-    from .rendering import available_backends
+    from ..rendering import available_backends
 
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     backends = available_backends()
@@ -77,8 +77,8 @@ def _backends() -> dict[str, str]:
 
 
 def _licences() -> dict[str, str]:
-    from .constants import CONFIG_NAME, DEFAULT_MODEL, DEFAULT_PRIOR, OPEN_HEAD, OPEN_MODEL
-    from .hub_paths import ASSETS
+    from ..constants import CONFIG_NAME, DEFAULT_MODEL, DEFAULT_PRIOR, OPEN_HEAD, OPEN_MODEL
+    from ..utils.asset_paths import ASSETS
 
     found = {"emotag_hf": "Apache-2.0"}
     head = ASSETS / OPEN_HEAD

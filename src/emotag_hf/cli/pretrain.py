@@ -10,8 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from .cli_fields import add_fields, given_fields
-from .training.pretrain_arguments import PretrainArguments
+from ..training.pretraining.pretrain_arguments import PretrainArguments
+from .fields import add_fields, given_fields
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -46,8 +46,8 @@ def _pretrain(args: argparse.Namespace) -> int:
         raise ValueError(f"output: {output} holds a pretraining already; go on with it by --resume, or name another.")
     from tqdm.auto import tqdm
 
-    from .training.motion_data import load_clips, load_synthetic, read_persons
-    from .training.pretrain import Pretrainer
+    from ..training.pretraining.motion_data import load_clips, load_synthetic, read_persons
+    from ..training.pretraining.pretrain import Pretrainer
 
     lags = json.loads(Path(args.lags).read_text(encoding="utf-8")) if args.lags else None
     persons = read_persons(args.persons) if args.persons else None
@@ -83,8 +83,8 @@ def _pretrain(args: argparse.Namespace) -> int:
 
 def _start(args: argparse.Namespace, clips: list):
     """The network to begin with; None for a fresh one of the default config."""
-    from .configuration_emotag import EmoTaGMotionConfig
-    from .modeling_motion import GatedResidualMotionNetwork
+    from ..models.configuration_emotag import EmoTaGMotionConfig
+    from ..models.modeling_motion import GatedResidualMotionNetwork
 
     if args.audio_model:
         size = clips[0].sound.shape[-1] if clips else 0
@@ -92,7 +92,7 @@ def _start(args: argparse.Namespace, clips: list):
         return GatedResidualMotionNetwork(config)
     if args.start == "none":
         return None
-    from .training.pretrain import load_motion
+    from ..training.pretraining.pretrain import load_motion
 
     return load_motion(args.start or None)
 

@@ -28,7 +28,7 @@ def _push(args: argparse.Namespace) -> int:
     from huggingface_hub.utils import disable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
-    from .avatar_push import push_avatar
+    from ..pipelines.push_avatar import push_avatar
 
     disable_progress_bar()  # a moment of loading needs no bar of its own
     if args.quiet or args.json:

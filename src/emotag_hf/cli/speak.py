@@ -7,7 +7,7 @@ import json
 import time
 from pathlib import Path
 
-from .constants import EMOTIONS
+from ..constants import EMOTIONS
 
 _OPTIONS = ("emotion", "intensity", "seed", "fps", "size", "background", "head_motion")  # of `speak`, as they are
 
@@ -53,10 +53,10 @@ def _add_arguments(speak: argparse.ArgumentParser) -> None:
 
 def _speak(args: argparse.Namespace) -> None:
     # The quick checks come first: loading the model for a file that is not there would waste the user's time.
-    from .audio_io import load_audio
-    from .hub_paths import sample_path
-    from .talking_head import SpeakOptions
-    from .video_io import check_output
+    from ..audio.audio_io import load_audio
+    from ..pipelines.talking_head import SpeakOptions
+    from ..utils.asset_paths import sample_path
+    from ..video.video_writer import check_output
 
     output = check_output(args.output)
     clip = load_audio(sample_path() if args.sample else args.audio)
@@ -66,7 +66,7 @@ def _speak(args: argparse.Namespace) -> None:
 
     from transformers.utils.logging import disable_progress_bar
 
-    from .pipeline_emotag import EmoTaGPipeline
+    from ..pipelines.pipeline_emotag import EmoTaGPipeline
 
     disable_progress_bar()  # a second of loading needs no bar of its own
     pipe = EmoTaGPipeline.from_pretrained(args.model)
@@ -95,7 +95,7 @@ def _driving(folder: str | None):
     """A driving clip, opened."""
     if folder is None:
         return None
-    from .data.clip import ProcessedClip
+    from ..preprocessing.data.clip import ProcessedClip
 
     return ProcessedClip.open(folder)
 

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..audio_io import AudioClip
+from ..audio.audio_io import AudioClip
+from ..audio.loudness import loudness_from_samples
 from ..constants import MOTION_FPS, SAMPLE_RATE
-from ..loudness import loudness_from_samples
-from ..modeling_emotag import EmoTaGModel
-from ..modeling_head import ParametricHead
-from ..motion_stream import evaluating
+from ..models.modeling_emotag import EmoTaGModel
+from ..models.modeling_head import ParametricHead
+from ..models.processing_emotag import EmoTaGProcessor
+from ..motion.motion_stream import evaluating
 from ..outputs import FlameMotion
-from ..processing_emotag import EmoTaGProcessor
-from ..tracking.head_track import HeadTrack
-from ..tracking.photometric import RefineOptions, refine_photometric
+from ..preprocessing.tracking.head_track import HeadTrack
+from ..preprocessing.tracking.photometric import RefineOptions, refine_photometric
 from .split import joined_tracks
 
 
@@ -103,7 +103,7 @@ def calibrated_action_units(
     Returns:
         `[n, 14]` intensities 0 to 5, in the order of `ACTION_UNITS`.
     """
-    from ..features.action_units import action_units_from_track
+    from ..preprocessing.features.action_units import action_units_from_track
 
     return action_units_from_track(joined_tracks(training, track, test), head)[len(training) :]
 

@@ -21,10 +21,10 @@ from functools import lru_cache
 import numpy as np
 
 from ..constants import ACTION_UNITS
-from ..tracking.face_window import FaceFinder, FaceWindow
-from ..tracking.head_track import EYE_POINTS, MOUTH_POINTS
-from ..tracking.landmarks import load_mediapipe
-from ..video_reader import read_video
+from ..preprocessing.tracking.face_window import FaceFinder, FaceWindow
+from ..preprocessing.tracking.head_track import EYE_POINTS, MOUTH_POINTS
+from ..preprocessing.tracking.landmarks import load_mediapipe
+from ..video.video_reader import read_video
 
 logger = logging.getLogger(__name__)
 

@@ -21,20 +21,20 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from ..data.clip import ProcessedClip
-from ..hub_paths import model_path
-from ..modeling_emotag import EmoTaGModel
-from ..modeling_gaussian_prior import GaussianPrior, load_prior
+from ..models.modeling_emotag import EmoTaGModel
+from ..models.modeling_gaussian_prior import GaussianPrior, load_prior
+from ..models.processing_emotag import EmoTaGProcessor
 from ..outputs import FlameMotion
-from ..processing_emotag import EmoTaGProcessor
-from ..tracking.landmarks import load_mediapipe
-from ..tracking.photometric import RefineOptions
-from ..training.arguments import AdaptArguments
-from ..training.gaussian_trainer import GaussianTrainer
-from ..training.person import make_model
-from ..training.personalise import personalise_motion
-from ..training.scene import TrainingScene
-from ..video_reader import read_video
+from ..preprocessing.data.clip import ProcessedClip
+from ..preprocessing.tracking.landmarks import load_mediapipe
+from ..preprocessing.tracking.photometric import RefineOptions
+from ..training.adaptation.personalise import personalise_motion
+from ..training.gaussians.adapt_arguments import AdaptArguments
+from ..training.gaussians.gaussian_trainer import GaussianTrainer
+from ..training.gaussians.person import make_model
+from ..training.gaussians.scene import TrainingScene
+from ..utils.asset_paths import model_path
+from ..video.video_reader import read_video
 from .report import MODES, Evaluation, comparison_sheet, write_metrics
 from .split import SplitClip, split_frames
 from .trial import Trial
@@ -293,7 +293,7 @@ def _opened(source: Source, output: Path, progress: bool | None) -> ProcessedCli
     path = Path(source)
     if path.is_dir():
         return ProcessedClip.open(path)
-    from ..data.prepare import prepare
+    from ..preprocessing.data.prepare import prepare
 
     return prepare(path, output / f"{path.stem}_clip", progress=progress)
 

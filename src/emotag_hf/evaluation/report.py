@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..provenance import package_version
-from ..whole_files import whole_file
+from ..rights.provenance import package_version
+from ..utils.atomic_write import whole_file
 
 MODES = ("oracle", "driven", "audio-only")  # METHOD 7
 FORMAT = "emotag-evaluation"

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..audio_io import AudioClip
+from ..audio.audio_io import AudioClip
 from ..constants import MOTION_DIMS, SAMPLE_RATE
-from ..cropping import FrameCrop
-from ..data.clip import FRAME_FEATURES, ProcessedClip
-from ..features.av_offset import AVOffset
-from ..modeling_head import ParametricHead
+from ..models.modeling_head import ParametricHead
 from ..outputs import FlameMotion
-from ..tracking.head_track import FaceLandmarks, HeadTrack
+from ..preprocessing.data.clip import FRAME_FEATURES, ProcessedClip
+from ..preprocessing.features.av_offset import AVOffset
+from ..preprocessing.tracking.head_track import FaceLandmarks, HeadTrack
+from ..video.cropping import FrameCrop
 
 BLOCK = 15  # frames of a block, where blocks of training and test take turns
 _LEAST = 2  # frames on either side; flicker and a fit need as many
@@ -102,7 +102,7 @@ def split_track(clip: ProcessedClip, train_frames: Sequence[int], head: Parametr
     Raises:
         ValueError: the track belongs to another head, or no training frame shows a face.
     """
-    from ..tracking.fit import fit_head
+    from ..preprocessing.tracking.fit import fit_head
 
     head = _own_head(clip, head)
     landmarks = _landmarks(clip, train_frames)
@@ -117,7 +117,7 @@ def follow(clip: ProcessedClip, shape: torch.Tensor, head: ParametricHead | None
     Raises:
         ValueError: the track belongs to another head, or no frame shows a face.
     """
-    from ..tracking.fit import fit_head
+    from ..preprocessing.tracking.fit import fit_head
 
     return fit_head(_landmarks(clip, range(len(clip))), clip.camera, _own_head(clip, head), shape=shape)
 
@@ -180,7 +180,7 @@ class SplitClip:
 
     @cached_property
     def background(self) -> tuple[np.ndarray, np.ndarray]:
-        from ..tracking.masks import BackgroundPlate
+        from ..preprocessing.tracking.masks import BackgroundPlate
 
         plate = BackgroundPlate()
         for index in self.train_frames:
@@ -206,7 +206,7 @@ class SplitClip:
         """By how much the sound is late, told by the lips of the training frames. None without sound."""
         if self.audio is None:
             return None
-        from ..features.av_offset import estimate_av_offset
+        from ..preprocessing.features.av_offset import estimate_av_offset
 
         return estimate_av_offset(self.track, self.head, self.audio.mono(SAMPLE_RATE))
 
@@ -216,9 +216,9 @@ class SplitClip:
 
     @cached_property
     def _features(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-        from ..features import action_units as units_teacher
-        from ..features import emotion as emotion_teacher
-        from ..features import identity as identity_teacher
+        from ..preprocessing.features import action_units as units_teacher
+        from ..preprocessing.features import emotion as emotion_teacher
+        from ..preprocessing.features import identity as identity_teacher
 
         features, sources = dict(self.whole.features), dict(self.whole.feature_sources)
         train = list(self.train_frames)

@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..audio_io import AudioClip
+from ..audio.audio_io import AudioClip
 from ..constants import ACTION_UNITS, MOTION_FPS
-from ..data.clip import ProcessedClip
-from ..import_utils import is_available
-from ..modeling_emotag import EmoTaGModel
+from ..models.modeling_emotag import EmoTaGModel
+from ..models.processing_emotag import EmoTaGProcessor
 from ..outputs import FlameMotion
-from ..processing_emotag import EmoTaGProcessor
-from ..provenance import make_provenance
-from ..talking_head import LazyFrames
-from ..tracking.head_track import HeadTrack
-from ..tracking.photometric import RefineOptions
-from ..video_io import VideoWriter
-from ..video_reader import read_video
+from ..pipelines.talking_head import LazyFrames
+from ..preprocessing.data.clip import ProcessedClip
+from ..preprocessing.tracking.head_track import HeadTrack
+from ..preprocessing.tracking.photometric import RefineOptions
+from ..rights.provenance import make_provenance
+from ..utils.import_utils import is_available
+from ..video.video_reader import read_video
+from ..video.video_writer import VideoWriter
 from .driving import (
     audio_only_motion,
     calibrated_action_units,
@@ -96,7 +96,7 @@ class Trial:
         """What moves the avatar in `mode`, a frame for each test frame; see `driving`."""
         if mode == "oracle":
             return self._oracle(progress)
-        from ..features.action_units import grmn_action_units
+        from ..preprocessing.features.action_units import grmn_action_units
 
         speech, samples = speech_features(self.processor, self.sound)
         if mode == "audio-only":
@@ -116,7 +116,7 @@ class Trial:
     @cached_property
     def action_units(self) -> np.ndarray:
         """`[n, 14]` of the test frames, 0 to 5."""
-        from ..features.action_units import SOURCE_OPENFACE
+        from ..preprocessing.features.action_units import SOURCE_OPENFACE
 
         if self.clip.feature_sources.get("action_units") == SOURCE_OPENFACE:
             return self.clip.features["action_units"].numpy()[list(self.test)]
@@ -154,8 +154,8 @@ class Trial:
 
     def _seen_units(self, path: Path) -> np.ndarray:
         """Action units `[n, 14]` of the face in a written video, seen through the same tracker; NaN without one."""
-        from ..tracking.fit import fit_head
-        from ..tracking.landmarks import NoFaceError, track_landmarks
+        from ..preprocessing.tracking.fit import fit_head
+        from ..preprocessing.tracking.landmarks import NoFaceError, track_landmarks
 
         camera, shape = self.clip.camera, self.model.shape.detach().cpu()
         try:

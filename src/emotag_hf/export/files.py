@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..whole_files import check_place, whole_file
+from ..utils.atomic_write import check_place, whole_file
 
 
 def pick_format(path: str | os.PathLike, format: str | None, formats: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ import torch
 
 from ..constants import EXPRESSION_NAMES, MOTION_DIMS
 from ..outputs import FlameMotion
-from ..rotations import quat_multiply, rotation_matrix, rotation_to_quat
+from ..utils.rotations import quat_multiply, rotation_matrix, rotation_to_quat
 from .files import check_target, pick_format, write_whole
 
 MOTION_FORMATS = ("json", "csv", "npz")

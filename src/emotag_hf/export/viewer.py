@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..audio_io import AudioClip, resample
-from ..avatar_card import is_open_license
-from ..compositing import to_uint8
-from ..hub_paths import asset_path
-from ..modeling_emotag import EmoTaGModel
+from ..audio.audio_io import AudioClip, resample
+from ..hub.avatar_card import is_open_license
+from ..models.modeling_emotag import EmoTaGModel
 from ..outputs import FlameMotion
-from ..provenance import STATEMENT
 from ..rendering import Camera
+from ..rendering.compositing import to_uint8
+from ..rights.provenance import STATEMENT
+from ..utils.asset_paths import asset_path
 from .viewer_data import pack_motion
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..modeling_emotag import EmoTaGModel
+from ..models.modeling_emotag import EmoTaGModel
 from ..outputs import FlameMotion
 
 MAX_FRAMES = 4500  # three minutes at 25 fps; longer, the page grows too slow to open

@@ -13,9 +13,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from .consent import PURPOSES, Consent
-from .constants import MOTION_FPS
-from .hub_paths import asset_path
+from ..constants import MOTION_FPS
+from ..rights.consent import PURPOSES, Consent
+from ..utils.asset_paths import asset_path
 
 RESEARCH_LICENSE = "emotag-research-weights-1.0"  # the file WEIGHTS_LICENSE; `weights_license` of such weights
 LIKENESS_LICENSE = "avatar-by-consent"  # the Hub's `license_name` of an avatar of a real person
@@ -126,7 +126,7 @@ def render_license(consent: Consent, licenses: dict[str, str]) -> str | None:
 
 def research_license_text() -> str:
     """WEIGHTS_LICENSE, which has to travel with weights that are under it; from the checkout or the installed wheel."""
-    checkout = Path(__file__).parents[2] / "WEIGHTS_LICENSE"
+    checkout = Path(__file__).parents[3] / "WEIGHTS_LICENSE"
     if checkout.is_file():
         return checkout.read_text(encoding="utf-8")
     try:

@@ -25,8 +25,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from .constants import WEIGHTS_NAME
-from .hub_repo import DOWNLOADED, MAX_BYTES, PICKLES, UPLOADED, check_repo_id, files_to_push
+from ..constants import WEIGHTS_NAME
+from .repo_contents import DOWNLOADED, MAX_BYTES, PICKLES, UPLOADED, check_repo_id, files_to_push
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..rights.provenance import package_version
 from .avatar_card import (
     LIBRARY,
     PIPELINE_TAG,
@@ -17,7 +18,6 @@ from .avatar_card import (
     hub_weights_license,
     research_license_text,
 )
-from .provenance import package_version
 
 _LONGEST = 200  # letters of a name that are shown
 

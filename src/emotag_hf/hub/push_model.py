@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .hub_repo import check_nobody, check_repo_id, check_shareable, settle_remote_code, write_model_papers
 from .hub_transfer import Pushed, full_repo_id, push_folder
+from .repo_contents import check_nobody, check_repo_id, check_shareable, settle_remote_code, write_model_papers
 
 
 def push_model(

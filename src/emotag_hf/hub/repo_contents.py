@@ -15,10 +15,10 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from ..constants import CONFIG_NAME, MODEL_INDEX_NAME, OPEN_HEAD, PROCESSOR_NAME, WEIGHTS_NAME
+from ..rights.consent import CONSENT_JSON
+from ..utils.asset_paths import asset_path
 from .avatar_card import LICENSE_MD
-from .consent import CONSENT_JSON
-from .constants import CONFIG_NAME, MODEL_INDEX_NAME, OPEN_HEAD, PROCESSOR_NAME, WEIGHTS_NAME
-from .hub_paths import asset_path
 from .model_card import render_model_card, render_model_license
 
 CARD = "README.md"

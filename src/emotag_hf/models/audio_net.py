@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .audio_features import FRAME_RATE, LATENCY_MS
+from ..audio.audio_features import FRAME_RATE, LATENCY_MS
 from .configuration_emotag import EmoTaGMotionConfig
 
 TOKEN_RATE = 50  # hidden states of wav2vec2, HuBERT and WavLM per second

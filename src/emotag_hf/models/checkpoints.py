@@ -9,7 +9,7 @@ import os
 
 from safetensors import SafetensorError, safe_open
 
-from .constants import CONFIG_NAME, WEIGHTS_NAME
+from ..constants import CONFIG_NAME, WEIGHTS_NAME
 
 # First bytes of pickles (protocols 2 to 5) and of zip files, torch's pickle container.
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")

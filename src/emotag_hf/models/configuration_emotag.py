@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .constants import EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS, SAMPLE_RATE, TASK
+from ..constants import EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS, SAMPLE_RATE, TASK
 
 # What PreTrainedConfig itself may hand through; anything else unknown is a spelling mistake.
 _INHERITED = {

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 
-from .rendering.numba_runtime import device, kernel
+from ..rendering.numba_runtime import device, kernel
 
 
 @kernel("void(float32[:,::1], int64[:,::1], float32[:,::1])")

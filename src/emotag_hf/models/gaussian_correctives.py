@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 
-from .outputs import FlameMotion
-from .precision import Float32Module
-from .rotations import rotation_matrix
+from ..outputs import FlameMotion
+from ..utils.precision import Float32Module
+from ..utils.rotations import rotation_matrix
 
 NUM_FEATURES = 50 + 3 + 2 + 6 + 3
 

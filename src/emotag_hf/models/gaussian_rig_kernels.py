@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from ..rendering.numba_runtime import compile_kernels, device, kernel
+from ..rendering.numba_threads import run_parts, split
+from ..rendering.numba_tiles import parts_for
+from ..rendering.spherical_harmonics import SH_C0
 from .gaussian_binding import BINDING_KERNELS
 from .modeling_gaussians import pose_torch
-from .rendering.numba_runtime import compile_kernels, device, kernel
-from .rendering.numba_threads import run_parts, split
-from .rendering.numba_tiles import parts_for
-from .rendering.spherical_harmonics import SH_C0
 
 _f = np.float32
 _frames_of_triangles = BINDING_KERNELS[0]  # rows of rotation (9), quaternion (4), centroid (3), size (1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from .constants import EXPRESSION_NAMES
+from ..constants import EXPRESSION_NAMES
 
 # Classes of the training-only viseme head.
 VISEMES = (

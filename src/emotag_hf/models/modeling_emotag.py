@@ -16,27 +16,27 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from .avatar_card import is_open_license
+from ..constants import OPEN_MODEL
+from ..hub.avatar_card import is_open_license
+from ..hub.hub_transfer import Pushed, fetch
+from ..hub.push_model import push_model
+from ..hub.repo_contents import refuse_push
+from ..motion.driving_motion import DrivingClip
+from ..motion.emotion_direction import EmotionDirection
+from ..motion.motion_stream import MotionStream
+from ..motion.motion_strengths import MotionStrengths
+from ..outputs import EmoTaGOutput, FlameMotion, PosedGaussians, RenderOutput
+from ..rendering import Camera, rasterize
+from ..rendering.compositing import composite, make_background
+from ..rights.consent import CONSENT_JSON
+from ..utils.asset_paths import model_path
+from ..utils.rotations import rotation_matrix, rotation_to_axis_angle
 from .checkpoints import check_loading, check_weights_file
-from .compositing import composite, make_background
 from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
-from .consent import CONSENT_JSON
-from .constants import OPEN_MODEL
-from .driving_motion import DrivingClip
-from .emotion_direction import EmotionDirection
 from .gaussian_correctives import ExpressionCode
-from .hub_paths import model_path
-from .hub_repo import refuse_push
-from .hub_transfer import Pushed, fetch
 from .modeling_gaussians import RiggedGaussians
 from .modeling_head import ParametricHead
 from .modeling_motion import GatedResidualMotionNetwork
-from .motion_stream import MotionStream
-from .motion_strengths import MotionStrengths
-from .outputs import EmoTaGOutput, FlameMotion, PosedGaussians, RenderOutput
-from .push_model import push_model
-from .rendering import Camera, rasterize
-from .rotations import rotation_matrix, rotation_to_axis_angle
 
 logger = logging.getLogger(__name__)
 
@@ -338,9 +338,9 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         Takes some seconds once per machine, and a moment to load in each process after that.
         """
         if self.device.type == "cpu":
-            from .compositing_kernels import over, quantise
+            from ..rendering.compositing_kernels import over, quantise
+            from ..rendering.numba_backend import warm_up
             from .gaussian_binding import BINDING_KERNELS
-            from .rendering.numba_backend import warm_up
 
             warm_up(extra=[*BINDING_KERNELS, over, quantise])
 

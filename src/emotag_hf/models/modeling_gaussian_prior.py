@@ -15,12 +15,12 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ..hub.hub_transfer import Pushed, fetch
+from ..hub.push_model import push_model
+from ..hub.repo_contents import refuse_push
+from ..utils.asset_paths import default_prior_path
 from .checkpoints import check_loading, check_weights_file
 from .configuration_emotag import StrictNames
-from .hub_paths import default_prior_path
-from .hub_repo import refuse_push
-from .hub_transfer import Pushed, fetch
-from .push_model import push_model
 
 
 @strict

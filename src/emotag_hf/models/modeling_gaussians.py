@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..outputs import PosedGaussians
+from ..rendering.spherical_harmonics import SH_C0
+from ..utils.precision import Float32Module
+from ..utils.rotations import quat_multiply, rotation_to_quat, small_rotation_to_quat
 from .configuration_emotag import EmoTaGGaussiansConfig
-from .outputs import PosedGaussians
-from .precision import Float32Module
-from .rendering.spherical_harmonics import SH_C0
-from .rotations import quat_multiply, rotation_to_quat, small_rotation_to_quat
 
 _PER_GAUSSIAN = ("means", "quats", "log_scales", "opacity_logits", "colors")
 _CORRECTIVES = ("corrective_means", "corrective_colors")

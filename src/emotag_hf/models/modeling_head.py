@@ -17,10 +17,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .constants import EXPRESSION_NAMES, JOINTS, OPEN_HEAD
-from .hub_paths import ASSETS
-from .precision import Float32Module
-from .rotations import rotation_matrix
+from ..constants import EXPRESSION_NAMES, JOINTS, OPEN_HEAD
+from ..utils.asset_paths import ASSETS
+from ..utils.precision import Float32Module
+from ..utils.rotations import rotation_matrix
 
 PARENTS = (-1, 0, 1, 1, 1)  # root, neck, jaw, left eye, right eye
 POSE_FEATURES = 9 * (len(JOINTS) - 1)

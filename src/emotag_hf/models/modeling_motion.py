@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..constants import EMOTIONS, EXPRESSION_NAMES
+from ..motion.emotion_prototypes import emotion_to_logits, expression_prototypes
+from ..outputs import GRMNOutput
 from .audio_net import AudioNetState, build_audio_net
 from .configuration_emotag import EmoTaGMotionConfig
-from .constants import EMOTIONS, EXPRESSION_NAMES
-from .emotion_prototypes import emotion_to_logits, expression_prototypes
 from .lip_closures import close_lips
-from .outputs import GRMNOutput
 from .voice_listener import VoiceListener, VoiceState
 
 _MOUTH_OFFSETS = 9  # mean 3, rotation 3 (axis-angle), log-scale 3 per Gaussian

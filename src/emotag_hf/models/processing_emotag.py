@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin, SequenceFeatureExtractor
 
-from .audio_features import (
+from ..audio.audio_features import (
     FEATURE_DIM,
     LogMelOptions,
     LogMelStream,
@@ -19,7 +19,7 @@ from .audio_features import (
     log_mel_features,
     num_video_frames,
 )
-from .constants import MOTION_FPS, SAMPLE_RATE
+from ..constants import MOTION_FPS, SAMPLE_RATE
 
 
 class EmoTaGFeatureExtractor(SequenceFeatureExtractor):

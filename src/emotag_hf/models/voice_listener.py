@@ -18,10 +18,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .audio_features import FRAME_RATE
+from ..audio.audio_features import FRAME_RATE
+from ..constants import EMOTIONS
+from ..utils.precision import Float32Module
 from .configuration_emotag import EmoTaGMotionConfig
-from .constants import EMOTIONS
-from .precision import Float32Module
 
 MEMORY = 3.0  # s in which what was heard counts for a third
 REACTION = 0.8  # s in which the output follows: a weight changes by at most 1 / REACTION a second

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .constants import ACTION_UNITS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
-from .motion_controls import LID_BY_GAZE, UpperFace
+from ..constants import ACTION_UNITS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
+from ..outputs import FlameMotion
+from ..utils.rotations import rotation_matrix, rotation_to_axis_angle
 from .motion_curves import ease
-from .outputs import FlameMotion
-from .rotations import rotation_matrix, rotation_to_axis_angle
+from .motion_generator import LID_BY_GAZE, UpperFace
 
 PARTS = ("pose", "expression")
 POSE_FIELDS = ("rotation", "neck_pose", "translation", "eyes_pose")

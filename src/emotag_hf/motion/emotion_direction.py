@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .constants import ACTION_UNITS, EMOTIONS
+from ..constants import ACTION_UNITS, EMOTIONS
 from .emotion_prototypes import emotion_mixture
 
 ONSET = 0.4  # s in which any emotion sets in, and the least time for a change from one span to the next

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import torch
 
-from .constants import ACTION_UNITS, EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
+from ..constants import ACTION_UNITS, EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
 
 # Coefficients at full intensity (gate = 1). A bare name means its _L and _R. "jaw" is jaw_pose[0] in radians.
 EXPRESSION_PROTOTYPES: dict[str, dict[str, float]] = {

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .constants import EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS
+from ..constants import EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS
 from .motion_planner import MotionPlanner
 from .motion_strengths import MotionStrengths
 from .speech_listener import STEP

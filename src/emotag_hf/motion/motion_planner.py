@@ -1,7 +1,7 @@
 """When the head turns, nods, blinks and looks elsewhere: decisions taken from the loudness, step by step (METHOD 6).
 
 In: how loud the speech is, 25 values a second, as they come. Out: curves over time, one a part (head_turns.py,
-blinks_gaze_brows.py), of which motion_controls.py makes motion.
+blinks_gaze_brows.py), of which motion_generator.py makes motion.
 
 Nothing looks ahead, and every part draws from a seeded generator of its own: what has been decided never changes with
 what comes later, and switching one part off leaves the others as they were.

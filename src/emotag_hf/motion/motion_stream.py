@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..outputs import EmoTaGOutput, FlameMotion, GRMNOutput
+from ..utils.torch_threads import one_torch_thread
 from .driving_motion import UPPER_FACE, DrivingClip
 from .emotion_direction import EmotionCurves, EmotionDirection
 from .emotion_prototypes import action_unit_motions, probabilities_to_logits
-from .motion_controls import MotionGenerator, UpperFace
+from .motion_generator import MotionGenerator, UpperFace
 from .motion_strengths import MotionStrengths
-from .outputs import EmoTaGOutput, FlameMotion, GRMNOutput
-from .torch_threads import one_torch_thread
 
 BLOCK = 16  # frames: a minute takes half as long as by 8, the next frame of a stream hardly longer
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from .constants import MOTION_FPS
+from ..constants import MOTION_FPS
 
 STEP = 1 / MOTION_FPS  # seconds
 PAUSE = 0.06  # loudness below which nobody speaks

@@ -15,11 +15,11 @@ import av
 import numpy as np
 import torch
 
-from .audio_io import resample
-from .compositing import to_uint8
-from .provenance import container_tags
+from ..audio.audio_io import resample
+from ..rendering.compositing import to_uint8
+from ..rights.provenance import container_tags
+from ..video.video_writer import VideoWriteError, check_output
 from .talking_head import LazyFrames, TalkingHeadOutput
-from .video_io import VideoWriteError, check_output
 
 _CHUNK = 8  # frames posed at once
 _WITH_ALPHA = {  # suffix -> container, codec, pixels, options, sound

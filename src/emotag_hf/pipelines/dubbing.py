@@ -22,21 +22,21 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .audio_features import num_video_frames
-from .compositing import to_uint8
-from .constants import EXPRESSION_NAMES, MOTION_FPS
-from .data.clip import ProcessedClip
-from .driving_motion import resample_frames
-from .outputs import FlameMotion, PosedGaussians
-from .provenance import make_provenance
-from .rendering import rasterize
-from .rendering.cameras import Camera
-from .rendering.mesh import NEAR, interpolate, rasterize_mesh
+from ..audio.audio_features import num_video_frames
+from ..constants import EXPRESSION_NAMES, MOTION_FPS
+from ..motion.driving_motion import resample_frames
+from ..outputs import FlameMotion, PosedGaussians
+from ..preprocessing.data.clip import ProcessedClip
+from ..preprocessing.tracking.masks import box_mean
+from ..preprocessing.tracking.setup import sha256
+from ..rendering import rasterize
+from ..rendering.cameras import Camera
+from ..rendering.compositing import to_uint8
+from ..rendering.mesh import NEAR, interpolate, rasterize_mesh
+from ..rights.provenance import make_provenance
+from ..video.video_reader import VideoClip, read_video
+from ..video.video_writer import VideoWriter, check_output
 from .talking_head import SpeakOptions, predict, prepare_audio
-from .tracking.masks import box_mean
-from .tracking.setup import sha256
-from .video_io import VideoWriter, check_output
-from .video_reader import VideoClip, read_video
 
 logger = logging.getLogger(__name__)
 

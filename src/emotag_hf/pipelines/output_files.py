@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 
-from .export.files import pick_format
-from .export.splats import SPLAT_FORMATS, write_splats
-from .export.viewer import VIEWER_FORMATS
-from .outputs import PosedGaussians
+from ..export.files import pick_format
+from ..export.splats import SPLAT_FORMATS, write_splats
+from ..export.viewer import VIEWER_FORMATS
+from ..outputs import PosedGaussians
 from .talking_head import TalkingHeadOutput
 
 

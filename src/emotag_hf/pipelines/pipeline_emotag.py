@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from diffusers import DiffusionPipeline
 
-from .avatar_facts import decode_picture
-from .avatar_folder import BACKGROUND, read_avatar_files
-from .checkpoints import check_weights_file
-from .hub_paths import model_path
-from .hub_transfer import Pushed, fetch
-from .modeling_emotag import EmoTaGModel
-from .motion_strengths import MotionStrengths
-from .processing_emotag import EmoTaGProcessor
+from ..avatars.avatar_facts import decode_picture
+from ..avatars.avatar_folder import BACKGROUND, read_avatar_files
+from ..hub.hub_transfer import Pushed, fetch
+from ..models.checkpoints import check_weights_file
+from ..models.modeling_emotag import EmoTaGModel
+from ..models.processing_emotag import EmoTaGProcessor
+from ..motion.motion_strengths import MotionStrengths
+from ..utils.asset_paths import model_path
 from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
@@ -236,7 +236,7 @@ class EmoTaGPipeline(DiffusionPipeline):
             ValueError: something of it may not leave this machine.
             HubError: wrong token, no right to write, no connection; nothing was committed then.
         """
-        from .sharing import push_pipeline
+        from ..avatars.push_pipeline import push_pipeline
 
         options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
         return push_pipeline(self, repo_id, **options)

@@ -9,11 +9,11 @@ from dataclasses import fields
 
 from transformers import Pipeline
 
-from .avatar_facts import decode_picture
-from .avatar_folder import BACKGROUND, read_avatar_files
-from .hub_repo import check_nobody, refuse_push
-from .hub_transfer import Pushed
-from .rendering import available_backends
+from ..avatars.avatar_facts import decode_picture
+from ..avatars.avatar_folder import BACKGROUND, read_avatar_files
+from ..hub.hub_transfer import Pushed
+from ..hub.repo_contents import check_nobody, refuse_push
+from ..rendering import available_backends
 from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 
-from .avatar_folder import read_avatar_info
-from .hub_repo import PREVIEW_VIDEO, check_repo_id
-from .hub_transfer import Pushed
+from ..avatars.avatar_folder import read_avatar_info
+from ..avatars.push_pipeline import push_pipeline
+from ..hub.hub_transfer import Pushed
+from ..hub.repo_contents import PREVIEW_VIDEO, check_repo_id
 from .pipeline_emotag import EmoTaGPipeline
-from .sharing import push_pipeline
 
 
 def push_avatar(

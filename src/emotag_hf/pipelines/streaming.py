@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .audio_features import num_video_frames
-from .audio_stream import AudioStream
-from .loudness import LoudnessStream
-from .motion_stream import MotionStream
-from .outputs import FlameMotion
-from .provenance import make_provenance
+from ..audio.audio_features import num_video_frames
+from ..audio.audio_stream import AudioStream
+from ..audio.loudness import LoudnessStream
+from ..motion.motion_stream import MotionStream
+from ..outputs import FlameMotion
+from ..rights.provenance import make_provenance
 from .talking_head import FrameRenderer, SpeakOptions, as_output, scene
 
 _PIECE = 0.04  # seconds of sound that are heard at once; what waits behind them can still be interrupted

@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .audio_features import num_video_frames
-from .audio_io import AudioClip, load_audio
-from .compositing import make_background, to_uint8
-from .driving_motion import DrivingClip
-from .emotion_direction import EmotionDirection
-from .export import FORMATS, MOTION_FORMATS, VIEWER_FORMATS, check_frame, render_viewer, save_motion, write_splats
-from .export.files import check_target, pick_format, write_whole
-from .loudness import loudness_from_samples
-from .motion_strengths import MotionStrengths, check_unit_interval
-from .outputs import FlameMotion
-from .provenance import make_provenance
-from .rendering import Camera
-from .torch_threads import one_torch_thread
-from .video_io import VideoWriter
+from ..audio.audio_features import num_video_frames
+from ..audio.audio_io import AudioClip, load_audio
+from ..audio.loudness import loudness_from_samples
+from ..export import FORMATS, MOTION_FORMATS, VIEWER_FORMATS, check_frame, render_viewer, save_motion, write_splats
+from ..export.files import check_target, pick_format, write_whole
+from ..motion.driving_motion import DrivingClip
+from ..motion.emotion_direction import EmotionDirection
+from ..motion.motion_strengths import MotionStrengths, check_unit_interval
+from ..outputs import FlameMotion
+from ..rendering import Camera
+from ..rendering.compositing import make_background, to_uint8
+from ..rights.provenance import make_provenance
+from ..utils.torch_threads import one_torch_thread
+from ..video.video_writer import VideoWriter
 
 OUTPUT_TYPES = ("np", "pil", "pt", "motion")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .rendering.numba_runtime import kernel
+from .numba_runtime import kernel
 
 
 @kernel("void(float32[:,:,::1], float32[:,:,::1], float32[:,:,::1], float32[:,:,::1])")

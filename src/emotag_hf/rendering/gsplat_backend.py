@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..import_utils import require_package
+from ..utils.import_utils import require_package
 
 _TILE = 16
 

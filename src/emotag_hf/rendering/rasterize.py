@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..import_utils import is_available
+from ..utils.import_utils import is_available
 from .spherical_harmonics import MAX_DEGREE, spherical_harmonics_colors
 
 logger = logging.getLogger(__name__)

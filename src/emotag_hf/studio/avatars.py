@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from ..hub_repo import check_repo_id
-from ..hub_transfer import fetch
-from ..pipeline_emotag import EmoTaGPipeline
+from ..hub.hub_transfer import fetch
+from ..hub.repo_contents import check_repo_id
+from ..pipelines.pipeline_emotag import EmoTaGPipeline
 from .uploads import UploadError
 from .visitors import Visitor
 

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from ..compositing import make_background, to_uint8
 from ..constants import EMOTIONS, EXPRESSION_NAMES
-from ..emotion_prototypes import expression_prototypes
+from ..motion.emotion_prototypes import expression_prototypes
 from ..outputs import FlameMotion
-from ..pipeline_emotag import EmoTaGPipeline
-from ..talking_head import TalkingHeadOutput
-from ..torch_threads import one_torch_thread
+from ..pipelines.pipeline_emotag import EmoTaGPipeline
+from ..pipelines.talking_head import TalkingHeadOutput
+from ..rendering.compositing import make_background, to_uint8
+from ..utils.torch_threads import one_torch_thread
 
 JAW_OPEN, LOOK = 0.4, math.radians(25)  # at a slider's end
 

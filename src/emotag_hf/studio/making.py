@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..adaptation import adapt
-from ..consent import PURPOSES, Consent
-from ..consent_dialogue import make_statement
-from ..data.prepare import prepare
-from ..doctor import DoctorReport, examine
-from ..tracking.setup import sha256
+from ..preprocessing.data.prepare import prepare
+from ..preprocessing.doctor import DoctorReport, examine
+from ..preprocessing.tracking.setup import sha256
+from ..rights.consent import PURPOSES, Consent
+from ..rights.consent_dialogue import make_statement
+from ..training.adaptation.adapt import adapt
 from .settings import Settings
 from .uploads import UploadError, check_video
 from .visitors import Job, Stopped, Visitor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..training.arguments import AdaptArguments
+from ..training.gaussians.adapt_arguments import AdaptArguments
 
 
 @dataclass(frozen=True)

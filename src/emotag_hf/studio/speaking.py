@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..audio_io import AudioClip
+from ..audio.audio_io import AudioClip
 from ..constants import EMOTIONS
-from ..pipeline_emotag import EmoTaGPipeline
-from ..talking_head import TalkingHeadOutput
-from ..video_io import VideoWriter
+from ..pipelines.pipeline_emotag import EmoTaGPipeline
+from ..pipelines.talking_head import TalkingHeadOutput
+from ..video.video_writer import VideoWriter
 from .settings import Settings
 from .uploads import UploadError
 from .visitors import Job

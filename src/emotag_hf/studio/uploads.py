@@ -9,8 +9,8 @@ import os
 import re
 from pathlib import Path
 
-from ..audio_io import AudioClip, decode, load_audio
-from ..video_reader import VideoClip, read_video
+from ..audio.audio_io import AudioClip, decode, load_audio
+from ..video.video_reader import VideoClip, read_video
 from .settings import Settings
 
 _EDITOR = re.compile(r" \(`[^)]*\)")  # advice for a command line, such as (`--force`, force=True, goes on.)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .constants import DEFAULT_MODEL, DEFAULT_PRIOR, OPEN_MODEL
+from ..constants import DEFAULT_MODEL, DEFAULT_PRIOR, OPEN_MODEL
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def asset_path(name: str) -> str:

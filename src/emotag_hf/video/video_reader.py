@@ -21,7 +21,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image, UnidentifiedImageError
 
-from .audio_io import AudioClip, decode
+from ..audio.audio_io import AudioClip, decode
 
 logger = logging.getLogger(__name__)
 

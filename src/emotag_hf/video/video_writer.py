@@ -17,9 +17,9 @@ from typing import Any
 import av
 import numpy as np
 
-from .audio_io import AudioClip, resample
-from .provenance import append_xmp, container_tags
-from .whole_files import check_place
+from ..audio.audio_io import AudioClip, resample
+from ..rights.provenance import append_xmp, container_tags
+from ..utils.atomic_write import check_place
 
 _BT709 = 1  # primaries, transfer and matrix share this number in H.273
 _TV_RANGE = 1

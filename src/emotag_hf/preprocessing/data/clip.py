@@ -19,11 +19,11 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from ..audio_io import AudioClip
-from ..constants import ACTION_UNITS, EMOTIONS, MOTION_DIMS, MOTION_FPS
-from ..cropping import FrameCrop
+from ...audio.audio_io import AudioClip
+from ...constants import ACTION_UNITS, EMOTIONS, MOTION_DIMS, MOTION_FPS
+from ...rendering.cameras import Camera
+from ...video.cropping import FrameCrop
 from ..features.av_offset import AVOffset
-from ..rendering.cameras import Camera
 from ..tracking.head_track import HeadTrack
 from .frame_files import FrameReader
 from .sound_file import read_flac

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..constants import ACTION_UNITS, EMOTIONS
-from ..import_utils import require_package
+from ...constants import ACTION_UNITS, EMOTIONS
+from ...utils.import_utils import require_package
 from .clip import AUDIO, BACKGROUND, CLIP_JSON, FILES, MATTES, VIDEO, ClipError, ProcessedClip, parse_clip_json
 from .writer import ClipWriter
 

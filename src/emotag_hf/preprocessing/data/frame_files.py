@@ -17,7 +17,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from ..constants import MOTION_FPS
+from ...constants import MOTION_FPS
 
 _BT709 = 1
 _TV_RANGE = 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..cropping import FrameCrop
+from ...video.cropping import FrameCrop
 from ..tracking.head_track import FaceLandmarks
 
 FACE_HEIGHT = 0.5  # of the window: forehead to chin as MediaPipe's points span it; published clips have 0.48 to 0.57

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..audio_io import AudioClip, load_audio
-from ..constants import MOTION_FPS
-from ..modeling_head import ParametricHead
+from ...audio.audio_io import AudioClip, load_audio
+from ...constants import MOTION_FPS
+from ...models.modeling_head import ParametricHead
+from ...video.video_reader import read_video
 from ..tracking.setup import sha256
-from ..video_reader import read_video
 from .clip import ProcessedClip
 from .sound_file import beginning
 from .stages import PrepareOptions, check_max_seconds, make_clip

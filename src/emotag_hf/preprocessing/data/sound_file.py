@@ -15,7 +15,7 @@ from typing import Any
 import av
 import numpy as np
 
-from ..audio_io import AudioClip, AudioError, decode
+from ...audio.audio_io import AudioClip, AudioError, decode
 
 _FULL_SCALE = {16: 1 << 15, 24: 1 << 23}
 _BLOCK = 1 << 16  # samples written at a time

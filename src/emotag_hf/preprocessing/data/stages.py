@@ -23,10 +23,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ..audio_io import AudioClip, AudioError
-from ..constants import MOTION_FPS, SAMPLE_RATE
-from ..cropping import FrameCrop
-from ..modeling_head import ParametricHead
+from ...audio.audio_io import AudioClip, AudioError
+from ...constants import MOTION_FPS, SAMPLE_RATE
+from ...models.modeling_head import ParametricHead
+from ...video.cropping import FrameCrop
 from ..tracking.head_track import FaceLandmarks, HeadTrack
 from ..tracking.setup import find_face_landmarker, sha256
 from .clip import (

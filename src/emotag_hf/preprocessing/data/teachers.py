@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..constants import MOTION_FPS
-from ..modeling_head import ParametricHead
+from ...constants import MOTION_FPS
+from ...models.modeling_head import ParametricHead
 from ..tracking.head_track import HeadTrack
 from ..tracking.setup import sha256
 from .clip import DEPTH_STEP

@@ -19,10 +19,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from safetensors.torch import save_file
 
-from ..array_files import read_npz
-from ..audio_io import AudioClip, load_audio
-from ..constants import MOTION_FPS
-from ..modeling_head import ParametricHead
+from ...audio.audio_io import AudioClip, load_audio
+from ...constants import MOTION_FPS
+from ...models.modeling_head import ParametricHead
+from ...utils.array_files import read_npz
 from ..tracking.setup import sha256
 from .clip import VHAP, ClipError, ProcessedClip
 from .sound_file import beginning

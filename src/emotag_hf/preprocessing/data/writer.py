@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..import_utils import is_available
-from ..provenance import package_version
+from ...rights.provenance import package_version
+from ...utils.import_utils import is_available
 from .clip import CLIP_JSON, FILES, FORMAT, FORMAT_VERSION, ClipError, ProcessedClip
 
 logger = logging.getLogger(__name__)

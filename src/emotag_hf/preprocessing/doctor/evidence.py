@@ -16,9 +16,9 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from ..audio_io import AudioClip
-from ..constants import MOTION_FPS
-from ..cropping import FrameCrop
+from ...audio.audio_io import AudioClip
+from ...constants import MOTION_FPS
+from ...video.cropping import FrameCrop
 from ..features.av_offset import AVOffset
 from ..tracking.head_track import FaceLandmarks, HeadTrack
 
@@ -115,7 +115,7 @@ class Evidence:
 
 def head_angles(track: HeadTrack) -> np.ndarray:
     """`[T, 3]` yaw (to the person's left), pitch (down) and roll of the head in degrees; NaN where the fit failed."""
-    from ..rotations import rotation_matrix
+    from ...utils.rotations import rotation_matrix
 
     turn = (rotation_matrix(track.motion.rotation) @ rotation_matrix(track.motion.neck_pose)).double().numpy()
     yaw = np.arctan2(turn[:, 0, 2], turn[:, 2, 2])

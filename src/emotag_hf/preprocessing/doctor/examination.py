@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..audio_io import AudioClip, AudioError, load_audio
-from ..constants import MOTION_FPS, SAMPLE_RATE
+from ...audio.audio_io import AudioClip, AudioError, load_audio
+from ...constants import MOTION_FPS, SAMPLE_RATE
+from ...models.modeling_head import ParametricHead
+from ...video.video_reader import VideoClip, read_video
 from ..data.framing import choose_crop
 from ..features.action_units import action_units_from_track
 from ..features.av_offset import estimate_av_offset
-from ..modeling_head import ParametricHead
 from ..tracking.fit import fit_head
 from ..tracking.head_track import NUM_POINTS, FaceLandmarks, HeadTrack
 from ..tracking.landmarks import NoFaceError, StillCheck, track_landmarks
-from ..video_reader import VideoClip, read_video
 from .evidence import Evidence, into_window, look, tiny
 from .motion_checks import MOTION_CHECKS
 from .picture_checks import FACE_CHECKS, LOOK_CHECKS, ONE_SHOT_CHECKS, PICTURE_CHECKS, STILL_CHECKS, find_cuts

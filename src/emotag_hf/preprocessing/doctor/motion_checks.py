@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..constants import ACTION_UNITS, MOTION_FPS
+from ...constants import ACTION_UNITS, MOTION_FPS
 from .evidence import Evidence
 from .report import GREEN, GREY, RED, YELLOW, Check, graded, percent, spread_out, worse
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..constants import MOTION_FPS
-from ..whole_files import whole_file
+from ...constants import MOTION_FPS
+from ...utils.atomic_write import whole_file
 from .report import GREEN, GREY, GROUPS, RED, YELLOW, Check, DoctorReport, printable
 
 _WORDS = {GREEN: "good", YELLOW: "could be better", RED: "cannot be used", GREY: "not known"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..constants import MOTION_FPS
+from ...constants import MOTION_FPS
 from .evidence import Evidence, Looks
 from .report import GREEN, RED, YELLOW, Check, graded, percent, spread_out
 

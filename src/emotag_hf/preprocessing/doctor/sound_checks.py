@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..audio_io import SILENCE, AudioClip
-from ..constants import MOTION_FPS, SAMPLE_RATE
+from ...audio.audio_io import SILENCE, AudioClip
+from ...constants import MOTION_FPS, SAMPLE_RATE
 from .evidence import Evidence
 from .report import GREEN, GREY, YELLOW, Check, graded, percent
 

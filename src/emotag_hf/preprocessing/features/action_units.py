@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..constants import ACTION_UNITS, GRMN_ACTION_UNITS
-from ..modeling_head import ParametricHead
+from ...constants import ACTION_UNITS, GRMN_ACTION_UNITS
+from ...models.modeling_head import ParametricHead
 from ..tracking.head_track import HeadTrack
 from .face_measures import face_measures
 from .tables import pick, read_columns, to_frames

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..audio_features import num_video_frames
-from ..constants import MOTION_FPS, SAMPLE_RATE
+from ...audio.audio_features import num_video_frames
+from ...constants import MOTION_FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from ..modeling_emotag import EmoTaGModel
-    from ..modeling_head import ParametricHead
+    from ...models.modeling_emotag import EmoTaGModel
+    from ...models.modeling_head import ParametricHead
     from ..tracking.head_track import HeadTrack
 
 MAX_LAG = 10  # frames; 0.4 s, beyond what wireless microphones and careless cutting do
@@ -113,8 +113,8 @@ def predict_mouth(samples: np.ndarray, head: ParametricHead, shape, model: EmoTa
     """What the mouth of a head with identity `shape` `[S]` does to `samples` `[n]`: `[T, 4]` as `measure_mouth`."""
     import torch
 
-    from ..motion_stream import evaluating
-    from ..processing_emotag import EmoTaGFeatureExtractor
+    from ...models.processing_emotag import EmoTaGFeatureExtractor
+    from ...motion.motion_stream import evaluating
 
     network = (_embedded_model() if model is None else model).motion
     if network.config.frontend != "log_mel":
@@ -194,8 +194,8 @@ def _summit(scores: np.ndarray, best: int) -> float:
 
 @lru_cache(maxsize=1)
 def _embedded_model() -> EmoTaGModel:
-    from ..hub_paths import default_model_path
-    from ..modeling_emotag import EmoTaGModel
+    from ...models.modeling_emotag import EmoTaGModel
+    from ...utils.asset_paths import default_model_path
 
     return EmoTaGModel.from_pretrained(default_model_path())
 

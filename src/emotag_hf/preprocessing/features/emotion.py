@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..constants import ACTION_UNITS, EMOTIONS
+from ...constants import ACTION_UNITS, EMOTIONS
 from .tables import pick, read_columns, to_frames
 
 SOURCE_RULE = "action units by rule"

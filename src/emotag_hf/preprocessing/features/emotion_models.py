@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..constants import EMOTIONS
+from ...constants import EMOTIONS
 
 # The names under which models and datasets know the seven (FER-2013, AffectNet, RAF-DB, KDEF, DeepFace).
 LABEL_NAMES: dict[str, tuple[str, ...]] = {

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..constants import EXPRESSION_NAMES
-from ..modeling_head import ParametricHead
+from ...constants import EXPRESSION_NAMES
+from ...models.modeling_head import ParametricHead
 from ..tracking.head_track import HeadTrack
 
 # MediaPipe's landmarks, both sides together.

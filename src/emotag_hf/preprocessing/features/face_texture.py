@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..modeling_head import ParametricHead
-from ..rendering.cameras import Camera
-from ..rendering.mesh import rasterize_mesh
+from ...models.modeling_head import ParametricHead
+from ...rendering.cameras import Camera
+from ...rendering.mesh import rasterize_mesh
 
 SIZE = 32
 # The grid's window in the resting head's x and y, metres: brows to chin, cheek to cheek.

@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..modeling_head import ParametricHead
-from ..rendering.mesh import interpolate, rasterize_mesh
+from ...models.modeling_head import ParametricHead
+from ...rendering.mesh import interpolate, rasterize_mesh
 from ..tracking.head_track import HeadTrack
 from ..tracking.regions import camera_vertices, head_mask
 

@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..import_utils import require_package
-from ..modeling_head import ParametricHead
-from ..rotations import rotation_matrix
+from ...models.modeling_head import ParametricHead
+from ...utils.import_utils import require_package
+from ...utils.rotations import rotation_matrix
 from ..tracking.head_track import HeadTrack
 from .face_alignment import align_face
 from .face_texture import FaceTexture, face_description

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..audio_features import FRAME_RATE, SpeechEncoderFeatures, log_mel_features
-from ..constants import MOTION_FPS, SAMPLE_RATE
+from ...audio.audio_features import FRAME_RATE, SpeechEncoderFeatures, log_mel_features
+from ...constants import MOTION_FPS, SAMPLE_RATE
 
 SOURCE_LOG_MEL = "log-mel and prosody"
 _ENCODER_RATE = 50  # tokens per second of `SpeechEncoderFeatures`

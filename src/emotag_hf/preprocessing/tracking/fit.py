@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..constants import EXPRESSION_NAMES
-from ..modeling_head import HeadAsset, ParametricHead
-from ..outputs import FlameMotion
-from ..rendering.cameras import Camera
+from ...constants import EXPRESSION_NAMES
+from ...models.modeling_head import HeadAsset, ParametricHead
+from ...outputs import FlameMotion
+from ...rendering.cameras import Camera
 from .gaze import fit_gaze
 from .head_track import FaceLandmarks, HeadTrack
 from .landmark_bias import bias_pixels

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..modeling_head import ParametricHead
-from ..rendering.cameras import Camera
+from ...models.modeling_head import ParametricHead
+from ...rendering.cameras import Camera
 
 _JOINT = {"left": 3, "right": 4}  # constants.JOINTS
 _IRIS = {"right": 0, "left": 5}  # first of the five points; MediaPipe's 468 and 473; the first is the centre

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..constants import MOTION_DIMS
-from ..outputs import FlameMotion
-from ..rendering.cameras import Camera
+from ...constants import MOTION_DIMS
+from ...outputs import FlameMotion
+from ...rendering.cameras import Camera
 
 NUM_POINTS = 478  # MediaPipe's face mesh (468) and two irises (5 each)
 # Of these points: the outlines of the lips, outside and inside; corners and lids of both eyes.

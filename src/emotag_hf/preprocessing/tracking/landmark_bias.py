@@ -13,8 +13,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..hub_paths import asset_path
-from ..rendering.cameras import Camera
+from ...rendering.cameras import Camera
+from ...utils.asset_paths import asset_path
 
 ASSET = "landmark_bias.safetensors"
 

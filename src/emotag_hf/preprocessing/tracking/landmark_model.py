@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..modeling_head import POSE_FEATURES, ParametricHead
-from ..rotations import rotation_matrix
+from ...models.modeling_head import POSE_FEATURES, ParametricHead
+from ...utils.rotations import rotation_matrix
 
 _JAW = 2  # index in constants.JOINTS
 _STEP = 1e-3  # rad, for the jaw's derivative

@@ -20,8 +20,8 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
-from ..import_utils import require_package
-from ..video_reader import single_photo
+from ...utils.import_utils import require_package
+from ...video.video_reader import single_photo
 from .face_window import SAME_FACE, FaceFinder, FaceWindow, box_of, overlap, quiet, size_of
 from .head_track import NUM_POINTS, FaceLandmarks
 from .setup import INSTALL, MODEL_NAME, find_face_landmarker

@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
-from ..rendering.numba_runtime import kernel
+from ...rendering.numba_runtime import kernel
 from .face_window import quiet
 from .landmarks import load_mediapipe
 

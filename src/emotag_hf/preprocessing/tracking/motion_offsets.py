@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..constants import EXPRESSION_NAMES, MOTION_DIMS
-from ..modeling_head import ParametricHead
-from ..outputs import FlameMotion
-from ..rotations import rotation_matrix, rotation_to_axis_angle
+from ...constants import EXPRESSION_NAMES, MOTION_DIMS
+from ...models.modeling_head import ParametricHead
+from ...outputs import FlameMotion
+from ...utils.rotations import rotation_matrix, rotation_to_axis_angle
 
 # Name -> size of one step: radians, metres (along the line of sight a shift shows ten times less), coefficients.
 STEPS = {

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..modeling_head import ParametricHead
-from ..rotations import rotation_matrix, rotation_to_axis_angle
+from ...models.modeling_head import ParametricHead
+from ...utils.rotations import rotation_matrix, rotation_to_axis_angle
 from .solver import FrameState
 
 _SLOW_SECONDS = 1.0  # standard deviation of the window that separates posture from movement

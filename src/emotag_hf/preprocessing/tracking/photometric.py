@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..constants import MOTION_DIMS
-from ..gaussian_correctives import ExpressionCode
-from ..gaussian_rig_kernels import rig
-from ..modeling_gaussians import RiggedGaussians
-from ..modeling_head import ParametricHead
-from ..outputs import FlameMotion
-from ..rendering import Camera, rasterize
-from ..torch_threads import one_torch_thread
+from ...constants import MOTION_DIMS
+from ...models.gaussian_correctives import ExpressionCode
+from ...models.gaussian_rig_kernels import rig
+from ...models.modeling_gaussians import RiggedGaussians
+from ...models.modeling_head import ParametricHead
+from ...outputs import FlameMotion
+from ...rendering import Camera, rasterize
+from ...utils.torch_threads import one_torch_thread
 from .head_track import HeadTrack
 from .motion_offsets import MotionOffsets
 

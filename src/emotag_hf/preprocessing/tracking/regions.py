@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..modeling_head import ParametricHead
-from ..rendering.mesh import MeshBuffers, rasterize_mesh
-from ..rendering.numba_runtime import kernel
+from ...models.modeling_head import ParametricHead
+from ...rendering.mesh import MeshBuffers, rasterize_mesh
+from ...rendering.numba_runtime import kernel
 from .head_track import HeadTrack
 from .masks import box_mean, combine, near
 

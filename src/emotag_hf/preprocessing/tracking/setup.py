@@ -41,7 +41,7 @@ MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff
 MODEL_ENV = "EMOTAG_FACE_LANDMARKER"
 _MAX_MODEL_BYTES = 32 << 20
 _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
-_CHECK = "from emotag_hf.tracking.landmarks import check_mediapipe; check_mediapipe()"
+_CHECK = "from emotag_hf.preprocessing.tracking.landmarks import check_mediapipe; check_mediapipe()"
 
 
 class TrackingSetupError(OSError):

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..rendering.cameras import Camera
-from ..rotations import rotation_matrix
+from ...rendering.cameras import Camera
+from ...utils.rotations import rotation_matrix
 from .landmark_model import LandmarkModel
 
 _CONTACT = 0.5  # standard deviations of a landmark within which two of them touch

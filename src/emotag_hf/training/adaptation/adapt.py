@@ -21,24 +21,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from .avatar_facts import source_of_clip
-from .avatar_folder import check_avatar_folder, make_avatar_files, write_avatar
-from .compositing import to_uint8
-from .consent import Consent
-from .consent_dialogue import resolve_consent
-from .data.clip import CLIP_JSON, ProcessedClip
-from .data.prepare import prepare
-from .doctor import examine
-from .modeling_gaussian_prior import GaussianPrior, load_prior
-from .pipeline_emotag import EmoTaGPipeline
-from .provenance import run_facts
-from .tracking.photometric import draw
-from .training.arguments import AdaptArguments
-from .training.checkpoint import load_state, save_state
-from .training.gaussian_trainer import GaussianTrainer, TrainingReport
-from .training.person import make_model
-from .training.personalise import personalise_motion
-from .training.scene import TrainingScene
+from ...avatars.avatar_facts import source_of_clip
+from ...avatars.avatar_folder import check_avatar_folder, make_avatar_files, write_avatar
+from ...models.modeling_gaussian_prior import GaussianPrior, load_prior
+from ...pipelines.pipeline_emotag import EmoTaGPipeline
+from ...preprocessing.data.clip import CLIP_JSON, ProcessedClip
+from ...preprocessing.data.prepare import prepare
+from ...preprocessing.doctor import examine
+from ...preprocessing.tracking.photometric import draw
+from ...rendering.compositing import to_uint8
+from ...rights.consent import Consent
+from ...rights.consent_dialogue import resolve_consent
+from ...rights.provenance import run_facts
+from ..checkpoint import load_state, save_state
+from ..gaussians.adapt_arguments import AdaptArguments
+from ..gaussians.gaussian_trainer import GaussianTrainer, TrainingReport
+from ..gaussians.person import make_model
+from ..gaussians.scene import TrainingScene
+from .personalise import personalise_motion
 
 logger = logging.getLogger(__name__)
 

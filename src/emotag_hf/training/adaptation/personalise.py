@@ -27,17 +27,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..audio_features import FRAME_RATE, LATENCY_MS
-from ..audio_net import TOKEN_RATE
-from ..constants import MOTION_FPS
-from ..data.clip import ProcessedClip
-from ..features.action_units import grmn_action_units
-from ..lip_closures import parting
-from ..modeling_emotag import EmoTaGModel
-from ..modeling_motion import GatedResidualMotionNetwork
-from ..outputs import FlameMotion, GRMNOutput
-from .lip_space import LipSpace
-from .motion_losses import KL_WEIGHT, SCORE_WEIGHT, SPOKEN, motion_loss, semantic_guidance
+from ...audio.audio_features import FRAME_RATE, LATENCY_MS
+from ...constants import MOTION_FPS
+from ...models.audio_net import TOKEN_RATE
+from ...models.lip_closures import parting
+from ...models.modeling_emotag import EmoTaGModel
+from ...models.modeling_motion import GatedResidualMotionNetwork
+from ...outputs import FlameMotion, GRMNOutput
+from ...preprocessing.data.clip import ProcessedClip
+from ...preprocessing.features.action_units import grmn_action_units
+from ..pretraining.lip_space import LipSpace
+from ..pretraining.motion_losses import KL_WEIGHT, SCORE_WEIGHT, SPOKEN, motion_loss, semantic_guidance
 
 logger = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..modeling_gaussians import RiggedGaussians
-from ..rendering.torch_reference import quaternions_to_matrices
+from ...models.modeling_gaussians import RiggedGaussians
+from ...rendering.torch_reference import quaternions_to_matrices
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..constants import EXPRESSION_NAMES
-from ..gaussian_correctives import NUM_FEATURES, ExpressionCode
-from ..modeling_head import ParametricHead
+from ...constants import EXPRESSION_NAMES
+from ...models.gaussian_correctives import NUM_FEATURES, ExpressionCode
+from ...models.modeling_head import ParametricHead
 
 POSE_CODES = 3  # the head's turn, appended to the directions of the face
 _SKIN_PER_JAW = (40.0, 20.0, 20.0)  # mm of the lower face per rad

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..gaussian_correctives import ExpressionCode, code_features
-from ..modeling_gaussians import RiggedGaussians, triangle_frames
-from ..outputs import FlameMotion
-from ..rendering.cameras import Camera
-from ..rendering.spherical_harmonics import SH_C0
-from ..torch_threads import one_torch_thread
-from ..tracking.motion_offsets import MotionOffsets
-from ..tracking.photometric import RefineOptions, draw_vertices, refine_photometric, shrunk
-from .arguments import AdaptArguments
+from ...models.gaussian_correctives import ExpressionCode, code_features
+from ...models.modeling_gaussians import RiggedGaussians, triangle_frames
+from ...outputs import FlameMotion
+from ...preprocessing.tracking.motion_offsets import MotionOffsets
+from ...preprocessing.tracking.photometric import RefineOptions, draw_vertices, refine_photometric, shrunk
+from ...rendering.cameras import Camera
+from ...rendering.spherical_harmonics import SH_C0
+from ...utils.torch_threads import one_torch_thread
+from .adapt_arguments import AdaptArguments
 from .densify import DensifyOptions, DensifyStrategy
 from .expression_basis import fit_expression_code
 from .initialise import InitOptions, initialise_gaussians

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..configuration_emotag import EmoTaGGaussiansConfig
-from ..modeling_gaussian_prior import GaussianPrior
-from ..modeling_gaussians import RiggedGaussians, triangle_frames
-from ..modeling_head import ParametricHead
-from ..rendering.mesh import rasterize_mesh
-from ..rendering.spherical_harmonics import SH_C0
-from ..tracking.masks import near
-from ..tracking.regions import EARS, EYES, FACE, HAIR, MOUTH, NECK, TORSO, face_regions, region_labels
+from ...models.configuration_emotag import EmoTaGGaussiansConfig
+from ...models.modeling_gaussian_prior import GaussianPrior
+from ...models.modeling_gaussians import RiggedGaussians, triangle_frames
+from ...models.modeling_head import ParametricHead
+from ...preprocessing.tracking.masks import near
+from ...preprocessing.tracking.regions import EARS, EYES, FACE, HAIR, MOUTH, NECK, TORSO, face_regions, region_labels
+from ...rendering.mesh import rasterize_mesh
+from ...rendering.spherical_harmonics import SH_C0
 from .scene import TrainingScene
 
 # Gaussians per area, relative to a cheek; the last that names a face decides.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..features.geometry import standardise_depth
+from ...preprocessing.features.geometry import standardise_depth
 from .ssim import SsimTarget, l1_and_ssim
 
 SSIM_WEIGHT = 0.2  # of 1 - SSIM; L1 has the rest [code]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..modeling_gaussians import RiggedGaussians, triangle_frames
+from ...models.modeling_gaussians import RiggedGaussians, triangle_frames
 
 _NEIGHBOURS = 6
 _MOVING = ("face", "lips", "lids", "lashes", "inner_lids", "mouth_interior", "teeth_upper", "teeth_lower", "gums",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from ..avatar_card import is_open_license
-from ..configuration_emotag import EmoTaGConfig
-from ..modeling_emotag import EmoTaGModel
+from ...hub.avatar_card import is_open_license
+from ...models.configuration_emotag import EmoTaGConfig
+from ...models.modeling_emotag import EmoTaGModel
 from .gaussian_trainer import GaussianTrainer
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.clip import ProcessedClip
-from ..features.geometry import head_geometry
-from ..modeling_head import ParametricHead
-from ..outputs import FlameMotion
-from ..rendering.cameras import Camera
-from ..tracking.photometric import face_weight, shrunk
+from ...models.modeling_head import ParametricHead
+from ...outputs import FlameMotion
+from ...preprocessing.data.clip import ProcessedClip
+from ...preprocessing.features.geometry import head_geometry
+from ...preprocessing.tracking.photometric import face_weight, shrunk
+from ...rendering.cameras import Camera
 
 _SPREAD = {"rotation": 0.1, "neck_pose": 0.1, "jaw_pose": 0.05, "expression": 0.3, "eyelids": 0.3, "translation": 0.02}
 

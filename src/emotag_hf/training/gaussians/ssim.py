@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ..rendering.numba_threads import WorkspaceLease, get_num_threads, run_parts, split
+from ...rendering.numba_threads import WorkspaceLease, get_num_threads, run_parts, split
 from . import ssim_kernels as kernels
 
 _ROWS_PER_THREAD = 32  # fewer, and most of a thread's work is the surroundings of its rows

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..rendering.numba_runtime import device, kernel
+from ...rendering.numba_runtime import device, kernel
 
 CHANNELS = 3
 RADIUS = 5  # the window is 11x11

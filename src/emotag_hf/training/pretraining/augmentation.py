@@ -16,7 +16,7 @@ from torch.nn import functional as F
 _KNOT = 18  # feature frames between the knots of a drift
 
 
-def roughen(features: Tensor, rng: np.random.Generator) -> Tensor:
+def augment(features: Tensor, rng: np.random.Generator) -> Tensor:
     """Another recording of the same speech; random by `rng` alone.
 
     Args:
@@ -69,4 +69,4 @@ def roughen(features: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.cat([mel.clamp(0, 2), pitch.clamp(-1, 1)], -1).masked_fill(silent, 0)
 
 
-__all__ = ["roughen"]
+__all__ = ["augment"]

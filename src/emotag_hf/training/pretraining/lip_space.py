@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..constants import EXPRESSION_NAMES
-from ..modeling_head import ParametricHead
-from ..tracking.head_track import MOUTH_POINTS
+from ...constants import EXPRESSION_NAMES
+from ...models.modeling_head import ParametricHead
+from ...preprocessing.tracking.head_track import MOUTH_POINTS
 
 _UPPER, _LOWER = (82, 13, 312), (87, 14, 317)  # MediaPipe's points: middles of the inner lips
 _CORNERS = (61, 291)

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..audio_features import FEATURE_DIM, FRAME_RATE
-from ..audio_net import TOKEN_RATE
-from ..constants import GRMN_ACTION_UNITS, MOTION_FPS
-from ..data.clip import ProcessedClip
-from ..features.action_units import grmn_action_units
+from ...audio.audio_features import FEATURE_DIM, FRAME_RATE
+from ...constants import GRMN_ACTION_UNITS, MOTION_FPS
+from ...models.audio_net import TOKEN_RATE
+from ...preprocessing.data.clip import ProcessedClip
+from ...preprocessing.features.action_units import grmn_action_units
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def load_clips(
         FileNotFoundError: there is no clip in a folder.
         ValueError: somebody who is to be left out is not there, or nothing is left.
     """
-    from ..data.dataset import find_clips
+    from ...preprocessing.data.dataset import find_clips
 
     found, gone = [], set()
     for path in sorted({p for folder in folders for p in find_clips(folder)}):

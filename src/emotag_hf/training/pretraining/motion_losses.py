@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..constants import EMOTIONS, EXPRESSION_NAMES
-from ..emotion_prototypes import action_unit_prototypes
-from ..lip_closures import VISEMES
-from ..modeling_motion import GatedResidualMotionNetwork
+from ...constants import EMOTIONS, EXPRESSION_NAMES
+from ...models.lip_closures import VISEMES
+from ...models.modeling_motion import GatedResidualMotionNetwork
+from ...motion.emotion_prototypes import action_unit_prototypes
+from ..gaussians.losses import check_same_shape, mean_of_valid
 from .lip_space import LipSpace
-from .losses import check_same_shape, mean_of_valid
 from .motion_data import MotionBatch
 
 KL_WEIGHT, SCORE_WEIGHT = 0.01, 0.1  # of semantic guidance [code]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..constants import EXPRESSION_NAMES
-from ..modeling_motion import GatedResidualMotionNetwork
+from ...constants import EXPRESSION_NAMES
+from ...models.modeling_motion import GatedResidualMotionNetwork
 from .lip_space import LipSpace
 from .motion_data import MotionClip, in_step
 from .motion_losses import SPOKEN

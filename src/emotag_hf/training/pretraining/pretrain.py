@@ -24,19 +24,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..configuration_emotag import EmoTaGMotionConfig
-from ..constants import OPEN_MODEL
-from ..import_utils import require_package
-from ..modeling_emotag import EmoTaGModel
-from ..modeling_head import ParametricHead
-from ..modeling_motion import GatedResidualMotionNetwork
-from .checkpoint import load_state, save_state
+from ...constants import OPEN_MODEL
+from ...models.configuration_emotag import EmoTaGMotionConfig
+from ...models.modeling_emotag import EmoTaGModel
+from ...models.modeling_head import ParametricHead
+from ...models.modeling_motion import GatedResidualMotionNetwork
+from ...utils.import_utils import require_package
+from ..checkpoint import load_state, save_state
+from .augmentation import augment
 from .lip_space import LipSpace
 from .motion_data import MotionBatch, MotionBatches, MotionClip, played
 from .motion_losses import MotionWeights, motion_terms
 from .motion_scores import score_clips
 from .pretrain_arguments import PretrainArguments
-from .roughen import roughen
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class Pretrainer:
             if rng.random() < args.without_units:
                 batch.units[row] = 0
             if self.config.frontend == "log_mel" and rng.random() < args.augment:
-                batch.sound[row] = roughen(batch.sound[row : row + 1], rng)[0]
+                batch.sound[row] = augment(batch.sound[row : row + 1], rng)[0]
         device = self.accelerator.device
         batch = MotionBatch(**{f.name: getattr(batch, f.name).to(device) for f in fields(batch)})
         return batch, known.to(device), min(1.0, step / max(1.0, _CURRICULUM * args.steps))
@@ -231,7 +231,7 @@ class Pretrainer:
         """What a model card says: data, numbers, versions, and how it went."""
         import transformers
 
-        from ..provenance import package_version
+        from ...rights.provenance import package_version
 
         return {
             "arguments": asdict(self.arguments),

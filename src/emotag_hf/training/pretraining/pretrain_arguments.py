@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .arguments import number
+from ..gaussians.adapt_arguments import number
 
 
 @dataclass(frozen=True)

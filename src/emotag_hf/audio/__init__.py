@@ -1,0 +1,1 @@
+"""Sound in: any recording to samples, samples to features, streams of both."""

@@ -1,0 +1,1 @@
+"""An avatar on disk, and on its way to the Hub."""

@@ -1,0 +1,1 @@
+"""Repositories on the Hub: what they may hold, up and down, their cards."""

@@ -1,0 +1,1 @@
+"""Configurations, processors and models, named as transformers names them."""

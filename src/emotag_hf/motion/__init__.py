@@ -1,0 +1,1 @@
+"""What moves the head besides the network: emotion, generated head motion, driving clips."""

@@ -1,0 +1,1 @@
+"""The pipelines of diffusers and transformers, and what they share."""

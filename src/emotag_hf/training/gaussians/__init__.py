@@ -1,0 +1,1 @@
+"""Fitting Gaussians to a person (METHOD 5, stage one)."""
