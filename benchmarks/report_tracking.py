@@ -2,9 +2,11 @@
 
     python benchmarks/report_tracking.py CLIPS_DIR -o OUT_DIR
 
-The error is that of landmarks which the fit never saw, in pixels of a 512-wide picture. A sheet has a row for each
-telling frame (lips closest and widest, lids most shut, largest turn, worst error): the picture, the fitted head half
-over it, the fitted head over it.
+The error is that of landmarks which the fit never saw, in pixels of a 512-wide picture; with `own`, after each
+landmark's own median offset was taken off. A second table says how strongly the head moves beside its landmarks: slope
+and (r) of distances in the picture, where the face moves; 1 is right. A sheet has a row for each telling frame (lips
+closest and widest apart, mouth narrowest and widest, brows lowest and highest, lids most shut, largest turn, worst
+error): the picture, the fitted head half over it, the fitted head over it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import torch
 from PIL import Image
 
 from emotag_hf import ParametricHead, ProcessedClip
+from emotag_hf.preprocessing.tracking.amplitude import AMPLITUDES, MOVES, amplitudes, mesh_landmarks
+from emotag_hf.preprocessing.tracking.landmark_groups import HELD_OUT
 from emotag_hf.preprocessing.tracking.regions import camera_vertices
 from emotag_hf.rendering.mesh import rasterize_mesh
 from emotag_hf.utils.rotations import rotation_matrix
@@ -39,9 +43,15 @@ def telling_frames(track, head: ParametricHead) -> dict[str, int]:
     width = (points[:, 33] - points[:, 263]).norm(dim=-1)
     gap = (points[:, 13] - points[:, 14]).norm(dim=-1) / width
     pick = lambda values: int(torch.where(valid, values, torch.full_like(values, -9.0)).nan_to_num(-9.0).argmax())  # noqa: E731
+    apart = lambda a, b: (points[:, a] - points[:, b])[:, :2].norm(dim=-1) / width  # noqa: E731
+    brows = apart(282, 263) + apart(52, 33)
     return {
         "lips closest": pick(-gap),
         "lips widest": pick(gap),
+        "mouth narrowest": pick(-apart(61, 291)),
+        "mouth widest": pick(apart(61, 291)),
+        "brows lowest": pick(-brows),
+        "brows highest": pick(brows),
         "lids most shut": pick(track.motion.eyelids.mean(1)),
         "largest turn": pick(head_yaw(track)),
         "worst error": pick(track.held_out_error),
@@ -75,6 +85,8 @@ def report(path: Path, head: ParametricHead, out: Path) -> dict:
     sheet = Image.fromarray(np.concatenate(rows))
     sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX).save(out / f"{path.name}.png")
     held = track.held_out_error[track.valid]
+    apart = torch.from_numpy(mesh_landmarks(track, head))[track.valid] - track.landmarks[track.valid][:, :468, :2]
+    apart = apart[:, list(HELD_OUT)] * 512 / track.camera.width
     yaw = head_yaw(track)[track.valid]
     return {
         "clip": path.name,
@@ -83,10 +95,17 @@ def report(path: Path, head: ParametricHead, out: Path) -> dict:
         "valid": int(track.valid.sum()),
         "held_out_median": round(held.median().item(), 2),
         "held_out_p95": round(held.quantile(0.95).item(), 2),
+        "held_out_own": round((apart - apart.median(0).values).norm(dim=-1).median().item(), 2),
+        "amplitudes": {name: [vars(a) for a in sides] for name, sides in amplitudes(track, head).items()},
         "turn_median": round(yaw.median().item(), 1),
         "frontal": yaw.median().item() < _FRONTAL,
         "shown": frames,
     }
+
+
+def _slopes(sides) -> str:
+    """`slope(r)` of each side that moves."""
+    return " ".join(f"{s['slope']:.2f}({s['correlation']:.2f})" for s in sides if s["spread"] >= MOVES) or "-"
 
 
 def main() -> None:
@@ -97,11 +116,16 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     head = ParametricHead.from_asset()
     rows = [report(p.parent, head, args.output) for p in sorted(args.clips.glob("*/clip.json"))]
-    print(f"{'clip':44}{'frames':>7}{'no face':>8}{'valid':>7}{'median':>8}{'p95':>7}{'turn':>7}")
+    print(f"{'clip':44}{'frames':>7}{'no face':>8}{'valid':>7}{'median':>8}{'p95':>7}{'own':>7}{'turn':>7}")
     for row in rows:
         print(
             f"{row['clip'][:43]:44}{row['frames']:>7}{row['without_face']:>8}{row['valid']:>7}"
-            f"{row['held_out_median']:>8}{row['held_out_p95']:>7}{row['turn_median']:>7}"
+            f"{row['held_out_median']:>8}{row['held_out_p95']:>7}{row['held_out_own']:>7}{row['turn_median']:>7}"
+        )
+    print(f"\n{'clip':28}" + "".join(f"{name.replace('mouth ', ''):>18}" for name in AMPLITUDES))
+    for row in rows:
+        print(
+            f"{row['clip'][:27]:28}" + "".join(f"{_slopes(row['amplitudes'].get(name, ())):>18}" for name in AMPLITUDES)
         )
     worst = {kind: max((r["held_out_median"] for r in rows if r["frontal"] == kind), default=None) for kind in (1, 0)}
     print(f"largest median, px at 512: frontal {worst[1]}, others {worst[0]}")

@@ -9,12 +9,14 @@ import torch
 from emotag_hf.constants import EXPRESSION_NAMES, MOTION_DIMS
 from emotag_hf.models.modeling_head import ParametricHead
 from emotag_hf.outputs import FlameMotion
+from emotag_hf.preprocessing.tracking.amplitude import amplitudes
 from emotag_hf.preprocessing.tracking.fit import HELD_OUT, FitOptions, default_camera, fit_head
 from emotag_hf.preprocessing.tracking.head_track import FaceLandmarks, HeadTrack
 from emotag_hf.preprocessing.tracking.landmark_bias import bias_pixels
 from emotag_hf.preprocessing.tracking.landmark_model import LandmarkModel
 from emotag_hf.preprocessing.tracking.lids import settle_lids
 from emotag_hf.preprocessing.tracking.neck import rotation_to_axis_angle, share_with_neck
+from emotag_hf.preprocessing.tracking.person_offsets import PersonOffsets, View
 from emotag_hf.preprocessing.tracking.solver import FrameState
 from emotag_hf.utils.rotations import rotation_matrix
 
@@ -271,3 +273,44 @@ def test_what_cannot_be_fitted(head):
     landmarks.found[:] = False
     with pytest.raises(ValueError, match="landmarks: expected a face"):
         fit_head(landmarks, head=head, options=EXACT)
+
+
+def local_movements(head, count: int = 60) -> FaceLandmarks:
+    """A still face whose mouth corners go apart and together and whose brows rise as MediaPipe shows it: near the
+    places that move, not over the whole cheek and forehead as the head's own directions do."""
+    landmarks = as_landmarks(head, torch.zeros(head.num_shape), FlameMotion.zeros(count), noise=0.3)
+    rest, t = landmarks.points[0, :468, :2].copy(), np.arange(count) / 25
+    for middle, way, reach, curve in (
+        (61, (-1, 0), 14, 5 * np.sin(5 * t)), (291, (1, 0), 14, 5 * np.sin(5 * t)),
+        (55, (0, -1), 16, 5 * np.sin(3 * t) ** 2), (285, (0, -1), 16, 5 * np.sin(3 * t) ** 2),
+    ):  # fmt: skip
+        near = np.exp(-0.5 * ((rest - rest[middle]) ** 2).sum(1) / reach**2)
+        landmarks.points[:, :468, :2] += (curve[:, None] * near)[..., None] * np.float32(way)
+    landmarks.points[..., :2] += np.random.default_rng(1).normal(0, 1.0, (478, 2))  # how this person's points differ
+    return landmarks
+
+
+def test_expressions_have_their_full_strength(head):
+    """The bug: a fit that was right on average over the whole face showed mouth width, corners and brows at about two
+    thirds of their movement, with a correlation near 1."""
+    found = amplitudes(fit_head(local_movements(head), head=head, options=EXACT), head)
+    for name, least in (("mouth width", 0.9), ("brow inner", 0.65)):
+        sides = [side for side in found[name] if side.moves]
+        assert sides and all(least <= side.slope <= 1.15 and side.correlation > 0.95 for side in sides), (name, sides)
+    still = fit_head(as_landmarks(head, torch.zeros(head.num_shape), FlameMotion.zeros(10)), head=head, options=EXACT)
+    assert not any(side.moves for sides in amplitudes(still, head).values() for side in sides)
+
+
+def test_offsets_follow_the_view(head):
+    """Constant offsets of landmarks are found, and those that grow as the head turns; two frames teach no slope."""
+    angles = torch.linspace(-0.5, 0.5, 40)
+    turn = rotation_matrix(torch.stack([0.2 * angles, angles, 0 * angles], 1))
+    view = View(turn, torch.zeros(40, 3), default_camera(SIZE, SIZE))
+    rng = torch.Generator().manual_seed(0)
+    constant, slope = (0.002 * torch.randn(9, 2, generator=rng) for _ in range(2))
+    wanted = view.to_pixels(constant + slope * view.x[:, None, None])
+    assert (PersonOffsets(view, wanted).pixels(view) - wanted).abs().max() < 0.1 * wanted.abs().max()
+    two = View(turn[:2], torch.zeros(2, 3), default_camera(SIZE, SIZE))
+    learned = PersonOffsets(two, wanted[:2]).pixels(view)
+    assert (learned - wanted[:1]).abs().max() < 0.1 * wanted.abs().max()
+    torch.testing.assert_close(view.to_metres(wanted), constant + slope * view.x[:, None, None], atol=1e-6, rtol=1e-4)

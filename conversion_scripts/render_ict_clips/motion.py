@@ -12,6 +12,7 @@ import numpy as np
 FPS = 25
 YAW, PITCH, ROLL = np.radians([35.0, 15.0, 12.0])
 PIVOT = np.array([0.0, -0.100, -0.060])  # metres: where the head turns on the neck
+_PER_DIRECTION = 12  # frames in which a direction goes up and back
 LOOK = np.radians(30.0)  # gaze at which an eyeLook shape is at 1
 
 
@@ -66,6 +67,33 @@ def perform(frames: int, seed: int) -> Performance:
     translation = PIVOT + sway - rotation @ PIVOT
     gaze = np.stack([np.radians(22) * _wander(t, rng, 1.9), np.radians(10) * _wander(t, rng, 1.4)], 1)
     return Performance(rotation, translation, _expressions(t, length, gaze, rng), gaze)
+
+
+def directions(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """ICT's expressions that move skin, both sides of one together: `mouthSmile` -> its left and right."""
+    groups: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        base = name.removesuffix("_L").removesuffix("_R")
+        if not base.startswith(("Pupil", "eyeLook", "mouthClose")):
+            groups[base] = (*groups.get(base, ()), name)
+    return groups
+
+
+def one_by_one(names: tuple[str, ...], yaw: float, pitch: float, seed: int) -> Performance:
+    """Every direction goes up to 1 and back while all others rest, with the head held at `yaw` and `pitch` radians."""
+    rng = np.random.default_rng(seed)
+    groups = directions(names)
+    frames = _PER_DIRECTION * (len(groups) + 1)
+    t = np.arange(frames) / FPS
+    sway = [np.radians(2.0) * _wander(t, rng, period) for period in (4.2, 2.9, 3.6)]
+    rotation = euler(yaw + sway[0], pitch + sway[1], sway[2])
+    rise = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_PER_DIRECTION) / _PER_DIRECTION)
+    weights = {}
+    for k, group in enumerate(groups.values(), 1):
+        curve = np.zeros(frames)
+        curve[k * _PER_DIRECTION : (k + 1) * _PER_DIRECTION] = rise
+        weights |= dict.fromkeys(group, curve)
+    return Performance(rotation, PIVOT - rotation @ PIVOT, weights, np.zeros((frames, 2)))
 
 
 def _expressions(t: np.ndarray, length: float, gaze: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:

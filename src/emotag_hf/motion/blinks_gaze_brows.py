@@ -85,7 +85,7 @@ class BrowRaises(Pulses):
         draw = rng.random()
         chance = 0.3 if heard.stressed else 0.35 if heard.onset else 0.02 * STEP
         if draw < chance and t > self.ends + 0.3:
-            size = min(0.15 * math.exp(0.5 * rng.normal()), 0.45)
+            size = min(0.27 * math.exp(0.5 * rng.normal()), 0.8)
             self.add(t, rng.uniform(0.16, 0.28), rng.uniform(0.1, 0.8), rng.uniform(0.3, 0.5), size)
 
 

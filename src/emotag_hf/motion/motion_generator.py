@@ -28,6 +28,7 @@ _NECK = 0.85
 # How far the eyes turn back when the head turns: they keep looking at the viewer (the vestibulo-ocular reflex).
 _KEEP_PITCH, _KEEP_YAW = 0.6, 0.75
 LID_BY_GAZE = 0.8  # closure by radian of looking down
+_AU01 = 2.8  # of AU01 where browInnerUp is 1: the embedded network was taught by tracks that showed half of a raise
 _BROW = {"browInnerUp": 0.7, "browOuterUp": 1.0, "eyeWide": 0.25}
 
 
@@ -114,7 +115,7 @@ class MotionGenerator:
         keeps = min(much.gaze, 1.0)
         eye_pitch = gaze[0] * much.gaze * _DEGREE - _KEEP_PITCH * keeps * pitch
         eye_yaw = gaze[1] * much.gaze * _DEGREE - _KEEP_YAW * keeps * yaw
-        brow = np.maximum(plan.brows.at(times) + 0.02 * self._brow_drift.at(times), 0) * much.brows
+        brow = np.maximum(plan.brows.at(times) + 0.036 * self._brow_drift.at(times), 0) * much.brows
         wave = 2 * math.pi * times / 3.9 + self._breath + 0.8 * np.sin(2 * math.pi * times / 23)
         breath = np.sin(wave) * much.breathing
         # Metres; a head that leans goes a little to the other side.
@@ -144,7 +145,7 @@ class MotionGenerator:
             for side in "LR":
                 expression[:, EXPRESSION_NAMES.index(f"{name}_{side}")] = brow * gain
         # As features.action_units reads them: AU45 goes from 0 to 5 between closures of 0.15 and 0.9.
-        units = {"AU01": 5 * _BROW["browInnerUp"] * brow, "AU45": 5 * np.clip((closure - 0.15) / 0.75, 0, 1)}
+        units = {"AU01": _AU01 * _BROW["browInnerUp"] * brow, "AU45": 5 * np.clip((closure - 0.15) / 0.75, 0, 1)}
         return UpperFace(
             eyelids=_f32(np.stack([lids, lids], -1)),
             eyes_pose=_f32(np.concatenate([eye, eye], -1)),

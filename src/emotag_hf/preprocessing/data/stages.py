@@ -55,7 +55,7 @@ FEATURE_UNITS = (
     "action_units 0..5 in the order of ACTION_UNITS; emotion: probabilities in the order of EMOTIONS; emotion_score "
     "1 - p(neutral); identity: unit length; blendshapes 0..1; input_features: the front end named in clip.json"
 )
-TRACKER_VERSION = 1  # raise it when tracking gives other numbers: clips that are there are then no longer up to date
+TRACKER_VERSION = 2  # raise it when tracking gives other numbers: clips that are there are then no longer up to date
 MIN_FRAMES = 25  # with a face and a fit; a second of it is the least that says anything
 
 

@@ -20,6 +20,7 @@ from ...audio.audio_io import AudioClip
 from ...constants import MOTION_FPS
 from ...video.cropping import FrameCrop
 from ..features.av_offset import AVOffset
+from ..tracking.amplitude import Amplitude
 from ..tracking.head_track import FaceLandmarks, HeadTrack
 
 Shown = tuple[int, bool]  # number of a frame, and whether all of it is shown or the head alone
@@ -76,6 +77,7 @@ class Evidence:
         audio_duration: seconds of the whole sound, None where it was not read to its end.
         track, action_units: the fitted head and `[T, 14]`; None without a face.
         offset: of the sound; None without a face or sound.
+        amplitudes: how strongly the fitted head moves beside its landmarks; None without a face.
         angles: `[T, 3]`, see `head_angles`; mouth: `[T, 2]`, see `mouth_of`.
     """
 
@@ -98,6 +100,7 @@ class Evidence:
     track: HeadTrack | None = None
     action_units: np.ndarray | None = None
     offset: AVOffset | None = None
+    amplitudes: dict[str, tuple[Amplitude, ...]] | None = None
 
     @cached_property
     def angles(self) -> np.ndarray:

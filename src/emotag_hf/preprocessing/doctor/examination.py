@@ -23,6 +23,7 @@ from ...video.video_reader import VideoClip, read_video
 from ..data.framing import choose_crop
 from ..features.action_units import action_units_from_track
 from ..features.av_offset import estimate_av_offset
+from ..tracking.amplitude import amplitudes
 from ..tracking.fit import fit_head
 from ..tracking.head_track import NUM_POINTS, FaceLandmarks, HeadTrack
 from ..tracking.landmarks import NoFaceError, StillCheck, track_landmarks
@@ -203,6 +204,7 @@ def _use_track(evidence: Evidence, track: HeadTrack) -> None:
     head = ParametricHead.from_asset()
     evidence.track = track
     evidence.action_units = action_units_from_track(track, head)
+    evidence.amplitudes = amplitudes(track, head)
     if is_audible(evidence.audio):
         evidence.offset = estimate_av_offset(track, head, evidence.audio.mono(SAMPLE_RATE))
 

@@ -13,6 +13,7 @@ from .report import GREEN, GREY, RED, YELLOW, Check, graded, percent, spread_out
 
 GOOD_ERROR, MAX_ERROR = 4.0, 9.0  # px of 512, median over landmarks that the fit never saw
 GOOD_FAILED, MAX_FAILED = 0.05, 0.40  # share of the frames with a face whose fit failed
+WEAKEST = 0.7  # slope of a distance on the landmarks' own; the tracker reaches 0.85 to 1.15 on clear clips
 MIN_YAW_SPAN, MIN_PITCH_SPAN = 4.0, 4.0  # degrees: with less of both, the head is known from one side only
 GOOD_TURN, MAX_TURN = 25.0, 50.0  # degrees of yaw, median: half of the mouth is foreshortened, then hidden
 PROFILE, MAX_PROFILE = 60.0, 0.20  # degrees at which the far side's landmarks are guesses; share of such frames
@@ -40,6 +41,27 @@ def check_tracking(e: Evidence) -> Check:
     advice = "" if light == GREEN else "Face the camera, move more slowly, and keep everything away from the face."
     frames = spread_out(np.flatnonzero(found & ~valid))
     return Check("tracking", "movement", error, "px of 512", light, finding, advice, frames)
+
+
+def check_strength(e: Evidence) -> Check | None:
+    """How far mouth and brows of the head model move beside the landmarks; a model that moves too little shows it."""
+    if e.amplitudes is None:
+        return None
+    slopes = {name: [a.slope for a in sides if a.moves] for name, sides in e.amplitudes.items()}
+    slopes = {name: sum(found) / len(found) for name, found in slopes.items() if found}
+    if not slopes:
+        return Check(
+            "strength", "movement", None, "", GREY, "The face hardly moves, so that its strength is not known."
+        )
+    furthest = max(slopes, key=lambda name: abs(np.log(max(slopes[name], 0.01))))
+    value = slopes[furthest]
+    light = GREEN if WEAKEST <= value <= 1 / WEAKEST else YELLOW
+    finding = (
+        f"Mouth, lids and brows of the head model move {min(slopes.values()):.2f} to {max(slopes.values()):.2f} times"
+    )
+    finding += f" as far as in the picture ({furthest}: {value:.2f})."
+    advice = "" if light == GREEN else "Face the camera, and keep hair and glasses away from the brows."
+    return Check("strength", "movement", value, "times", light, finding, advice)
 
 
 def check_head(e: Evidence) -> Check:
@@ -144,4 +166,4 @@ def check_blinks(e: Evidence) -> Check:
     )  # fmt: skip
 
 
-MOTION_CHECKS = (check_tracking, check_head, check_mouth, check_expression, check_blinks)
+MOTION_CHECKS = (check_tracking, check_strength, check_head, check_mouth, check_expression, check_blinks)

@@ -3,7 +3,9 @@
 In: MediaPipe's landmarks in crop pixels, a camera. Out: a `HeadTrack`: one identity; rotation, translation, neck, jaw,
 expression, eyelids and gaze of every frame; errors and confidence. Coarse to fine: an alignment of the landmarks' own
 3D shape gives the pose (which neither a large yaw nor a wide-open mouth upsets), then pose and identity on some telling
-frames, then everything on every frame, last with a light pull towards the neighbouring frames.
+frames, then everything on every frame. What is constant in this person's landmarks beside that fit is then taken off,
+which makes a landmark's changes credible, and the frames are solved again with the distances that people see (mouth,
+brows) counted by themselves, at last with a light pull towards the neighbouring frames.
 
 The focal length cannot be told from such clips (it trades with distance and identity), so it is the camera's and stays.
 """
@@ -25,34 +27,34 @@ from ...rendering.cameras import Camera
 from .gaze import fit_gaze
 from .head_track import FaceLandmarks, HeadTrack
 from .landmark_bias import bias_pixels
+from .landmark_groups import DISTANCES, EYE_CORNERS, HELD_OUT, LIP_PAIRS, OVAL, TOUCHING
 from .landmark_model import LandmarkModel
 from .lids import settle_lids
 from .neck import share_with_neck
-from .solver import EYELIDS, JAW, ROTATION, TRANSLATION, FrameState, LandmarkSolver, Observations, Prior
+from .person_offsets import PersonOffsets, View
+from .solver import EXPRESSION, EYELIDS, JAW, ROTATION, TRANSLATION, FrameState, LandmarkSolver, Observations, Prior
 
 FOCAL = 4.0  # times the shorter side of the picture: the long lens that every part of this project assumes
 DISTANCE = 1.44  # metres from the camera to the world's origin, the default framing of a portrait
 
-# MediaPipe's points of the face's outline: they slide along the outline as the head turns.
-_OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
-    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
-# Opposite points of the inner lips and of the lids (the person's right, then left eye): whether they touch matters more
-# than where they are.
-LIP_PAIRS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402), (80, 88), (310, 318), (191, 95), (415, 324))
-RIGHT_LID_PAIRS = ((159, 145), (160, 144), (158, 153), (161, 163), (157, 154))
-LEFT_LID_PAIRS = ((386, 374), (385, 380), (387, 373), (388, 390), (384, 381))
-_PAIRS = LIP_PAIRS + RIGHT_LID_PAIRS + LEFT_LID_PAIRS
-_EYE_CORNERS = (33, 263)  # outer corners: their distance is the yardstick of a face
-
-# Landmarks that no fit ever sees, spread over the face: what the reported error is measured on.
-HELD_OUT = tuple(i for i in range(468) if i % 8 == 3 and i not in {j for pair in _PAIRS for j in pair})
-
 _CANDIDATES = 1000  # frames among which the keyframes are sought
+
+_ROUNDS = 3  # of pulling frames towards their neighbours
+_TREMBLE, _STEADY = 0.035, 150.0  # of a coefficient; how much more such a difference is pulled back
 
 # Directions that landmarks do not show; they stay at rest.
 _UNSEEN = ("tongueOut", "tongueUp", "nostrilDilate", "nostrilCompress", "neckTighten_L", "neckTighten_R")
+# Directions that faces take further than 1.
+_REACH = {
+    "mouthPucker": 1.5, "mouthFunnel": 1.4, "browDown_L": 1.5, "browDown_R": 1.5, "mouthUpperUp_L": 1.5,
+    "mouthUpperUp_R": 1.5,
+}  # fmt: skip
+# Directions over which the prior keeps its say: they move lids, whose landmarks have faults of their own (lids.py), or
+# hardly show from the front, so that what landmarks tremble by would move them most.
+_FAINT = (
+    "eyeWide_L", "eyeWide_R", "eyeSquint_L", "eyeSquint_R", "cheekRaiser_L", "cheekRaiser_R", "cheekSquint_L",
+    "cheekSquint_R", "cheekPuff_L", "cheekPuff_R", "jawForward", "jawLeft", "jawRight",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,16 @@ class FitOptions:
     """Numbers of the fit.
 
     Args:
-        landmark_sigma: noise of a landmark in distances between the outer eye corners. Neighbouring landmarks err
-            together, so this is larger than the scatter of a single one.
+        landmark_sigma: how far a landmark is off in distances between the outer eye corners. Neighbouring landmarks
+            err together, so this is larger than the scatter of a single one.
+        detail_sigma: the same once the person's constant offsets are known.
         robust: residual, in sigmas, beyond which a landmark loses its say.
-        expression_sigma: spread of a coefficient; below_sigma: of one below 0 (or above 1), where it means nothing.
+        expression_sigma: spread of a coefficient; below_sigma: of one below 0 (or above 1, or the reach of the
+            direction), where it means nothing. detail_expression_sigma, detail_below_sigma: once offsets are known.
         jaw_sigma: spread of the jaw's opening, jaw_side_sigma: of its turn to the side and roll, rad.
         pair_weight: how much the gap between opposite lips and lids counts beside their places.
         contact_weight: how much more it counts where they touch: a mouth is shut or it is not.
+        distance_weight: how much the distances of `landmark_groups.DISTANCES` count, once offsets are known.
         smoothness: pull of the neighbouring frames; 0 is none.
         num_keyframes: frames on which identity is found.
         unbias: mends what MediaPipe's points are known to be off on the open head, and its lids; for points of another
@@ -76,13 +81,17 @@ class FitOptions:
     """
 
     landmark_sigma: float = 0.03
+    detail_sigma: float = 0.01
     robust: float = 3.0
     expression_sigma: float = 0.35
     below_sigma: float = 0.06
+    detail_expression_sigma: float = 0.5
+    detail_below_sigma: float = 0.08
     jaw_sigma: float = 0.25
     jaw_side_sigma: float = 0.03
     pair_weight: float = 12.0
     contact_weight: float = 200.0
+    distance_weight: float = 14.0
     smoothness: float = 1.0
     num_keyframes: int = 40
     unbias: bool = True
@@ -152,21 +161,38 @@ class _ClipFit:
         self.kept = torch.tensor([i for i in range(468) if i not in set(HELD_OUT)])
         self.held_model = self.model.select(held)
         self.held = held
-        place = {int(j): i for i, j in enumerate(self.kept)}
-        self.pairs = torch.tensor([[place[a], place[b]] for a, b in _PAIRS])
-        a, b = _EYE_CORNERS
+        a, b = EYE_CORNERS
         self.face_scale = (points[:, a] - points[:, b]).norm(dim=-1, keepdim=True)  # px, in 3D: yaw does not shrink it
-        self.solver = LandmarkSolver(self.model.select(self.kept), camera, self._prior(), options.robust)
+        self.offsets: PersonOffsets | None = None
+        self._prepare_solver(options.landmark_sigma, options.expression_sigma, options.below_sigma)
         self.weights = torch.ones(len(points), len(self.kept))
-        self.weights[:, torch.isin(self.kept, torch.tensor(_OVAL))] = 0.3
+        self.weights[:, torch.isin(self.kept, torch.tensor(OVAL))] = 0.3
         corners = head.v_template[head.faces[head.landmark_faces]]
         normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         self.normals = torch.nn.functional.normalize(normals, dim=-1)
 
-    def _prior(self) -> Prior:
+    def _prepare_solver(self, sigma: float, expression_sigma: float, below_sigma: float) -> None:
+        """Readies the solver for landmarks that are off by `sigma`; by less than at first, distances count, too."""
+        options, detailed = self.options, sigma < self.options.landmark_sigma
+        place = {int(j): i for i, j in enumerate(self.kept)}
+        touching = [(a, b, options.pair_weight, options.contact_weight) for a, b in TOUCHING]
+        apart = [(a, b, options.distance_weight * weight, 0.0) for (a, b), weight in DISTANCES if detailed]
+        rows = [(place[a], place[b], *weights) for a, b, *weights in touching + apart]
+        self.pairs = torch.tensor([row[:2] for row in rows])
+        self.pair_weight, self.contact_weight = torch.tensor([row[2:] for row in rows]).T
+        self.sigma, ratio = sigma, options.landmark_sigma / sigma
+        prior = self._prior(expression_sigma, below_sigma)
+        for name in _FAINT if detailed else ():
+            index = 5 + EXPRESSION_NAMES.index(name)
+            prior.sigma[index], prior.sigma_below[index] = options.expression_sigma / ratio, options.below_sigma / ratio
+        # In pixels a landmark loses its say where it did.
+        self.solver = LandmarkSolver(self.model.select(self.kept), self.camera, prior, options.robust * ratio)
+        self.smoothness = options.smoothness * ratio**2
+
+    def _prior(self, expression_sigma: float, below_sigma: float) -> Prior:
         options = self.options
-        sigma = torch.full((5 + len(EXPRESSION_NAMES),), options.expression_sigma)
-        below = torch.full_like(sigma, options.below_sigma)
+        sigma = torch.full((5 + len(EXPRESSION_NAMES),), expression_sigma)
+        below = torch.full_like(sigma, below_sigma)
         upper = torch.full_like(sigma, 1.0)
         sigma[0], below[0], upper[0] = options.jaw_sigma, 0.03, 0.6
         sigma[1:3] = below[1:3] = options.jaw_side_sigma
@@ -174,34 +200,49 @@ class _ClipFit:
         for name in _UNSEEN:
             index = 5 + EXPRESSION_NAMES.index(name)
             sigma[index] = below[index] = 1e-3
+        for name, reach in _REACH.items():
+            upper[5 + EXPRESSION_NAMES.index(name)] = reach
         return Prior(sigma, below, upper)
 
     def run(self, shape: Tensor | None) -> tuple[FrameState, Tensor]:
-        solver, options = self.solver, self.options
+        options = self.options
         state = self.aligned()
         pose, mouth = slice(0, 6), slice(0, 11)
         if shape is None:
             keys = self._keyframes(state)
             shape = torch.zeros(self.head.num_shape)
             some, seen = state[keys], self.seen(keys, state[keys])
-            some = solver.solve_frames(some, shape, seen, steps=4, free=pose)
-            some = solver.solve_frames(some, shape, seen, steps=4, free=mouth)
+            some = self.solver.solve_frames(some, shape, seen, steps=4, free=pose)
+            some = self.solver.solve_frames(some, shape, seen, steps=4, free=mouth)
             for _ in range(3):
-                some, shape = solver.solve_shared(some, shape, self.seen(keys, some), steps=4)
+                some, shape = self.solver.solve_shared(some, shape, self.seen(keys, some), steps=4)
         for index in self._chunks(len(state)):
             some, seen = state[index], self.seen(index, state[index])
-            some = solver.solve_frames(some, shape, seen, steps=3, free=pose)
-            some = solver.solve_frames(some, shape, seen, steps=2, free=mouth)
-            some = solver.solve_frames(some, shape, self.seen(index, some), steps=6)
-            state[index] = some
+            some = self.solver.solve_frames(some, shape, seen, steps=3, free=pose)
+            some = self.solver.solve_frames(some, shape, seen, steps=2, free=mouth)
+            state[index] = self.solver.solve_frames(some, shape, self.seen(index, some), steps=6)
+        self._learn_offsets(state, shape)
+        self._prepare_solver(options.detail_sigma, options.detail_expression_sigma, options.detail_below_sigma)
+        for index in self._chunks(len(state)):
+            state[index] = self.solver.solve_frames(state[index], shape, self.seen(index, state[index]), steps=6)
         if options.smoothness > 0 and len(state) > 2:
-            for _ in range(2):
+            for _ in range(_ROUNDS):
                 target = self._neighbours(state)
                 for index in self._chunks(len(state)):
                     smooth = self._pull(state[index], target[index])
                     seen = self.seen(index, state[index])
-                    state[index] = solver.solve_frames(state[index], shape, seen, steps=2, smooth=smooth)
+                    state[index] = self.solver.solve_frames(state[index], shape, seen, steps=2, smooth=smooth)
         return state, shape
+
+    def _learn_offsets(self, state: FrameState, shape: Tensor) -> None:
+        """What stays of the fitted landmarks' residuals over all frames."""
+        residuals = []
+        for index in self._chunks(len(state)):
+            some = state[index]
+            head = self.solver.model(shape, some.expression, some.jaw, some.eyelids)
+            pixels, _, _ = self.solver.project(some, head.points)
+            residuals.append(self.truths(index, some)[:, self.kept] - pixels.transpose(1, 2))
+        self.offsets = PersonOffsets(View(state.rotation, state.translation, self.camera), torch.cat(residuals))
 
     def aligned(self) -> FrameState:
         """Pose from MediaPipe's own 3D points: a similarity between them and the resting head, on its rigid parts."""
@@ -231,13 +272,16 @@ class _ClipFit:
         towards = torch.nn.functional.normalize(eye - state.translation, dim=-1)
         facing = (normals @ towards[..., None])[..., 0]
         visible = 0.05 + 0.95 * ((facing + 0.1) / 0.4).clamp(0, 1)
+        points = self.truths(index, state)[:, self.kept]
+        if self.offsets is not None:
+            points = points - self.offsets.pixels(View(state.rotation, state.translation, self.camera))
         return Observations(
-            self.truths(index, state)[:, self.kept],
+            points,
             self.weights[index] * visible,
-            self.face_scale[index] * self.options.landmark_sigma,
+            self.face_scale[index] * self.sigma,
             self.pairs,
-            self.options.pair_weight,
-            self.options.contact_weight,
+            self.pair_weight,
+            self.contact_weight,
         )
 
     def truths(self, index: Tensor, state: FrameState) -> Tensor:
@@ -291,7 +335,10 @@ class _ClipFit:
         )
         sigma = torch.full((offset.shape[1],), 0.15)  # what a frame may differ from its neighbours' mean
         sigma[ROTATION], sigma[TRANSLATION], sigma[JAW], sigma[EYELIDS] = 0.01, 0.002, 0.05, 0.4
-        weight = (self.options.smoothness / sigma.square()).expand_as(offset)
+        weight = (self.smoothness / sigma.square()).expand_as(offset).clone()
+        # A small difference is a landmark that trembles, a large one a movement.
+        trembling = (1 + (offset[:, EXPRESSION] / _TREMBLE).square()).pow(-4)
+        weight[:, EXPRESSION] *= 1 + _STEADY * trembling
         return offset, weight
 
     def distances(
@@ -346,7 +393,7 @@ def _to_track(
     """Puts the found frames back among all, flags the failed ones, and says the motion in the head's own joints."""
     size = 512.0 / camera.width
     points = torch.from_numpy(landmarks.points).float()
-    eyes = (points[there, _EYE_CORNERS[0]] - points[there, _EYE_CORNERS[1]]).norm(dim=-1) * size
+    eyes = (points[there, EYE_CORNERS[0]] - points[there, EYE_CORNERS[1]]).norm(dim=-1) * size
     relative = errors * 110.0 / eyes.clamp_min(1.0)  # at a face some 256 px high its outer eye corners are 110 px apart
     confidence = torch.exp(-(relative / options.failed_error).square()) * inliers
     good = relative < options.failed_error

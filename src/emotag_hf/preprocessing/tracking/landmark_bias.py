@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...rendering.cameras import Camera
 from ...utils.asset_paths import asset_path
+from .person_offsets import View
 
 ASSET = "landmark_bias.safetensors"
 
@@ -36,15 +37,10 @@ def bias_pixels(rotation: Tensor, translation: Tensor, camera: Camera) -> Tensor
     Returns:
         `[T, 468, 2]` pixels: seen minus true.
     """
-    seen = camera.viewmat[:3, :3] @ rotation
-    depth = (translation @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3])[:, 2].clamp_min(1e-3)
-    x, y = -seen[:, 2, 0], -seen[:, 2, 1]  # of the unit vector towards the camera, in head space
+    view = View(rotation, translation, camera)
+    x, y = view.x, view.y
     terms = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], 1)
-    offset = torch.einsum("tk,kni->tni", terms, load_bias())
-    down = -seen[:, :2, 1] / seen[:, :2, 1].norm(dim=1, keepdim=True).clamp_min(1e-6)
-    right = torch.stack([down[:, 1], -down[:, 0]], 1)
-    pixels = offset[..., :1] * right[:, None] + offset[..., 1:] * down[:, None]
-    return pixels * (camera.K[0, 0] / depth)[:, None, None]
+    return view.to_pixels(torch.einsum("tk,kni->tni", terms, load_bias()))
 
 
 __all__ = ["bias_pixels", "load_bias"]

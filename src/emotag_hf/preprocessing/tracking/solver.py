@@ -87,16 +87,16 @@ class Observations:
     Args:
         points: `[T,L,2]` pixels. weights: `[T,L]`.
         scale: `[T,1]` pixels that count as one standard deviation in each frame.
-        pairs: `[P,2]` landmarks whose distance matters beyond their places: opposite lips and lids.
-        pair_weight: how much; contact_weight: how much more where they touch in the picture.
+        pairs: `[P,2]` landmarks whose distance matters beyond their places.
+        pair_weight: `[P]` how much; contact_weight: `[P]` how much more where they touch in the picture.
     """
 
     points: Tensor
     weights: Tensor
     scale: Tensor
     pairs: Tensor
-    pair_weight: float
-    contact_weight: float
+    pair_weight: Tensor
+    contact_weight: Tensor
 
     def __getitem__(self, index) -> Observations:
         return replace(self, points=self.points[index], weights=self.weights[index], scale=self.scale[index])

@@ -1,0 +1,69 @@
+"""Where a person's landmarks lie beside the fitted head in every frame, apart from what moves.
+
+In: residuals of a first fit, in pixels. Out: offsets to be taken from the landmarks. MediaPipe's point of a brow is not
+the head's point of a brow on this face, and no identity closes the gap. It is ten times what a point trembles by. Once
+it is known, a landmark's change says ten times as much, and an expression no longer has to be believed against the
+prior (docs/tracking.md).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...rendering.cameras import Camera
+
+_MOST = 0.004  # metres from the median; a larger offset in a frame is a fault of that frame
+_RIDGE = (1e-3, 1.0, 1.0)  # of the constant part, and of the parts that change with the view: two frames tell nothing
+
+
+class View:
+    """The head's own right and down in the picture, and the direction it is seen from.
+
+    Args:
+        rotation, translation: `[T, 3, 3]` and `[T, 3]` metres, head space to world, about the head's origin.
+    """
+
+    def __init__(self, rotation: Tensor, translation: Tensor, camera: Camera):
+        seen = camera.viewmat[:3, :3] @ rotation
+        depth = (translation @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3])[:, 2].clamp_min(1e-3)
+        self.x, self.y = -seen[:, 2, 0], -seen[:, 2, 1]  # of the unit vector towards the camera, in head space
+        down = -seen[:, :2, 1] / seen[:, :2, 1].norm(dim=1, keepdim=True).clamp_min(1e-6)
+        self._axes = torch.stack([torch.stack([down[:, 1], -down[:, 0]], 1), down], 1)  # [T, right and down, x and y]
+        self._pixels = (camera.K[0, 0] / depth)[:, None, None]  # per metre
+
+    def to_pixels(self, offsets: Tensor) -> Tensor:
+        """`[T, L, 2]` metres right and down to pixels in the picture."""
+        return offsets @ self._axes * self._pixels
+
+    def to_metres(self, pixels: Tensor) -> Tensor:
+        """The way back."""
+        return pixels @ self._axes.transpose(1, 2) / self._pixels
+
+
+class PersonOffsets:
+    """Offsets `[L, 2]` of a person's landmarks, constant and by the view: metres right and down along the head.
+
+    Args:
+        views: of the T frames of a first fit. residuals: `[T, L, 2]` pixels, seen minus fitted.
+    """
+
+    def __init__(self, views: View, residuals: Tensor):
+        metres = views.to_metres(residuals)
+        middle = metres.median(0).values
+        rest = (metres - middle).clamp(-_MOST, _MOST)
+        self._centre = torch.stack([views.x.mean(), views.y.mean()])
+        terms = self._terms(views)
+        normal = terms.T @ terms + torch.diag(torch.tensor(_RIDGE))
+        self._by_term = torch.linalg.solve(normal, terms.T @ rest.flatten(1)).unflatten(1, rest.shape[1:])
+        self._by_term[0] += middle
+
+    def pixels(self, view: View) -> Tensor:
+        """`[T, L, 2]` pixels in such views."""
+        return view.to_pixels(torch.einsum("tk,kli->tli", self._terms(view), self._by_term))
+
+    def _terms(self, view: View) -> Tensor:
+        return torch.stack([torch.ones_like(view.x), view.x - self._centre[0], view.y - self._centre[1]], 1)
+
+
+__all__ = ["PersonOffsets", "View"]
