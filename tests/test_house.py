@@ -112,6 +112,9 @@ def test_public_names():
     """Everything that `emotag_hf` offers is there."""
     for name in emotag_hf.__all__:
         assert getattr(emotag_hf, name) is not None
+    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    typed = re.findall(r"^    from [.\w]+ import (\w+) as \1$", source, re.M)
+    assert sorted([*typed, "__version__"]) == emotag_hf.__all__, "the names for type checkers"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         emotag_hf.nothing  # noqa: B018
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ class FlameMotion:
     body_translation: torch.Tensor | None = None
     fps: float = 25.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         num_frames = self.expression.shape[0]
         for name, dim in MOTION_DIMS.items():
             shape = tuple(getattr(self, name).shape)
@@ -54,7 +55,7 @@ class FlameMotion:
             )
 
     @classmethod
-    def zeros(cls, num_frames: int, *, fps: float = 25.0, device=None) -> FlameMotion:
+    def zeros(cls, num_frames: int, *, fps: float = 25.0, device: torch.device | str | None = None) -> FlameMotion:
         """A motionless, neutral head for `num_frames` frames."""
         return cls(**{n: torch.zeros(num_frames, d, device=device) for n, d in MOTION_DIMS.items()}, fps=fps)
 
@@ -64,11 +65,13 @@ class FlameMotion:
     def __getitem__(self, index: slice) -> FlameMotion:
         return self._map(lambda x: x[index])
 
-    def to(self, *args, **kwargs) -> FlameMotion:
+    def to(self, *args: Any, **kwargs: Any) -> FlameMotion:
         return self._map(lambda x: x.to(*args, **kwargs))
 
     def _map(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> FlameMotion:
-        changed = {f.name: fn(v) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}
+        changed: dict[str, Any] = {
+            f.name: fn(v) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)
+        }
         return replace(self, **changed)
 
     def head_inputs(self) -> dict[str, torch.Tensor]:
@@ -79,7 +82,7 @@ class FlameMotion:
     @classmethod
     def cat(cls, parts: list[FlameMotion]) -> FlameMotion:
         """Joins motions in time."""
-        joined = {n: torch.cat([getattr(p, n) for p in parts]) for n in MOTION_DIMS}
+        joined: dict[str, Any] = {n: torch.cat([getattr(p, n) for p in parts]) for n in MOTION_DIMS}
         for name in ("mouth_code", "body_translation"):
             rows = [getattr(p, name) for p in parts]
             joined[name] = None if rows[0] is None else torch.cat(rows)

@@ -50,7 +50,7 @@ class AudioClip:
     samples: np.ndarray
     sampling_rate: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[1] not in (1, 2):
             raise AudioError(f"samples: expected an array [n, 1] or [n, 2], got the shape {self.samples.shape}.")
 
@@ -146,7 +146,7 @@ class StreamResampler:
         return np.pad(rest, ((0, missing - len(rest)), (0, 0)))
 
     def _run(self, samples: np.ndarray) -> np.ndarray:
-        frames = []
+        frames: list[av.AudioFrame] = []
         for start in range(0, len(samples), self._block):
             packed = np.ascontiguousarray(samples[start : start + self._block], dtype=np.float32).reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self._layout)

@@ -137,7 +137,7 @@ def evaluate_modes(
         model, refined, seen = _trained(training, base, arguments, prior, weights, stages)
         if set(modes) - {"oracle"} and training.audio is not None:
             with stages("personalising the motion"):
-                personal = personalise_motion(model, training, seen, motion=refined)
+                personal = personalise_motion(model, training, seen, motion=refined)  # type: ignore[arg-type]
     weights["avatar"] = weights_sha256(model.gaussians, model.expression_code, shape=model.shape)
     weights["motion"] = weights_sha256(model.motion, identity_embedding=model.identity_embedding)
     refine = refine or RefineOptions()
@@ -209,7 +209,7 @@ def _trained(
     if prior is not None:
         weights["prior"] = weights_sha256(prior)
     with stages("training", _SHARES) as bar:
-        trainer = GaussianTrainer(TrainingScene(training, training.train_frames, base.head), arguments, prior)
+        trainer = GaussianTrainer(TrainingScene(training, training.train_frames, base.head), arguments, prior)  # type: ignore[arg-type]
         trainer.train(lambda now: bar.at(now.progress, f"{now.psnr:.1f} dB"))
         return make_model(trainer, base, training.path.name), trainer.motion(), list(trainer.frames)
 

@@ -23,17 +23,17 @@ _INHERITED = {
 class StrictNames:
     """Refuses unknown keyword arguments, which `PreTrainedConfig` would store in silence."""
 
-    def __post_init__(self, **kwargs: Any):
+    def __post_init__(self, **kwargs: Any) -> None:
         unknown = sorted(
             k for k in kwargs if k not in _INHERITED and not k.startswith("_") and not hasattr(PreTrainedConfig, k)
         )
         if unknown:
-            known = sorted(n for n in type(self).__dataclass_fields__ if not hasattr(PreTrainedConfig, n))
+            known = sorted(n for n in type(self).__dataclass_fields__ if not hasattr(PreTrainedConfig, n))  # type: ignore[attr-defined]
             raise ValueError(
                 f"{type(self).__name__}: unknown argument{'s' * (len(unknown) > 1)} {', '.join(unknown)}; "
                 f"expected one of {', '.join(known)}."
             )
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[misc]
         # Not as one of `@strict`'s class validators, whose wrapping turns a sentence into a page.
         self._check_values()
 
@@ -227,7 +227,7 @@ class EmoTaGConfig(StrictNames, PreTrainedConfig):
     avatar_name: str = "unnamed"
     weights_license: str = "apache-2.0"
 
-    def __post_init__(self, **kwargs: Any):
+    def __post_init__(self, **kwargs: Any) -> None:
         # `Pipeline.save_pretrained` records a custom pipeline even when the task is registered, and loading would
         # then ask for `trust_remote_code`; this package registers the task at import.
         pipelines = kwargs.get("custom_pipelines")

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +26,13 @@ from ..motion.driving_motion import DrivingClip
 from ..motion.emotion_direction import EmotionDirection
 from ..motion.motion_stream import MotionStream
 from ..motion.motion_strengths import MotionStrengths
-from ..outputs import EmoTaGOutput, FlameMotion, PosedGaussians, RenderOutput
+from ..outputs import EmoTaGOutput, FlameMotion, GRMNOutput, PosedGaussians, RenderOutput
 from ..rendering import Camera, rasterize
 from ..rendering.compositing import composite, make_background
 from ..rights.consent import CONSENT_JSON
 from ..utils.asset_paths import model_path
 from ..utils.rotations import rotation_matrix, rotation_to_axis_angle
+from ..utils.typing import EmotionInput, PathLike
 from .checkpoints import check_loading, check_weights_file
 from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
 from .gaussian_correctives import ExpressionCode
@@ -79,13 +81,13 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
     ]  # fmt: skip
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: torch.nn.Module) -> None:
         # `from_pretrained` builds on the meta device, and what a checkpoint does not hold comes back as garbage: the
         # head, whose numbers may be licensed to the user alone. All else has to be in the checkpoint.
         if isinstance(module, ParametricHead):
             module.refill_()
 
-    def save_pretrained(self, save_directory, **kwargs) -> None:
+    def save_pretrained(self, save_directory: PathLike, **kwargs: Any) -> None:
         """As in transformers, without `push_to_hub`: pushing is a step of its own. Correctives, most of an avatar's
         bytes, are stored in 16 bits and come back in 32; so is what loses nothing by it, as what is embedded."""
         refuse_push(kwargs)
@@ -95,7 +97,7 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: PathLike, *model_args: Any, **kwargs: Any) -> Any:
         """As in transformers, but strict: a corrupt file, a pickle, or a missing or unexpected key is a ValueError.
 
         Args:
@@ -145,7 +147,9 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
             ValueError: it is a person's avatar, or something of it may not leave this machine.
             HubError: wrong token, no right to write, no connection; nothing was committed then.
         """
-        options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
+        options: dict[str, Any] = dict(
+            private=private, token=token, commit_message=commit_message, remote_code=remote_code
+        )
         return push_model(self, repo_id, **options)
 
 
@@ -162,9 +166,9 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
 
     def __init__(self, config: EmoTaGConfig):
         super().__init__(config)
-        self.head = load_head(config.head_config)
-        self.motion = GatedResidualMotionNetwork(config.motion_config)
-        self.gaussians = RiggedGaussians(config.gaussians_config)
+        self.head = load_head(config.head_config)  # type: ignore[arg-type]
+        self.motion = GatedResidualMotionNetwork(config.motion_config)  # type: ignore[arg-type]
+        self.gaussians = RiggedGaussians(config.gaussians_config)  # type: ignore[arg-type]
         num_codes = config.gaussians_config.num_correctives
         self.expression_code = ExpressionCode(num_codes) if num_codes else None
         # The person: identity coefficients of the head, and the face embedding that AdaIN reads (METHOD 3).
@@ -172,11 +176,11 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         self.register_buffer("identity_embedding", torch.zeros(config.motion_config.identity_dim))
         self.post_init()
 
-    def forward(self, input_features: torch.Tensor, **controls):
+    def forward(self, input_features: torch.Tensor, **controls: Any) -> GRMNOutput:
         """The motion network alone on `input_features [B, L, F]`: `GRMNOutput` (METHOD 3); see `predict_motion`."""
         return self.motion(input_features, identity_embedding=self._identity(input_features.shape[0]), **controls)
 
-    def step(self, features: torch.Tensor, state, **controls):
+    def step(self, features: torch.Tensor, state: Any, **controls: Any) -> Any:
         """The next chunk `[B, k, F]` of a stream through the motion network; see its `step`."""
         return self.motion.step(features, state, identity_embedding=self._identity(features.shape[0]), **controls)
 
@@ -188,7 +192,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         num_frames: int,
         fps: float,
         loudness: np.ndarray | None = None,
-        emotion=None,
+        emotion: EmotionInput | EmotionDirection = None,
         intensity: float = 1.0,
         seed: int = 0,
         head_motion: float | MotionStrengths = 1.0,
@@ -344,7 +348,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
 
             warm_up(extra=[*BINDING_KERNELS, over, quantise])
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
         shape = self.shape
         super()._apply(fn, recurse)
         if self.shape.dtype != shape.dtype:  # the person's geometry, see `precision`

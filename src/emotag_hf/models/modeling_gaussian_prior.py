@@ -9,6 +9,7 @@ not seen it was worth nothing (docs/adapting.md).
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -19,6 +20,7 @@ from ..hub.hub_transfer import Pushed, fetch
 from ..hub.push_model import push_model
 from ..hub.repo_contents import refuse_push
 from ..utils.asset_paths import default_prior_path
+from ..utils.typing import PathLike
 from .checkpoints import check_loading, check_weights_file
 from .configuration_emotag import StrictNames
 
@@ -62,11 +64,11 @@ class GaussianPrior(PreTrainedModel):
         self.inner_colors = nn.Parameter(torch.zeros(s, 3), requires_grad=False)
         self.post_init()
 
-    def _init_weights(self, module) -> None:
+    def _init_weights(self, module: nn.Module) -> None:
         """Nothing: all numbers are in the checkpoint."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> GaussianPrior:
+    def from_pretrained(cls, pretrained_model_name_or_path: PathLike, *args: Any, **kwargs: Any) -> GaussianPrior:
         """As in transformers, but strict: a corrupt file, a missing or an unexpected key is a ValueError."""
         names = ("revision", "token", "cache_dir", "local_files_only", "force_download")
         path = fetch(pretrained_model_name_or_path, **{name: kwargs.pop(name) for name in names if name in kwargs})
@@ -76,7 +78,7 @@ class GaussianPrior(PreTrainedModel):
         check_loading(path, info)
         return prior.eval()
 
-    def save_pretrained(self, save_directory, **kwargs) -> None:
+    def save_pretrained(self, save_directory: PathLike, **kwargs: Any) -> None:
         """As in transformers, without `push_to_hub`: pushing is a step of its own."""
         refuse_push(kwargs)
         super().save_pretrained(save_directory, **kwargs)

@@ -113,7 +113,7 @@ class RiggedGaussians(Float32Module):
         else:
             pose_with = pose_torch
         world = pose_with(vertices, faces, self.binding, *local, mouth_offsets)
-        return PosedGaussians(*world, opacities, colors, self.config.sh_degree)
+        return PosedGaussians(*world, opacities, colors, self.config.sh_degree)  # type: ignore[arg-type, call-arg]
 
     def check_binding(self, num_faces: int) -> None:
         """Raises ValueError if a Gaussian is bound to a triangle that a head of `num_faces` does not have."""
@@ -147,11 +147,11 @@ class RiggedGaussians(Float32Module):
         if codes is not None:
             move, change = ((codes @ table.flatten(1)).unflatten(1, (-1, 3)) for table in tables)
             means = means + move
-            colors = torch.cat(
+            colors = torch.cat(  # type: ignore[assignment]
                 [(colors[:, 0] + change)[:, :, None], colors[None, :, 1:].expand(len(codes), -1, -1, -1)], 2
             )
         if self.config.sh_degree == 0:  # no view direction is needed: RGB spares the rasteriser the harmonics
-            colors = (colors[..., 0, :] * SH_C0 + 0.5).clamp_min(0)
+            colors = (colors[..., 0, :] * SH_C0 + 0.5).clamp_min(0)  # type: ignore[assignment]
         return means, colors
 
     def resize(self, index: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> torch.Tensor:
@@ -231,7 +231,9 @@ def _repeats(index: torch.Tensor) -> torch.Tensor:
     return repeated
 
 
-def _swap_in_optimizer(optimizer, old: nn.Parameter, new: nn.Parameter, index, is_clone) -> None:
+def _swap_in_optimizer(
+    optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, index: torch.Tensor, is_clone: torch.Tensor
+) -> None:
     for group in optimizer.param_groups:
         group["params"] = [new if p is old else p for p in group["params"]]
     state = optimizer.state.pop(old, None)

@@ -21,6 +21,7 @@ from ..constants import EXPRESSION_NAMES, JOINTS, OPEN_HEAD
 from ..utils.asset_paths import ASSETS
 from ..utils.precision import Float32Module
 from ..utils.rotations import rotation_matrix
+from ..utils.typing import PathLike
 
 PARENTS = (-1, 0, 1, 1, 1)  # root, neck, jaw, left eye, right eye
 POSE_FEATURES = 9 * (len(JOINTS) - 1)
@@ -167,9 +168,9 @@ class ParametricHead(Float32Module):
         self.load_asset_(asset)
 
     @classmethod
-    def from_asset(cls, path: str | Path | None = None) -> ParametricHead:
+    def from_asset(cls, path: PathLike | None = None) -> ParametricHead:
         """A head from a safetensors asset; `None` is the embedded open head. Raises ValueError as HeadAsset.load."""
-        return cls(HeadAsset.load(path))
+        return cls(HeadAsset.load(path))  # type: ignore[arg-type]
 
     def load_asset_(self, asset: HeadAsset | str | Path | None = None) -> ParametricHead:
         """(Re)fills every buffer from an asset, a path or (None) the embedded open head; returns self."""

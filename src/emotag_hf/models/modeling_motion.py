@@ -8,6 +8,7 @@ are the reference, not its released code. One code path serves a whole recording
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,8 +28,8 @@ _MOUTH_OFFSETS = 9  # mean 3, rotation 3 (axis-angle), log-scale 3 per Gaussian
 def _mlp(inputs: int, hidden: int, outputs: int, *, zero: bool = False) -> nn.Sequential:
     layers = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
     if zero:
-        nn.init.zeros_(layers[-1].weight)
-        nn.init.zeros_(layers[-1].bias)
+        nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
     return layers
 
 
@@ -224,7 +225,7 @@ class GatedResidualMotionNetwork(nn.Module):
         start = state.frames_out - controls_from
         groups, dropped = self.audio_net.group(features, state.audio, flush)
         audio = self.audio_net.run(groups, state.audio)[:, dropped:]
-        voice = None if state.voice is None else self.listener(groups, state.voice)[:, dropped:].to(audio)
+        voice = None if state.voice is None else self.listener(groups, state.voice)[:, dropped:].to(audio)  # type: ignore[misc]
         state.frames_out += audio.shape[1]
         return self._decode(audio, start, action_units, identity_embedding, emotion_logits, gate, voice)
 
@@ -255,7 +256,7 @@ class GatedResidualMotionNetwork(nn.Module):
                 f"got {list(features.shape)}."
             )
 
-    def _control(self, name: str, value, dim: int, start: int, like: torch.Tensor) -> torch.Tensor:
+    def _control(self, name: str, value: Any, dim: int, start: int, like: torch.Tensor) -> torch.Tensor:
         """A control as `[B, T, dim]` for the T frames of `like`, frame `start` of the stream being the first."""
         batch, count, _ = like.shape
         value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
@@ -270,7 +271,7 @@ class GatedResidualMotionNetwork(nn.Module):
         frames = torch.arange(start, start + count, device=like.device).clamp(max=value.shape[1] - 1)
         return value[:, frames].expand(batch, count, dim)
 
-    def base(self, audio: torch.Tensor, identity_embedding: torch.Tensor | None = None):
+    def base(self, audio: torch.Tensor, identity_embedding: torch.Tensor | None = None) -> Any:
         """Base of the audio feature `[B, T, hidden]` before `close_lips`: motion `[B, T, 53 + R]`, viseme logits."""
         gamma, beta, _, _ = self._modulation(audio, identity_embedding)
         return self._base(adain(audio, gamma, beta))
@@ -279,7 +280,7 @@ class GatedResidualMotionNetwork(nn.Module):
         hidden = self.base_hidden(a)  # the audio feature only
         return self.base_motion(hidden), self.viseme_head(hidden)
 
-    def _modulation(self, audio, identity_embedding) -> list[torch.Tensor]:
+    def _modulation(self, audio: torch.Tensor, identity_embedding: torch.Tensor | None) -> list[torch.Tensor]:
         """gamma, beta of a and of e, `[B, hidden]` each."""
         if identity_embedding is None:
             return [audio.new_zeros(1, self.config.hidden_dim)] * 4
@@ -292,7 +293,16 @@ class GatedResidualMotionNetwork(nn.Module):
         known = identity_embedding.ne(0).any(-1, keepdim=True)
         return [m * known for m in self.id_net(identity_embedding.to(audio))]
 
-    def _decode(self, audio, start, action_units, identity_embedding, emotion_logits, gate, voice=None) -> GRMNOutput:
+    def _decode(
+        self,
+        audio: torch.Tensor,
+        start: int,
+        action_units: torch.Tensor | float | None,
+        identity_embedding: torch.Tensor | None,
+        emotion_logits: torch.Tensor | None,
+        gate: torch.Tensor | float | None,
+        voice: Any = None,
+    ) -> GRMNOutput:
         """Expert Motion Decoder on the audio feature `[B, T, hidden]`; `voice` `[B, T, 7]` of the listener, if any."""
         config = self.config
         if action_units is None:

@@ -7,6 +7,7 @@ In: mono float arrays at 16 kHz in [-1, 1] (`audio_io` decodes and resamples fil
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin, SequenceFeatureExtractor
@@ -20,6 +21,7 @@ from ..audio.audio_features import (
     num_video_frames,
 )
 from ..constants import MOTION_FPS, SAMPLE_RATE
+from ..utils.typing import PathLike
 
 
 class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
@@ -52,8 +54,8 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
         prior_seconds: float = LogMelOptions.prior_seconds,
         memory_seconds: float = LogMelOptions.memory_seconds,
         silence_dbfs: float = LogMelOptions.silence_dbfs,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         if frontend not in ("log_mel", "transformers"):
             raise ValueError(f"frontend: expected 'log_mel' or 'transformers', got {frontend!r}.")
         if sampling_rate != SAMPLE_RATE:
@@ -91,11 +93,11 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
 
     def __call__(
         self,
-        audio,
+        audio: Any,
         sampling_rate: int | None = None,
         return_tensors: str | None = "pt",
         return_attention_mask: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BatchFeature:
         """One recording or a list of them as a batch.
 
@@ -130,7 +132,7 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature(data, tensor_type=return_tensors)
 
 
-def _as_list(audio) -> list:
+def _as_list(audio: Any) -> list[Any]:
     """A list of recordings from one or many; a flat list of numbers is one recording."""
     if isinstance(audio, (list, tuple)):
         if len(audio) == 0:
@@ -141,7 +143,7 @@ def _as_list(audio) -> list:
     return [audio]
 
 
-def _check_audio(samples) -> np.ndarray:
+def _check_audio(samples: Any) -> np.ndarray:
     """Mono float32 samples `[n]`, or a ValueError that says what is wrong with them."""
     if hasattr(samples, "detach"):
         samples = samples.detach().cpu().numpy()
@@ -184,13 +186,15 @@ class EmoTaGProcessor(ProcessorMixin):
         return self.feature_extractor
 
     @classmethod
-    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: PathLike, processor_dict: dict[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
         # The stock loader looks the class up in transformers' own registry; ours is known, under either key.
         values = processor_dict or {}
         values = values.get("feature_extractor") or values.get("audio_processor") or {}
         return [EmoTaGFeatureExtractor.from_dict(dict(values))]
 
-    def __call__(self, audio=None, sampling_rate: int | None = None, **kwargs) -> BatchFeature:
+    def __call__(self, audio: Any = None, sampling_rate: int | None = None, **kwargs: Any) -> BatchFeature:
         """See [`EmoTaGFeatureExtractor.__call__`]."""
         if audio is None:
             raise ValueError("audio: expected samples or a list of recordings, got None.")

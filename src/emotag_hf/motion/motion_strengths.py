@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class MotionStrengths:
     brows: float = 1.0
     breathing: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             object.__setattr__(self, field.name, _check_strength(field.name, getattr(self, field.name)))
 
@@ -43,7 +44,7 @@ class MotionStrengths:
         return cls(head=value, gaze=value, brows=value, breathing=value)
 
 
-def _check_strength(name: str, value: float, also: str = "") -> float:
+def _check_strength(name: str, value: Any, also: str = "") -> float:
     number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
     if not number or not 0 <= value <= 2:  # NaN is not, either
         raise ValueError(f"{name}: expected a number in [0, 2]{also}, got {value!r}; 0 is off, 1 is how people are.")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from ..audio.audio_io import resample
 from ..rendering.compositing import to_uint8
 from ..rights.provenance import container_tags
+from ..utils.typing import PathLike
 from ..video.video_writer import VideoWriteError, check_output
 from .talking_head import LazyFrames, TalkingHeadOutput
 
@@ -29,7 +31,7 @@ _WITH_ALPHA = {  # suffix -> container, codec, pixels, options, sound
 _SOUND_RATE = 48_000  # Hz, what Opus takes
 
 
-def save_with_alpha(output: TalkingHeadOutput, path: str | os.PathLike, *, progress=None) -> str:
+def save_with_alpha(output: TalkingHeadOutput, path: PathLike, *, progress: Callable[..., Any] | None = None) -> str:
     """Writes a talking head and its sound without the background, with straight (not premultiplied) alpha.
 
     Args:
@@ -66,7 +68,7 @@ def save_with_alpha(output: TalkingHeadOutput, path: str | os.PathLike, *, progr
             for i, frame in enumerate(progress(_rgba(output.frames), total=len(output.frames))):
                 picture = av.VideoFrame.from_ndarray(frame, format="rgba").reformat(format=pixels, dst_colorspace=1)
                 picture.pts, picture.time_base = i, 1 / rate
-                container.mux(video.encode(picture))
+                container.mux(video.encode(picture))  # type: ignore[arg-type]
                 if pieces[i].size:
                     samples = av.AudioFrame.from_ndarray(pieces[i].reshape(1, -1), format="flt", layout=layout)
                     samples.sample_rate, samples.pts, samples.time_base = (
@@ -75,9 +77,9 @@ def save_with_alpha(output: TalkingHeadOutput, path: str | os.PathLike, *, progr
                         Fraction(1, _SOUND_RATE),
                     )
                     position += len(pieces[i])
-                    container.mux(track.encode(samples))
+                    container.mux(track.encode(samples))  # type: ignore[arg-type]
             for stream in container.streams:
-                container.mux(stream.encode(None))
+                container.mux(stream.encode(None))  # type: ignore[attr-defined]
         os.replace(partial, path)
     except (OSError, av.error.FFmpegError) as error:
         raise VideoWriteError(f"path: {path} could not be written ({error}); nothing was left behind.") from error

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from ..audio.audio_features import num_video_frames
 from ..constants import EXPRESSION_NAMES, MOTION_FPS
 from ..motion.driving_motion import resample_frames
 from ..outputs import FlameMotion, PosedGaussians
+from ..pipelines.pipeline_emotag import EmoTaGPipeline
 from ..preprocessing.data.clip import ProcessedClip
 from ..preprocessing.tracking.masks import box_mean
 from ..preprocessing.tracking.setup import sha256
@@ -34,6 +36,7 @@ from ..rendering.cameras import Camera
 from ..rendering.compositing import to_uint8
 from ..rendering.mesh import NEAR, interpolate, rasterize_mesh
 from ..rights.provenance import make_provenance
+from ..utils.typing import EmotionInput, PathLike, Recording
 from ..video.video_reader import VideoClip, read_video
 from ..video.video_writer import VideoWriter, check_output
 from .talking_head import SpeakOptions, predict, prepare_audio
@@ -69,20 +72,20 @@ _MEASURED = 100  # frames that tell the window's size
 
 
 def dub(
-    pipeline,
-    source_video: str | os.PathLike,
+    pipeline: EmoTaGPipeline,
+    source_video: PathLike,
     clip: ProcessedClip,
-    audio,
-    output: str | os.PathLike,
+    audio: Recording,
+    output: PathLike,
     *,
     sampling_rate: int | None = None,
-    emotion=None,
+    emotion: EmotionInput = None,
     intensity: float = 1.0,
     seed: int = 0,
     region: str = "lower",
     track_motion: FlameMotion | None = None,
-    progress=None,
-    **video_options,
+    progress: Callable[..., Any] | None = None,
+    **video_options: Any,
 ) -> str:
     """Writes the source video anew with a face that speaks `audio`: same body, head, gaze and blinks; returns its path.
 
@@ -155,7 +158,7 @@ def with_speech(filmed: FlameMotion, speech: FlameMotion, region: str = "lower")
     return replace(filmed, expression=expression, jaw_pose=jaw, mouth_code=speech.mouth_code)
 
 
-def _check(model, clip: ProcessedClip, motion: FlameMotion, path: str | os.PathLike) -> VideoClip:
+def _check(model: Any, clip: ProcessedClip, motion: FlameMotion, path: str | os.PathLike) -> VideoClip:
     """Raises ValueError unless model, motion and video belong to the clip; returns the video."""
     video, source, crop, track = read_video(path), clip.info["source"], clip.crop, clip.track
     size, expected = (video.width, video.height), (crop.source_width, crop.source_height)
@@ -207,7 +210,7 @@ def _clip_positions(num_frames: int, fps: float, length: int) -> np.ndarray:
 def _at(motion: FlameMotion, times: np.ndarray, fps: float) -> FlameMotion:
     """The motion at other times. Neighbours are so near that angles may be interpolated one by one."""
     fields = {name: value for name, value in vars(motion).items() if isinstance(value, torch.Tensor)}
-    moved = {name: resample_frames(value, motion.fps, times) for name, value in fields.items()}
+    moved = {name: resample_frames(value, motion.fps, times) for name, value in fields.items()}  # type: ignore[arg-type]
     return replace(motion, **moved, fps=fps)
 
 
@@ -233,7 +236,7 @@ class _NewFace:
     """Replaces the face in a source's frames, in the order in which they are shown: `filmed` is the motion that they
     show, `spoken` the one that they shall show, T frames each."""
 
-    def __init__(self, model, clip: ProcessedClip, filmed: FlameMotion, spoken: FlameMotion, region: str):
+    def __init__(self, model: Any, clip: ProcessedClip, filmed: FlameMotion, spoken: FlameMotion, region: str) -> None:
         self.model, self.motions = model, [motion.to(model.device) for motion in (filmed, spoken)]
         model.warm_up()
         self.camera, self.plate = _source_camera(clip), _source_plate(clip)
@@ -241,7 +244,8 @@ class _NewFace:
         self.members = (self.replaced > 0).numpy()
         # A picture larger than the clip's is drawn as soft as the clip was, instead of with holes.
         self.eps2d = 0.3 * max(1.0, clip.crop.scale[0] ** -2)
-        self._chunk, self._cells = -1, None
+        self._chunk = -1
+        self._cells: Any = None
         # Pixels per metre, and a window around the face that is large enough for all frames.
         seen = self._vertices(self.motions[0][:: max(1, len(filmed) // _MEASURED)])[:, self.members]
         if seen[..., 2].min() <= NEAR:
@@ -294,7 +298,7 @@ class _NewFace:
         quats = mix(old.quats, new.quats * torch.sign((old.quats * new.quats).sum(-1, keepdim=True)))
         per_frame = new.colors.dim() == (4 if new.sh_degree else 3)
         colors = mix(old.colors, new.colors) if per_frame else new.colors
-        moved = {"means": mix(old.means, new.means), "scales": mix(old.scales, new.scales)}
+        moved: dict[str, Any] = {"means": mix(old.means, new.means), "scales": mix(old.scales, new.scales)}
         return old, replace(new, quats=F.normalize(quats, dim=-1), colors=colors, **moved)
 
     def _draw(self, posed: PosedGaussians, i: int, camera: Camera, plate: torch.Tensor) -> list[torch.Tensor]:
@@ -342,9 +346,9 @@ class _Skin:
     pose: where it was filmed (`grid` for `grid_sample`), whether it shows there (`seen`), how many pixels it `moved`.
     """
 
-    def __init__(self, vertices, head, camera: Camera, replaced: torch.Tensor, doubt: torch.Tensor):
+    def __init__(self, vertices: Any, head: Any, camera: Camera, replaced: torch.Tensor, doubt: torch.Tensor) -> None:
         faces, size = head.faces.cpu().numpy(), (camera.width, camera.height)
-        filmed, spoken = (rasterize_mesh(points, faces, camera.K, *size) for points in vertices)
+        filmed, spoken = (rasterize_mesh(points, faces, camera.K, *size) for points in vertices)  # type: ignore[arg-type]
         values = np.column_stack([replaced, doubt])
         was = _planes(interpolate(filmed, faces, values))
         now = _planes(interpolate(spoken, faces, np.column_stack([values, _project(vertices[0], camera), vertices[0]])))
@@ -361,7 +365,7 @@ class _Skin:
         self.seen = F.avg_pool2d(shows.float(), 3, 1, 1)
 
 
-def _vertex_weights(model, region: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _vertex_weights(model: Any, region: str) -> tuple[torch.Tensor, torch.Tensor]:
     """How much of each vertex is replaced, `[V]` in [0, 1], and how many times less its pixels are believed, `[V]`."""
     head = model.head
     with torch.no_grad():

@@ -8,7 +8,9 @@ In: a recording and controls. Out: `TalkingHeadOutput`. Its folder is flat: `con
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from diffusers import DiffusionPipeline
@@ -20,7 +22,10 @@ from ..models.checkpoints import check_weights_file
 from ..models.modeling_emotag import EmoTaGModel
 from ..models.processing_emotag import EmoTaGProcessor
 from ..motion.motion_strengths import MotionStrengths
+from ..outputs import FlameMotion
+from ..preprocessing.data.clip import ProcessedClip
 from ..utils.asset_paths import model_path
+from ..utils.typing import AudioInput, Background, EmotionInput, PathLike
 from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
@@ -67,19 +72,19 @@ class EmoTaGPipeline(DiffusionPipeline):
 
     def __call__(
         self,
-        audio,
+        audio: AudioInput,
         *,
         sampling_rate: int | None = None,
-        emotion=None,
+        emotion: EmotionInput = None,
         intensity: float = 1.0,
         seed: int = 0,
         fps: float = 25,
         size: int | tuple[int, int] = 512,
-        background=None,
+        background: Background = None,
         output_type: str = "np",
         head_motion: float | MotionStrengths = 1.0,
-        pose_from=None,
-        expression_from=None,
+        pose_from: ProcessedClip | FlameMotion | None = None,
+        expression_from: ProcessedClip | FlameMotion | None = None,
     ) -> TalkingHeadOutput | list[TalkingHeadOutput]:
         """Makes `audio` speak.
 
@@ -117,7 +122,14 @@ class EmoTaGPipeline(DiffusionPipeline):
             return [self._speak(one, sampling_rate, options) for one in audio]
         return self._speak(audio, sampling_rate, options)
 
-    def stream(self, chunks, *, sampling_rate: int, background=None, **options) -> TalkingHeadStream:
+    def stream(
+        self,
+        chunks: Iterable[Any] | AsyncIterable[Any],
+        *,
+        sampling_rate: int,
+        background: Background = None,
+        **options: Any,
+    ) -> TalkingHeadStream:
         """Makes sound speak as it arrives: the same frames, to the bit, as of the whole recording.
 
         Args:
@@ -142,15 +154,15 @@ class EmoTaGPipeline(DiffusionPipeline):
         ```
         """
         background = self._background if background is None else background
-        options = speak_options(background=background, **options)
-        return TalkingHeadStream(self.model, self.processor, chunks, sampling_rate, options)
+        chosen = speak_options(background=background, **options)
+        return TalkingHeadStream(self.model, self.processor, chunks, sampling_rate, chosen)
 
-    def _speak(self, audio, sampling_rate, options: SpeakOptions) -> TalkingHeadOutput:
+    def _speak(self, audio: Any, sampling_rate: int | None, options: SpeakOptions) -> TalkingHeadOutput:
         clip, inputs = prepare_audio(self.processor, audio, sampling_rate)
         predicted = predict(self.model, clip, inputs, options)
         return finish(self.model, clip, predicted, options, self.progress_bar)
 
-    def register_to_config(self, **kwargs):
+    def register_to_config(self, **kwargs: Any) -> None:
         # diffusers names the module that a class lies in; a saved pipeline names the package, whose files may move.
         public = {
             name: (_PACKAGE, value[1])
@@ -160,16 +172,14 @@ class EmoTaGPipeline(DiffusionPipeline):
         }
         super().register_to_config(**public)
 
-    def progress_bar(self, iterable=None, total=None):
+    def progress_bar(self, iterable: Iterable[Any] | None = None, total: int | None = None) -> Any:
         # diffusers takes either; a generator needs both to show how far it is
         from tqdm.auto import tqdm
 
         return tqdm(iterable, total=total, **getattr(self, "_progress_bar_config", {}))
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike | None = None, **kwargs
-    ) -> EmoTaGPipeline:
+    def from_pretrained(cls, pretrained_model_name_or_path: PathLike | None = None, **kwargs: Any) -> EmoTaGPipeline:
         """Loads a flat folder or a Hub repository; the embedded model when nothing is named.
 
         Args:
@@ -198,7 +208,7 @@ class EmoTaGPipeline(DiffusionPipeline):
         return pipeline
 
     @classmethod
-    def download(cls, pretrained_model_name: str, **kwargs) -> str:
+    def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
         """The local folder of a repository; the stock loader refuses components from outside diffusers."""
         return fetch(pretrained_model_name, **kwargs)
 
@@ -238,5 +248,7 @@ class EmoTaGPipeline(DiffusionPipeline):
         """
         from ..avatars.push_pipeline import push_pipeline
 
-        options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
+        options: dict[str, Any] = dict(
+            private=private, token=token, commit_message=commit_message, remote_code=remote_code
+        )
         return push_pipeline(self, repo_id, **options)

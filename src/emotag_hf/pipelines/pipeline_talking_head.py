@@ -5,7 +5,9 @@ In: recordings. Out: `TalkingHeadOutput`. The work is in `talking_head.py`, shar
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Iterable
 from dataclasses import fields
+from typing import Any
 
 from transformers import Pipeline
 
@@ -14,6 +16,7 @@ from ..avatars.avatar_folder import BACKGROUND, read_avatar_files
 from ..hub.hub_transfer import Pushed
 from ..hub.repo_contents import check_nobody, refuse_push
 from ..rendering import available_backends
+from ..utils.typing import AudioInput, PathLike
 from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
@@ -38,14 +41,14 @@ class TalkingHeadPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
-    def __init__(self, *args, device=None, **kwargs):
+    def __init__(self, *args: Any, device: Any = None, **kwargs: Any) -> None:
         if device is None:  # transformers would pick any accelerator; the rasteriser has CPU, and CUDA through gsplat
             device = "cuda" if available_backends()[0] == "gsplat" else "cpu"
         super().__init__(*args, device=device, **kwargs)
         files = {} if self.model.folder is None else read_avatar_files(self.model.folder)
         self._background = decode_picture(files[BACKGROUND], BACKGROUND) if BACKGROUND in files else None
 
-    def __call__(self, audio, **kwargs) -> TalkingHeadOutput | list[TalkingHeadOutput]:
+    def __call__(self, audio: AudioInput, **kwargs: Any) -> TalkingHeadOutput | list[TalkingHeadOutput]:
         """Makes `audio` speak.
 
         Args:
@@ -58,11 +61,13 @@ class TalkingHeadPipeline(Pipeline):
             return list(super().__call__(list(audio), **kwargs)) if audio else []
         return super().__call__(audio, **kwargs)
 
-    def stream(self, chunks, *, sampling_rate: int, **options) -> TalkingHeadStream:
+    def stream(
+        self, chunks: Iterable[Any] | AsyncIterable[Any], *, sampling_rate: int, **options: Any
+    ) -> TalkingHeadStream:
         """Makes sound speak as it arrives; as `EmoTaGPipeline.stream`."""
         return TalkingHeadStream(self.model, self.processor, chunks, sampling_rate, speak_options(**options))
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: PathLike, **kwargs: Any) -> None:
         """Writes the flat folder that every `from_pretrained` of this package reads.
 
         The stock method also copies the pipeline's source files there and marks the config as remote code; the task is
@@ -72,14 +77,14 @@ class TalkingHeadPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
-    def push_to_hub(self, repo_id: str, **kwargs) -> Pushed:
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Pushed:
         """As `EmoTaGPipeline.push_to_hub`, for models that are nobody's avatar: a person's files are not in here."""
         from .pipeline_emotag import EmoTaGPipeline
 
         check_nobody(self.model)
         return EmoTaGPipeline(model=self.model, processor=self.processor).push_to_hub(repo_id, **kwargs)
 
-    def _sanitize_parameters(self, sampling_rate=None, **kwargs):
+    def _sanitize_parameters(self, sampling_rate: int | None = None, **kwargs: Any) -> Any:
         unknown = sorted(set(kwargs) - set(_OPTIONS))
         if unknown:
             raise ValueError(
@@ -89,15 +94,15 @@ class TalkingHeadPipeline(Pipeline):
         preprocess = {} if sampling_rate is None else {"sampling_rate": sampling_rate}
         return preprocess, kwargs, {}
 
-    def preprocess(self, audio, sampling_rate=None):
+    def preprocess(self, audio: Any, sampling_rate: int | None = None) -> Any:
         clip, inputs = prepare_audio(self.processor, audio, sampling_rate)
         return {"clip": clip, **inputs}
 
-    def _forward(self, model_inputs, **options):
+    def _forward(self, model_inputs: Any, **options: Any) -> Any:
         if options.get("background") is None:  # what was behind the person
             options["background"] = self._background
-        clip, options = model_inputs["clip"], SpeakOptions(**options)
-        return {"clip": clip, "predicted": predict(self.model, clip, model_inputs, options), "options": options}
+        clip, chosen = model_inputs["clip"], SpeakOptions(**options)
+        return {"clip": clip, "predicted": predict(self.model, clip, model_inputs, chosen), "options": chosen}
 
-    def postprocess(self, model_outputs):
+    def postprocess(self, model_outputs: Any) -> Any:
         return finish(self.model, model_outputs["clip"], model_outputs["predicted"], model_outputs["options"])

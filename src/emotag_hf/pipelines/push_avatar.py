@@ -6,6 +6,7 @@ In: a folder that `emotag adapt` wrote. Out: a repository, made by `push_pipelin
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from ..avatars.avatar_folder import read_avatar_info
 from ..avatars.push_pipeline import push_pipeline
@@ -45,7 +46,7 @@ def push_avatar(
     read_avatar_info(folder).consent.check_publication()
     pipeline = EmoTaGPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=None if progress else True, unit="frame", desc=PREVIEW_VIDEO)
-    options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
+    options: dict[str, Any] = dict(private=private, token=token, commit_message=commit_message, remote_code=remote_code)
     return push_pipeline(pipeline, repo_id, **options)
 
 

@@ -17,6 +17,8 @@ import torch
 from ..audio.audio_features import num_video_frames
 from ..audio.audio_stream import AudioStream
 from ..audio.loudness import LoudnessStream
+from ..models.modeling_emotag import EmoTaGModel
+from ..models.processing_emotag import EmoTaGProcessor
 from ..motion.motion_stream import MotionStream
 from ..outputs import FlameMotion
 from ..rights.provenance import make_provenance
@@ -62,7 +64,14 @@ class TalkingHeadStream:
             hear a recording as a whole and cannot be streamed.
     """
 
-    def __init__(self, model, processor, chunks: Iterable | AsyncIterable, sampling_rate: int, options: SpeakOptions):
+    def __init__(
+        self,
+        model: EmoTaGModel,
+        processor: EmoTaGProcessor,
+        chunks: Iterable[Any] | AsyncIterable[Any],
+        sampling_rate: int,
+        options: SpeakOptions,
+    ) -> None:
         if not isinstance(chunks, (Iterable, AsyncIterable)) or isinstance(chunks, (str, bytes, np.ndarray, dict)):
             raise ValueError(
                 f"chunks: expected a generator or another iterable of arrays of samples, got {type(chunks).__name__}; "
@@ -96,8 +105,8 @@ class TalkingHeadStream:
         self._heard = 0  # samples at the rate of the front end
         self._index = 0
         is_async = isinstance(chunks, AsyncIterable)
-        self._frames = None if is_async else self._run()
-        self._async_frames = self._run_async() if is_async else None
+        self._frames: Any = None if is_async else self._run()
+        self._async_frames: Any = self._run_async() if is_async else None
 
     # --- iteration ---------------------------------------------------------------------------------------------------
 
@@ -130,13 +139,13 @@ class TalkingHeadStream:
     def __enter__(self) -> TalkingHeadStream:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> TalkingHeadStream:
         return self
 
-    async def __aexit__(self, *_) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     # --- control -----------------------------------------------------------------------------------------------------
@@ -190,7 +199,7 @@ class TalkingHeadStream:
         yield from self._ready()
         if not self._heard:
             return
-        count = num_video_frames(self._sound.num_samples, self.fps, self._sound.sampling_rate)
+        count = num_video_frames(self._sound.num_samples, self.fps, self._sound.sampling_rate)  # type: ignore[arg-type]
         steps = len(self._model.native_times(count, self.fps))
         self._hear(self._features.flush(), self._loudness.flush(steps))
         self._motion.end(count)
@@ -213,7 +222,7 @@ class TalkingHeadStream:
                 yield frame
 
 
-def speak_options(**options) -> SpeakOptions:
+def speak_options(**options: Any) -> SpeakOptions:
     """`SpeakOptions` of keyword arguments; a name that is none of its fields is a ValueError."""
     names = [field.name for field in fields(SpeakOptions)]
     if unknown := sorted(set(options) - set(names)):

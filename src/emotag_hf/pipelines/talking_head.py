@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,14 +21,17 @@ from ..audio.audio_io import AudioClip, load_audio
 from ..audio.loudness import loudness_from_samples
 from ..export import FORMATS, MOTION_FORMATS, VIEWER_FORMATS, check_frame, render_viewer, save_motion, write_splats
 from ..export.files import check_target, pick_format, write_whole
+from ..models.modeling_emotag import EmoTaGModel
+from ..models.processing_emotag import EmoTaGProcessor
 from ..motion.driving_motion import DrivingClip
 from ..motion.emotion_direction import EmotionDirection
 from ..motion.motion_strengths import MotionStrengths, check_unit_interval
-from ..outputs import FlameMotion
+from ..outputs import EmoTaGOutput, FlameMotion
 from ..rendering import Camera
 from ..rendering.compositing import make_background, to_uint8
 from ..rights.provenance import make_provenance
 from ..utils.torch_threads import one_torch_thread
+from ..utils.typing import PathLike
 from ..video.video_writer import VideoWriter
 
 OUTPUT_TYPES = ("np", "pil", "pt", "motion")
@@ -52,7 +55,7 @@ class SpeakOptions:
     pose_from: Any = None
     expression_from: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.intensity = check_unit_interval("intensity", self.intensity)
         self.direction = EmotionDirection(self.emotion, self.intensity)
         self.emotion = self.direction.description
@@ -94,7 +97,7 @@ class FrameRenderer:
         background: `[H, W, 3]` in [0, 1].
     """
 
-    def __init__(self, model, camera, background: torch.Tensor):
+    def __init__(self, model: EmoTaGModel, camera: Camera, background: torch.Tensor) -> None:
         self._model, self._camera, self._background = model, camera, background
         self._constants: tuple | None = None
         self.seconds: dict[str, float] = {"pose": 0.0, "raster": 0.0}
@@ -112,7 +115,7 @@ class FrameRenderer:
         self.prepare()
         began = time.perf_counter()
         with one_torch_thread():
-            posed = self._model.pose(motion, *self._constants)
+            posed = self._model.pose(motion, *self._constants)  # type: ignore[misc]
             middle = time.perf_counter()
             image = self._model.render(posed, self._camera, self._background).images[0]
         self.seconds["pose"] += middle - began
@@ -120,7 +123,7 @@ class FrameRenderer:
         return image
 
 
-def as_output(image: torch.Tensor, output_type: str):
+def as_output(image: torch.Tensor, output_type: str) -> Any:
     """A picture `[H, W, 3]` in [0, 1] as one of `OUTPUT_TYPES`."""
     if output_type == "pt":
         return image.permute(2, 0, 1)
@@ -138,7 +141,9 @@ class LazyFrames(Sequence):
             `Camera`, `[H, W, 3]` in [0, 1].
     """
 
-    def __init__(self, model, motion: FlameMotion, camera, background: torch.Tensor, output_type: str):
+    def __init__(
+        self, model: EmoTaGModel, motion: FlameMotion, camera: Camera, background: torch.Tensor, output_type: str
+    ) -> None:
         self.model, self.motion, self.camera, self.background = model, motion, camera, background
         self._output_type = output_type
         self.seconds: dict[str, float] = {"pose": 0.0, "raster": 0.0}
@@ -146,7 +151,7 @@ class LazyFrames(Sequence):
     def __len__(self) -> int:
         return len(self.motion)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [as_output(image, self._output_type) for image in self._render(range(*index.indices(len(self))))]
         if not -len(self) <= index < len(self):
@@ -194,7 +199,14 @@ class TalkingHeadOutput:
     def __getstate__(self) -> dict:
         return {**self.__dict__, "progress": None}  # a progress bar belongs to one process
 
-    def save(self, path: str | os.PathLike, *, audio: bool = True, progress=None, **video_options) -> str:
+    def save(
+        self,
+        path: PathLike,
+        *,
+        audio: bool = True,
+        progress: Callable[..., Any] | None = None,
+        **video_options: Any,
+    ) -> str:
         """Writes an mp4 (h264 + AAC, marked as AI-generated); returns its path.
 
         Args:
@@ -265,7 +277,9 @@ class TalkingHeadOutput:
         return self.frames
 
 
-def prepare_audio(processor, audio, sampling_rate: int | None = None) -> tuple[AudioClip, dict[str, Any]]:
+def prepare_audio(
+    processor: EmoTaGProcessor, audio: Any, sampling_rate: int | None = None
+) -> tuple[AudioClip, dict[str, Any]]:
     """Reads a recording and takes its features.
 
     Args:
@@ -282,7 +296,7 @@ def prepare_audio(processor, audio, sampling_rate: int | None = None) -> tuple[A
     return clip, {"input_features": features["input_features"], "samples": samples}
 
 
-def predict(model, clip: AudioClip, inputs: dict[str, Any], options: SpeakOptions):
+def predict(model: EmoTaGModel, clip: AudioClip, inputs: dict[str, Any], options: SpeakOptions) -> EmoTaGOutput:
     """Runs the motion network and the generators: `EmoTaGOutput` for the whole recording."""
     num_frames = num_video_frames(len(clip.samples), options.fps, clip.sampling_rate)
     native_times = model.native_times(num_frames, options.fps)
@@ -298,7 +312,7 @@ def predict(model, clip: AudioClip, inputs: dict[str, Any], options: SpeakOption
     )
 
 
-def scene(model, options: SpeakOptions) -> tuple[Camera, torch.Tensor]:
+def scene(model: EmoTaGModel, options: SpeakOptions) -> tuple[Camera, torch.Tensor]:
     """The camera, and the background `[H, W, 3]`."""
     width, height = options.width_height
     background = options.background
@@ -307,7 +321,9 @@ def scene(model, options: SpeakOptions) -> tuple[Camera, torch.Tensor]:
     return model.camera(width, height), background
 
 
-def finish(model, clip: AudioClip, predicted, options: SpeakOptions, progress=None) -> TalkingHeadOutput:
+def finish(
+    model: EmoTaGModel, clip: AudioClip, predicted: EmoTaGOutput, options: SpeakOptions, progress: Any = None
+) -> TalkingHeadOutput:
     """Sets up the pictures; none is rendered yet."""
     frames = None
     if options.output_type != "motion":

@@ -93,8 +93,8 @@ class Consent:
     def synthetic(cls, person: str, clip_sha256: str | None = None) -> Consent:
         """For a person who does not exist: nobody has to agree, and everything is allowed."""
         statement = f"{person} is synthetic: no real person is shown, so nobody had to agree."
-        everything = {"purposes": tuple(PURPOSES), "may_publish": True}
-        about = {"agreed_by": "nobody", "clip_sha256": clip_sha256, "how": "synthetic"}
+        everything: dict[str, Any] = {"purposes": tuple(PURPOSES), "may_publish": True}
+        about: dict[str, Any] = {"agreed_by": "nobody", "clip_sha256": clip_sha256, "how": "synthetic"}
         return cls(person=person, statement=statement, **about, **everything).check()
 
     @property
@@ -332,8 +332,8 @@ def _short(value: Any) -> str:
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        seen = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        names = [key for key, _ in pairs]
+        twice = next(key for i, key in enumerate(names) if key in names[:i])
         raise ValueError(f"{_short(twice)} stands there twice")
     return content
 

@@ -125,7 +125,7 @@ class ProcessedClip:
         return {"path": self.path, "info": self.info}
 
     def __setstate__(self, state: dict) -> None:
-        self.__init__(**state)
+        self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         size = f"{self.crop.width}x{self.crop.height}"

@@ -90,7 +90,7 @@ def prepare(
     check_output(output, overwrite)
     if not isinstance(head, ParametricHead):
         head = ParametricHead.from_asset(head)
-    return make_clip(video, options, output, head, overwrite=overwrite, progress=progress)
+    return make_clip(video, options, output, head, overwrite=overwrite, progress=progress)  # type: ignore[arg-type]
 
 
 class VideoSource:
@@ -133,7 +133,7 @@ class VideoSource:
 
     def frames(self) -> Iterator[np.ndarray]:
         # One frame more than is used: the header may say less than there is, and then this one tells.
-        frames = self._video.frames(MOTION_FPS, (self._limit + 1) / MOTION_FPS)
+        frames: Any = self._video.frames(MOTION_FPS, (self._limit + 1) / MOTION_FPS)
         for count, frame in enumerate(frames):
             if count == self._limit:
                 self.cut = True

@@ -90,7 +90,7 @@ def prepare_many(
     jobs = [(path, output_dir / name, options) for path, name in clip_names(find_videos(sources))][index::count]
     run = _one_by_one if workers == 1 else _side_by_side
     disable = None if progress is None else not progress
-    results: list[PrepareResult | None] = [None] * len(jobs)
+    results: list[Any] = [None] * len(jobs)
     with tqdm(total=len(jobs), desc="prepare", unit="clip", disable=disable) as bar:
         for number, result in run(jobs, workers):
             results[number] = result
@@ -144,7 +144,8 @@ _Job = tuple[Path, Path, dict[str, Any]]
 
 def _prepare_one(job: _Job) -> PrepareResult:
     source, path, options = job
-    start, error, warnings = time.perf_counter(), None, ()
+    warnings: tuple[str, ...] = ()
+    start, error = time.perf_counter(), None
     try:
         warnings = tuple(prepare(source, path, progress=False, **options).warnings)
     except Exception as reason:  # whatever it is, the other videos have nothing to do with it

@@ -49,7 +49,7 @@ class FeatureOptions:
     depth: str | None = None
     normals: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         units = self.action_units
         if units not in ("head", "blendshapes") and not str(units).lower().endswith(".csv"):
             raise ValueError(f"action_units: expected 'head', 'blendshapes' or OpenFace's CSV file, got {units!r}.")

@@ -175,7 +175,7 @@ class VhapSource:
         }
         names = [frame.get("flame_param_path") for frame in self._frames]
         if all(names):
-            arrays |= {f"flame.{name}": array for name, array in _stack_flame(self.folder, names).items()}
+            arrays |= {f"flame.{name}": array for name, array in _stack_flame(self.folder, names).items()}  # type: ignore[arg-type]
         if (self.folder / _CANONICAL).is_file():
             arrays |= {f"canonical.{n}": a for n, a in _read_npz(self.folder, _CANONICAL).items()}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
@@ -183,7 +183,7 @@ class VhapSource:
 
     def _picture(self, frame: dict[str, Any]) -> np.ndarray:
         picture = _read_picture(self.folder, frame["file_path"], "RGB")
-        expected = (int(frame.get("h", picture.shape[0])), int(frame.get("w", picture.shape[1])))
+        expected = (int(frame.get("h", picture.shape[0])), int(frame.get("w", picture.shape[1])))  # type: ignore[arg-type]
         if picture.shape[:2] != expected:
             raise ClipError(
                 f"folder: expected {frame['file_path']} of {expected[1]}x{expected[0]} pixels, got another."

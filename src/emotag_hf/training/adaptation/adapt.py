@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +33,7 @@ from ...rendering.compositing import to_uint8
 from ...rights.consent import Consent
 from ...rights.consent_dialogue import resolve_consent
 from ...rights.provenance import run_facts
+from ...utils.typing import PathLike
 from ..checkpoint import load_state, save_state
 from ..gaussians.adapt_arguments import AdaptArguments
 from ..gaussians.gaussian_trainer import GaussianTrainer, TrainingReport
@@ -133,7 +134,17 @@ def check_clip(clip: ProcessedClip) -> None:
 class _Folder:
     """Puts the person's pipeline together, in memory or on disk."""
 
-    def __init__(self, trainer, base, consent, clip, name, output, overwrite, prior):
+    def __init__(
+        self,
+        trainer: GaussianTrainer,
+        base: Any,
+        consent: Consent,
+        clip: ProcessedClip,
+        name: str,
+        output: PathLike | None,
+        overwrite: bool,
+        prior: Any,
+    ) -> None:
         self.trainer, self.base, self.consent, self.clip = trainer, base, consent, clip
         self.name, self.output, self.overwrite, self.prior = name, output, overwrite, prior
         self.written = False
@@ -150,7 +161,7 @@ class _Folder:
         if self.clip.audio is not None:
             frames = [i for i in chosen if i in set(self.trainer.frames)]
             personal = personalise_motion(pipeline.model, self.clip, frames, motion=self.trainer.motion())
-        pipeline.training_report = report
+        pipeline.training_report = report  # type: ignore[assignment]
         self._put(pipeline, report, personal)
         return pipeline
 
@@ -158,7 +169,7 @@ class _Folder:
         model = make_model(self.trainer, self.base.model, self.name)
         return EmoTaGPipeline(model=model, processor=self.base.processor)
 
-    def _put(self, pipeline: EmoTaGPipeline, report: TrainingReport, personal) -> None:
+    def _put(self, pipeline: EmoTaGPipeline, report: TrainingReport, personal: Any) -> None:
         training = {key: value for key, value in asdict(report).items() if key != "validation"}
         training["arguments"] = asdict(self.trainer.arguments)
         training["validation_psnr_face_box"] = report.validation[-1][1] if report.validation else None
@@ -166,7 +177,7 @@ class _Folder:
             training["motion"] = {k: v for k, v in asdict(personal).items() if isinstance(v, (bool, int, float, str))}
         training |= run_facts()
         licenses = {} if self.prior is None else {"gaussian_prior": self.prior.config.weights_license}
-        facts = {
+        facts: dict[str, Any] = {
             "consent": self.consent,
             "source": source_of_clip(self.clip.info, len(self.trainer.frames)),
             "training": training,
@@ -186,7 +197,7 @@ class _Folder:
         camera = trainer.camera.fit(size)
         middle = torch.tensor(trainer.scene.apart(1))
         with torch.no_grad(), trainer.averaged():
-            colors, alpha = draw(trainer.offsets.motion(middle), trainer, trainer.scene.shape, camera)
+            colors, alpha = draw(trainer.offsets.motion(middle), trainer, trainer.scene.shape, camera)  # type: ignore[arg-type]
         grey = torch.full_like(colors, 0.5)
         return to_uint8((colors + (1 - alpha) * grey).clamp(0, 1))
 
@@ -194,11 +205,14 @@ class _Folder:
 class _Watch:
     """What happens beside the training: states to resume from, previews, logs."""
 
-    def __init__(self, trainer: GaussianTrainer, folder: _Folder, preview, report_to, on_step):
+    def __init__(
+        self, trainer: GaussianTrainer, folder: _Folder, preview: Any, report_to: str | None, on_step: Any
+    ) -> None:
         self.trainer, self.folder, self.on_step = trainer, folder, on_step
         self.preview = None if preview is None else Path(preview)
         self.place = None if folder.output is None else Path(f"{os.fspath(folder.output)}.training")
-        self.report_to, self.accelerator = report_to, None
+        self.report_to = report_to
+        self.accelerator: Any = None
         self._saved = self._shown = time.monotonic()
 
     def __enter__(self) -> _Watch:
@@ -211,7 +225,7 @@ class _Watch:
             self.accelerator.init_trackers("adapt", config=_plain(asdict(self.trainer.arguments)))
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None and self.place is not None and self.trainer.step:
             save_state(self.place / _STATE, self.trainer.state_dict())  # Ctrl-C: `resume` goes on from here
         if self.accelerator is not None:
@@ -246,11 +260,11 @@ class _Watch:
 
         fresh = self.preview.with_name(f".{self.preview.name}.new")
         Image.fromarray(self.folder.picture(256)).save(fresh, format="PNG")
-        os.replace(fresh, self.preview)
+        os.replace(fresh, self.preview)  # type: ignore[arg-type]
 
 
 @contextmanager
-def _opened(source: str | os.PathLike | ProcessedClip, output):
+def _opened(source: PathLike | ProcessedClip, output: PathLike | None) -> Iterator[ProcessedClip]:
     """The clip of `source`; a video is prepared beside the avatar, or in a folder that goes away."""
     if not isinstance(source, (str, os.PathLike)):
         yield source

@@ -85,7 +85,7 @@ class AdaptArguments:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(changes.keys() - known):
             raise ValueError(f"arguments: unknown {', '.join(unknown)}; expected one of {', '.join(sorted(known))}.")
-        best = {"steps": 3000, "num_surface": 18000, "num_beside": 10000} if quality == "best" else {}
+        best: dict[str, Any] = {"steps": 3000, "num_surface": 18000, "num_beside": 10000} if quality == "best" else {}
         return replace(cls(**best), **changes)
 
 

@@ -69,8 +69,8 @@ class Pretrainer:
         network: GatedResidualMotionNetwork | None = None,
         config: EmoTaGMotionConfig | None = None,
         head: ParametricHead | None = None,
-        accelerator=None,
-    ):
+        accelerator: Any = None,
+    ) -> None:
         accelerate = require_package("accelerate", extra="train")
         self.arguments, self.weights = arguments or PretrainArguments(), weights or MotionWeights()
         args = self.arguments
