@@ -43,7 +43,7 @@ def test_ranges_not_pins():
     for requirement in requirements(*EXTRAS):
         operators = {specifier.operator for specifier in requirement.specifier}
         assert operators and not operators & {"==", "==="}, requirement
-    assert set(EXTRAS) == {"gpu", "train", "space", "flame", "eval", "provenance", "browser", "dev"}
+    assert set(EXTRAS) == {"gpu", "train", "space", "flame", "eval", "provenance", "browser", "docs", "dev"}
 
 
 def test_constraints_cover_the_ranges():
@@ -136,7 +136,7 @@ def test_make_lists_its_targets():
     """`make` alone changes nothing and says what there is."""
     run = subprocess.run(["make", f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    for target in ("help", "demo", "test", "test-all", "quality", "bench", "assets", "clean"):
+    for target in ("help", "demo", "test", "test-all", "quality", "docs", "bench", "assets", "clean"):
         assert f"make {target} " in run.stdout
 
 

@@ -14,13 +14,19 @@ import torch
 from PIL import Image
 
 PathLike: TypeAlias = str | os.PathLike[str]
-# A path, the bytes of a file, samples `[n]` or `[n, channels]`, or {"array": samples, "sampling_rate": Hz}.
+"""The path of a file or folder."""
+
 Recording: TypeAlias = PathLike | bytes | np.ndarray | torch.Tensor | Sequence[float] | Mapping[str, Any]
-# One recording, or a list of them, which is a batch.
+"""A path, the bytes of a file, samples `[n]` or `[n, channels]`, or `{"array": samples, "sampling_rate": Hz}`."""
+
 AudioInput: TypeAlias = Recording | Sequence[Recording]
-# A class, JSON or a .json file; a mixture, valence and arousal or action units; keyframes; None for "auto".
+"""One recording, or a list of them, which is a batch."""
+
 EmotionInput: TypeAlias = PathLike | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
-# A colour name, "#rrggbb", the path of an image, or an image.
+"""A class; a mixture, valence and arousal, or action units; keyframes; any of these as JSON or a `.json` file; None
+lets the network read the voice."""
+
 Background: TypeAlias = PathLike | Image.Image | np.ndarray | torch.Tensor | None
+"""A colour name, `"#rrggbb"`, the path of an image, or an image; None for the person's own background."""
 
 __all__ = ["AudioInput", "Background", "EmotionInput", "PathLike", "Recording"]
