@@ -16,21 +16,10 @@ from scipy import sparse
 from emotag_hf import ParametricHead
 
 from .asset_file import metadata, write_asset
-from .ict_source import IctSource, read_ict
+from .ict_source import PARTS, IctSource, read_ict
 from .rigged import RiggedHead, complete
 
 ORIGIN = np.array([0.0, 0.036306, 0.082128])  # metres in ICT's neutral face: between the eyes, as the open head's
-# Ranges of vertices of the parts that are kept; occlusion shells, tear fluid, outer eyeballs and lash cards are not.
-PARTS = {
-    "face": (0, 9409),
-    "head": (9409, 11248),
-    "mouth": (11248, 13294),
-    "sockets": (13294, 14062),
-    "gums": (14062, 17039),
-    "teeth": (17039, 21451),
-    "left_eye": (22221, 23021),
-    "right_eye": (23791, 24591),
-}
 _OUTER = ("face", "head")
 _JOINED = {"jawOpen", "eyeBlink_L", "eyeBlink_R"}  # become the jaw's joint and the lids
 _NECK = np.array([0.0, -0.112, -0.083])
