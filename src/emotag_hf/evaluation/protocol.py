@@ -84,7 +84,7 @@ def evaluate_modes(
 
     Args:
         clip: a processed clip, its folder, or a video, which is prepared in a folder of `output`.
-        output: a folder, made if it is not there. What an earlier evaluation left in it goes.
+        output: a folder, created if it does not exist. What an earlier evaluation left in it goes.
         modes: one or more of them.
         train_fraction: share of the frames to train on, the first ones.
         train_clip: trains on another clip of the same person instead, on all of it.

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..rights.provenance import package_version
-from ..utils.atomic_write import whole_file
+from ..utils.atomic_write import atomic_write
 
 MODES = ("oracle", "driven", "audio-only")  # METHOD 7
 FORMAT = "emotag-evaluation"
@@ -144,14 +144,14 @@ def write_metrics(path: str | os.PathLike, payload: Evaluation | Mapping[str, An
         ValueError: `path` is a folder; a number that is not finite. FileNotFoundError: its folder does not exist.
     """
     text = payload.to_json() if isinstance(payload, Evaluation) else _json(payload)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return Path(path)
 
 
 def write_table(path: str | os.PathLike, evaluations: Sequence[Evaluation]) -> Path:
     """Writes [`markdown_table`] and returns the path. Raises as `write_metrics` does."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(markdown_table(evaluations), encoding="utf-8")
     return Path(path)
 
@@ -223,7 +223,7 @@ def contact_sheet(
         for number, row in enumerate(rows):
             picture = Image.fromarray(row[column]).resize((width, height), Image.Resampling.LANCZOS)
             sheet.paste(picture, (x, y + top + number * height))
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         sheet.save(partial, "PNG")
     return Path(path)
 

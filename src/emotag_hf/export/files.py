@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..utils.atomic_write import check_place, whole_file
+from ..utils.atomic_write import atomic_write, check_writable
 
 
 def pick_format(path: str | os.PathLike, format: str | None, formats: Sequence[str]) -> str:
@@ -33,17 +33,17 @@ def check_target(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.is_symlink():
         raise ValueError(f"path: expected a file name, but {path} is a link; delete it or choose another name.")
-    return check_place(path)
+    return check_writable(path)
 
 
-def write_whole(path: str | os.PathLike, pieces: Sequence[bytes]) -> Path:
+def write_bytes(path: str | os.PathLike, pieces: Sequence[bytes]) -> Path:
     """Writes bytes under another name beside `path` and renames them when they are all there; returns the path.
 
     Raises: as `check_target`; OSError: the disk is full, ...; an older file is then still there.
     """
     path = check_target(path)
     try:
-        with whole_file(path) as partial, partial.open("xb") as file:
+        with atomic_write(path) as partial, partial.open("xb") as file:
             for piece in pieces:
                 file.write(piece)
     except OSError as error:
@@ -51,4 +51,4 @@ def write_whole(path: str | os.PathLike, pieces: Sequence[bytes]) -> Path:
     return path
 
 
-__all__ = ["check_target", "pick_format", "write_whole"]
+__all__ = ["check_target", "pick_format", "write_bytes"]

@@ -21,7 +21,7 @@ import torch
 from ..constants import EXPRESSION_NAMES, MOTION_DIMS
 from ..outputs import FlameMotion
 from ..utils.rotations import quat_multiply, rotation_matrix, rotation_to_quat
-from .files import check_target, pick_format, write_whole
+from .files import check_target, pick_format, write_bytes
 
 MOTION_FORMATS = ("json", "csv", "npz")
 FORMAT, FORMAT_VERSION = "emotag-motion", 1
@@ -98,13 +98,13 @@ def save_motion(
 
     Args:
         motion: T frames, as `TalkingHeadOutput.motion` or `ProcessedClip.track.motion`.
-        path: `.json`, `.csv` or `.npz`; a file that exists is replaced once the new one is whole.
+        path: `.json`, `.csv` or `.npz`; an existing file is replaced only when the new one is complete.
         format: one of `MOTION_FORMATS`; None goes by the name.
         metadata: JSON values kept in a JSON or npz file, such as `TalkingHeadOutput.metadata`.
 
     Raises:
         ValueError: no such format; numbers that are not finite.
-        FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
+        FileNotFoundError, PermissionError, OSError: it cannot be written; no partial file is left.
     """
     kind = pick_format(path, format, MOTION_FORMATS)
     check_target(path)
@@ -113,7 +113,7 @@ def save_motion(
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"motion: expected finite numbers in {name}, got NaN or infinity.")
     encode = {"json": _to_json, "csv": _to_csv, "npz": _to_npz}[kind]
-    return os.fspath(write_whole(path, [encode(motion, metadata or {})]))
+    return os.fspath(write_bytes(path, [encode(motion, metadata or {})]))
 
 
 def _to_json(motion: FlameMotion, metadata: dict[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ import torch
 
 from ..outputs import PosedGaussians
 from ..rendering.spherical_harmonics import SH_C0
-from .files import check_target, pick_format, write_whole
+from .files import check_target, pick_format, write_bytes
 
 SPLAT_FORMATS = ("ply", "compressed.ply", "splat")
 _CHUNK = 256  # Gaussians of a compressed PLY that share their ranges
@@ -103,7 +103,7 @@ def write_splats(
 
     Args:
         posed: what `EmoTaGModel.pose` gave.
-        path: `.ply`, `.compressed.ply` or `.splat`; a file that exists is replaced once the new one is whole.
+        path: `.ply`, `.compressed.ply` or `.splat`; an existing file is replaced only when the new one is complete.
         frame: which, from 0.
         format: `"ply"` (exact, 68 bytes a Gaussian), `"compressed.ply"` (16), `"splat"` (32, no view-dependent
             colours); None goes by the name.
@@ -111,12 +111,12 @@ def write_splats(
 
     Raises:
         ValueError: no such frame or format.
-        FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
+        FileNotFoundError, PermissionError, OSError: it cannot be written; no partial file is left.
     """
     kind = pick_format(path, format, SPLAT_FORMATS)
     check_target(path)
     encode = {"ply": to_ply, "compressed.ply": to_compressed_ply, "splat": to_splat}[kind]
-    return os.fspath(write_whole(path, [encode(Splats.of(posed, frame, y_down))]))
+    return os.fspath(write_bytes(path, [encode(Splats.of(posed, frame, y_down))]))
 
 
 def to_ply(splats: Splats) -> bytes:

@@ -1,9 +1,9 @@
-"""The mark that says a video was made by a machine.
+"""The mark that says that a video is AI-generated.
 
-In: facts about how a video came to be. Out: container tags and an XMP packet that players, `ffprobe`, `exiftool` and
+In: facts about how a video was made. Out: container tags and an XMP packet that players, `ffprobe`, `exiftool` and
 `read_provenance` can read. Not in the paper; METHOD 6.
 
-The mark is a statement, not a lock: a re-encoded copy loses it. Signed manifests (C2PA) are a separate matter.
+The mark is metadata and protects nothing: a re-encoded copy loses it. Signed manifests (C2PA) are not implemented.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..audio.audio_io import AudioClip, resample
 from ..rights.provenance import append_xmp, container_tags
-from ..utils.atomic_write import check_place
+from ..utils.atomic_write import check_writable
 
 _BT709 = 1  # primaries, transfer and matrix share this number in H.273
 _TV_RANGE = 1
@@ -42,7 +42,7 @@ def check_output(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"path: expected a name that ends in .mp4, got {path.name!r}.")
-    return check_place(path)
+    return check_writable(path)
 
 
 class VideoWriter:
