@@ -14,7 +14,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds the command to `emotag`'s."""
     push = commands.add_parser("push", help="put an avatar on the Hub, privately unless --public is given")
     push.add_argument("folder", metavar="DIR", help="the avatar's folder")
-    push.add_argument("repo_id", metavar="USER/NAME", help="where to; made if it is not there")
+    push.add_argument("repo_id", metavar="USER/NAME", help="where to; created if it does not exist")
     push.add_argument("--public", action="store_true", help="let everybody see it (default: a private repository)")
     push.add_argument("--token", help="with the right to write (default: HF_TOKEN, or of `hf auth login`)")
     push.add_argument("--message", metavar="TEXT", help="of the commit")

@@ -373,7 +373,7 @@ def rig_torch(
     corrective_colors=None,
     code=None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The slow, obvious twin of `rig`, for any device and floating-point type."""
+    """The slow reference implementation of `rig`, for any device and floating-point type."""
     if code is not None and corrective_means is not None:
         means = means + torch.einsum("k,nkc->nc", code, corrective_means)
     if code is not None and corrective_colors is not None:

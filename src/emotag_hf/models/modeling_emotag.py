@@ -88,7 +88,7 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
             module.refill_()
 
     def save_pretrained(self, save_directory: PathLike, **kwargs: Any) -> None:
-        """As in transformers, without `push_to_hub`: pushing is a step of its own. Correctives, most of an avatar's
+        """As in transformers, without `push_to_hub`: call `push_to_hub` instead. Correctives, most of an avatar's
         bytes, are stored in 16 bits and come back in 32; so is what loses nothing by it, as what is embedded."""
         refuse_push(kwargs)
         if kwargs.get("state_dict") is None:
@@ -137,15 +137,16 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         and is the way for a person's avatar, which goes with its consent or not at all.
 
         Args:
-            repo_id: `"user/name"`; made if it is not there.
-            private: of a new repository. One that is public already is not taken for a private push.
-            token: with the right to write; None for the user who is logged in (`hf auth login`, HF_TOKEN).
+            repo_id: `"user/name"`; created if it does not exist.
+            private: of a new repository. If the repository exists and is public, a private push is refused.
+            token: with write permission; None for the user who is logged in (`hf auth login`, HF_TOKEN).
             commit_message: of the commit.
             remote_code: also a file for users without `import emotag_hf` (`trust_remote_code=True`).
 
         Raises:
-            ValueError: it is a person's avatar, or something of it may not leave this machine.
-            HubError: wrong token, no right to write, no connection; nothing was committed then.
+            ValueError: it is a person's avatar, or part of it must not be uploaded, such as another head's data or a
+                local speech encoder.
+            HubError: a wrong token, no write permission or no connection; nothing was committed.
         """
         options: dict[str, Any] = dict(
             private=private, token=token, commit_message=commit_message, remote_code=remote_code

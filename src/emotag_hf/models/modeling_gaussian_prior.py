@@ -79,7 +79,7 @@ class GaussianPrior(PreTrainedModel):
         return prior.eval()
 
     def save_pretrained(self, save_directory: PathLike, **kwargs: Any) -> None:
-        """As in transformers, without `push_to_hub`: pushing is a step of its own."""
+        """As in transformers, without `push_to_hub`: call `push_to_hub` instead."""
         refuse_push(kwargs)
         super().save_pretrained(save_directory, **kwargs)
 
@@ -90,7 +90,7 @@ class GaussianPrior(PreTrainedModel):
 
         Raises:
             ValueError: `repo_id` is no name on the Hub.
-            HubError: wrong token, no right to write, no connection; nothing was committed then.
+            HubError: a wrong token, no write permission or no connection; nothing was committed.
         """
         return push_model(self, repo_id, private=private, token=token, commit_message=commit_message)
 
