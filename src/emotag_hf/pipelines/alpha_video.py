@@ -1,4 +1,4 @@
-"""Frames with alpha, for those who put the head over something else: ProRes 4444 (`.mov`) or VP9 (`.webm`).
+"""Video with an alpha channel, for compositing the head over other content: ProRes 4444 (`.mov`) or VP9 (`.webm`).
 
 In: a `TalkingHeadOutput`. Out: a video with straight alpha and the sound, marked as AI-generated.
 """
@@ -36,19 +36,20 @@ def save_with_alpha(output: TalkingHeadOutput, path: PathLike, *, progress: Call
 
     Args:
         output: of a pipeline; its background is not used.
-        path: `.mov` for ProRes 4444 (video editors; large) or `.webm` for VP9 (browsers; small, colours at half size).
+        path: `.mov` for ProRes 4444 (video editors; large) or `.webm` for VP9 (browsers; small, chroma at half
+            resolution).
         progress: wraps the iterable of frames, such as `tqdm`; by default the output's own bar.
 
     Raises:
-        ValueError: another kind of file, or an output without pictures.
-        FileNotFoundError, PermissionError, VideoWriteError: it cannot be written; nothing half-written is left.
+        ValueError: another suffix, or an output with `output_type="motion"`.
+        FileNotFoundError, PermissionError, VideoWriteError: it cannot be written; no partial file is left.
     """
     path = Path(path)
     if path.suffix.lower() not in _WITH_ALPHA:
         raise ValueError(f"path: expected a name that ends in {' or '.join(_WITH_ALPHA)}, got {path.name!r}.")
     if output.frames is None:
         raise ValueError("save_with_alpha: this result holds motion only; ask for output_type 'np', 'pil' or 'pt'.")
-    check_output(path.with_suffix(".mp4"))  # whether its folder can be written to
+    check_output(path.with_suffix(".mp4"))  # is its folder writable?
     kind, codec, pixels, options, sound_codec = _WITH_ALPHA[path.suffix.lower()]
     partial = path.with_name(f".emotag-{secrets.token_hex(4)}.partial{path.suffix}")
     progress = progress or output.progress or (lambda frames, total: frames)
@@ -99,7 +100,7 @@ def _rgba(frames: LazyFrames) -> Iterator[np.ndarray]:
         for i in range(len(posed.means)):
             drawn = model.render(posed[i : i + 1], camera, black)
             color, alpha = drawn.images[0].cpu(), drawn.alphas[0].cpu()
-            # Where nothing is, the person's mean colour: what encoders smear over the edge must not be black.
+            # Transparent pixels get the person's mean colour, because encoders blend them into the edge.
             mean = color.sum((0, 1)) / alpha.sum().clamp_min(1e-6)
             straight = (color + 1e-3 * mean) / (alpha + 1e-3)
             yield to_uint8(torch.cat([straight, alpha], -1).clamp(0, 1))

@@ -1,7 +1,7 @@
 """From a recording to a talking head: the steps that both pipelines share.
 
 In: a model, a processor, a recording and controls. Out: `TalkingHeadOutput`, whose frames are rendered when they are
-asked for, so that an hour of video never sits in memory.
+read, so that long videos need little memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..audio.audio_features import num_video_frames
 from ..audio.audio_io import AudioClip, load_audio
 from ..audio.loudness import loudness_from_samples
 from ..export import FORMATS, MOTION_FORMATS, VIEWER_FORMATS, check_frame, render_viewer, save_motion, write_splats
-from ..export.files import check_target, pick_format, write_whole
+from ..export.files import check_target, pick_format, write_bytes
 from ..models.modeling_emotag import EmoTaGModel
 from ..models.processing_emotag import EmoTaGProcessor
 from ..motion.driving_motion import DrivingClip
@@ -39,9 +39,9 @@ OUTPUT_TYPES = ("np", "pil", "pt", "motion")
 
 @dataclass
 class SpeakOptions:
-    """How to speak; see `EmoTaGPipeline.__call__`. Checked when made: every field names itself in its ValueError.
+    """Options of speaking; see `EmoTaGPipeline.__call__`. Checked when made: the ValueError names the field.
 
-    `emotion` becomes plain JSON values (None for "auto") for the video's mark; `direction` is what it means.
+    `emotion` becomes plain JSON values (None for "auto") for the video's metadata; `direction` is the parsed emotion.
     """
 
     emotion: Any = None
@@ -70,12 +70,12 @@ class SpeakOptions:
             raise ValueError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}; got {self.output_type!r}.")
         width, height = self.width_height
         if self.background is not None:
-            # Made here, so that a bad one is refused before any work; from here on it is the finished picture.
+            # Made here, so that an invalid one raises before any work; from here on it is the finished image.
             self.background = make_background(self.background, width, height)
 
     @property
     def width_height(self) -> tuple[int, int]:
-        """Pixels, both even, as h264 with 4:2:0 colours wants them."""
+        """Width and height in pixels, both even, as h264 with 4:2:0 chroma requires."""
         size = self.size
         pair = (size, size) if isinstance(size, (int, np.integer)) and not isinstance(size, bool) else size
         ok = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
@@ -89,11 +89,11 @@ class SpeakOptions:
 
 
 class FrameRenderer:
-    """Draws one frame of motion at a time, so that it has the same bits in a recording and in a stream.
+    """Renders one frame of motion at a time, so that frames of a recording and of a stream are bit-identical.
 
     Args:
         model: `EmoTaGModel`.
-        camera: of every frame.
+        camera: the camera of every frame.
         background: `[H, W, 3]` in [0, 1].
     """
 
@@ -104,14 +104,14 @@ class FrameRenderer:
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Compiles and computes what every frame needs; the first frame does it otherwise."""
+        """Compiles the kernels and computes what all frames share; otherwise the first frame does it."""
         if self._constants is None:
             self._model.warm_up()
             self._constants = self._model.mouth_basis(), self._model.gaussians.still()
 
     @torch.no_grad()
     def draw(self, motion: FlameMotion) -> torch.Tensor:
-        """One frame of motion as a picture `[H, W, 3]` in [0, 1]."""
+        """Renders one frame of motion: `[H, W, 3]` in [0, 1]."""
         self.prepare()
         began = time.perf_counter()
         with one_torch_thread():
@@ -124,7 +124,7 @@ class FrameRenderer:
 
 
 def as_output(image: torch.Tensor, output_type: str) -> Any:
-    """A picture `[H, W, 3]` in [0, 1] as one of `OUTPUT_TYPES`."""
+    """An image `[H, W, 3]` in [0, 1] as one of `OUTPUT_TYPES`."""
     if output_type == "pt":
         return image.permute(2, 0, 1)
     return Image.fromarray(to_uint8(image)) if output_type == "pil" else image.cpu().numpy()
@@ -137,7 +137,7 @@ class LazyFrames(Sequence):
     Iterating renders each frame once and keeps none.
 
     Attributes:
-        model, motion, camera, background: what the frames are drawn from: `EmoTaGModel`, `FlameMotion` of T frames,
+        model, motion, camera, background: what the frames are rendered from: `EmoTaGModel`, `FlameMotion` of T frames,
             `Camera`, `[H, W, 3]` in [0, 1].
     """
 
@@ -162,7 +162,7 @@ class LazyFrames(Sequence):
         return (as_output(image, self._output_type) for image in self._render(range(len(self))))
 
     def iter_uint8(self) -> Iterator[np.ndarray]:
-        """Frames as uint8 `[H, W, 3]`, what a video encoder takes."""
+        """Frames as uint8 `[H, W, 3]`, as a video encoder takes them."""
         for image in self._render(range(len(self))):
             yield to_uint8(image)
 
@@ -175,16 +175,16 @@ class LazyFrames(Sequence):
 
 @dataclass
 class TalkingHeadOutput:
-    """A talking head that is rendered as it is read.
+    """The result of a pipeline: a talking head whose frames are rendered when they are read.
 
     Args:
         frames: `LazyFrames`; None with `output_type="motion"`.
         audio: the recording, at its own rate.
         motion: `FlameMotion` of T frames.
-        gate: `[T]`, how much emotion acts (g).
+        gate: `[T]`, g, strength of the emotion.
         emotion_logits: `[T, 7]`, z_e in the order of `EMOTIONS`.
         fps: frames per second.
-        metadata: what is written into the video to mark it as AI-generated.
+        metadata: written into the video to mark it as AI-generated.
     """
 
     frames: LazyFrames | None
@@ -210,14 +210,14 @@ class TalkingHeadOutput:
         """Writes an mp4 (h264 + AAC, marked as AI-generated); returns its path.
 
         Args:
-            path: where to; a file that exists is replaced once the new one is whole.
-            audio: whether the recording goes along.
+            path: the file; an existing file is replaced only when the new one is complete.
+            audio: whether the recording is included as sound.
             progress: wraps the iterable of frames, such as `tqdm`.
             video_options: for `VideoWriter` (`crf`, `preset`).
 
         Raises:
             ValueError: `output_type="motion"` has no frames to save.
-            VideoWriteError: the folder does not exist, the disk is full, ...; nothing half-written is left.
+            VideoWriteError: the folder does not exist, the disk is full, ...; no partial file is left.
         """
         frames = self._drawn("save")
         progress = progress or self.progress or (lambda frames, total: frames)
@@ -238,20 +238,20 @@ class TalkingHeadOutput:
         Args:
             path: `.html` for a viewer that plays it in 3D; `.ply`, `.compressed.ply` or `.splat` for the Gaussians of
                 one frame; `.json`, `.csv` or `.npz` for the motion with ARKit's names.
-            format: one of these without the dot, for a file of another name.
-            frame: which frame's Gaussians.
-            y_down: Gaussians for viewers that expect COLMAP's axes and show the head upside down without it.
+            format: one of these without the dot, for a file with another suffix.
+            frame: index of the frame whose Gaussians are written.
+            y_down: turns the Gaussians for viewers that expect COLMAP's axes, which would show the head upside down.
 
         Raises:
-            ValueError: another kind of file; no such frame; `output_type="motion"` and more than motion is asked for.
-            FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
+            ValueError: another suffix; no such frame; with `output_type="motion"`, another format than motion.
+            FileNotFoundError, PermissionError, OSError: it cannot be written; no partial file is left.
         """
         kind = pick_format(path, format, FORMATS)
         check_target(path)
         if kind in MOTION_FORMATS:
             return save_motion(self.motion, path, format=kind, metadata=self.metadata)
         if kind in VIEWER_FORMATS:
-            return os.fspath(write_whole(path, [self.viewer_page().encode()]))
+            return os.fspath(write_bytes(path, [self.viewer_page().encode()]))
         model = self._drawn("export").model
         check_frame(frame, len(self.motion))
         with torch.no_grad():
@@ -280,7 +280,7 @@ class TalkingHeadOutput:
 def prepare_audio(
     processor: EmoTaGProcessor, audio: Any, sampling_rate: int | None = None
 ) -> tuple[AudioClip, dict[str, Any]]:
-    """Reads a recording and takes its features.
+    """Reads a recording and computes its features.
 
     Args:
         audio: path, bytes, array `[n]` or `[n, channels]`, or `{"array", "sampling_rate"}`.
@@ -324,7 +324,7 @@ def scene(model: EmoTaGModel, options: SpeakOptions) -> tuple[Camera, torch.Tens
 def finish(
     model: EmoTaGModel, clip: AudioClip, predicted: EmoTaGOutput, options: SpeakOptions, progress: Any = None
 ) -> TalkingHeadOutput:
-    """Sets up the pictures; none is rendered yet."""
+    """Makes the output; no frame is rendered yet."""
     frames = None
     if options.output_type != "motion":
         camera, background = scene(model, options)

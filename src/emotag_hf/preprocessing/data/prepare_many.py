@@ -62,7 +62,7 @@ def prepare_many(
 
     Args:
         sources: a folder of videos, a pattern such as `"clips/*.mp4"`, or paths.
-        output_dir: where the clips go; made if it is not there.
+        output_dir: where the clips go; created if it does not exist.
         workers: processes side by side, each on one thread. With more than one, a script calls this under
             `if __name__ == "__main__":`, as always where processes are started.
         shard: `(i, n)`: only every n-th video in the order of their names, from the i-th on (counted from 0), for n

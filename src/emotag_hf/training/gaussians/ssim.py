@@ -77,7 +77,7 @@ def ssim(prediction: Tensor, target: SsimTarget, weight: Tensor | None = None) -
 
 
 def ssim_torch(prediction: Tensor, target: SsimTarget, weight: Tensor | None = None) -> Tensor:
-    """The slow, obvious twin of `ssim`, on any device."""
+    """The slow reference implementation of `ssim`, on any device."""
     return l1_and_ssim_torch(prediction, target, 0.0, 1.0, weight)
 
 
@@ -99,7 +99,7 @@ def l1_and_ssim(
 def l1_and_ssim_torch(
     prediction: Tensor, target: SsimTarget, l1_factor: float, ssim_factor: float, weight: Tensor | None = None
 ) -> Tensor:
-    """The slow, obvious twin of `l1_and_ssim`, on any device."""
+    """The slow reference implementation of `l1_and_ssim`, on any device."""
     _check(prediction, target, weight)
     mean = _window_mean(prediction)
     variance = _window_mean(prediction**2) - mean**2
