@@ -1,4 +1,4 @@
-"""Names every other module shares: emotions, action units, expression directions, file names. Imports nothing.
+"""Shared names: emotions, action units, expression directions, file names. Imports nothing.
 
 The order of each tuple is part of every checkpoint: append, never reorder.
 """
@@ -17,9 +17,9 @@ ACTION_UNITS = (
     "AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU12", "AU15", "AU17", "AU20", "AU25", "AU26", "AU45",
 )  # fmt: skip
 
-# The 50 expression directions (psi). ARKit/FACS names as ICT-FaceKit splits them, coefficients nominally in [0, 1].
-# Blinks are `eyelids`, gaze is `eyes_pose` and jaw opening is `jaw_pose`: none of the three is in this list.
-# `_L` and `_R` are the person's own left and right; the person's left is at +x.
+# The 50 expression directions (psi), named as in ARKit and FACS and split into sides as in ICT-FaceKit; coefficients
+# nominally in [0, 1]. Blinks are `eyelids`, gaze is `eyes_pose` and jaw opening is `jaw_pose`: none of the three is in
+# this list. `_L` and `_R` are the person's own left and right; the person's left is at +x.
 EXPRESSION_NAMES = (
     "browDown_L", "browDown_R", "browInnerUp_L", "browInnerUp_R", "browOuterUp_L", "browOuterUp_R",
     "cheekPuff_L", "cheekPuff_R", "cheekRaiser_L", "cheekRaiser_R", "cheekSquint_L", "cheekSquint_R",
