@@ -1,9 +1,8 @@
-"""GaussianPrior: what a new person's Gaussians start from where their clip shows nothing (METHOD 2).
+"""GaussianPrior: initial values of a new person's Gaussians that their clip does not show (METHOD 2).
 
-In: a checkpoint. Out: where Gaussians lie on the head's surface, and the mean colours of the mouth's inside over many
-people: a dark cavity behind lit teeth, a tongue. No person's face is in it. A larger prior (sizes, opacities, and how
-colours change with a shared expression code, all means over people) was measured and left out: on people whom it had
-not seen it was worth nothing (docs/adapting.md).
+In: a checkpoint. Out: positions of Gaussians on the head's surface, and mean colours of the inside of the mouth
+(cavity, teeth, tongue). It holds no person's face. A larger prior (sizes, opacities, colour changes with the
+expression) was measured and brought nothing for unseen people (docs/adapting.md).
 """
 
 from __future__ import annotations
@@ -30,10 +29,9 @@ class GaussianPriorConfig(StrictNames, PreTrainedConfig):
     """Sizes of a [`GaussianPrior`].
 
     Args:
-        num_surface (`int`): Gaussians on the head's surface.
-        head_sha256 (`str`, *optional*): of the head asset whose triangles are meant.
-        num_people (`int`): over how many people the means run.
-        weights_license (`str`): licence of the numbers.
+        num_surface (`int`): Gaussians on the head's surface. head_sha256 (`str`, *optional*): hash of the head asset to
+        which the triangles belong. num_people (`int`): number of people over which the means are taken. weights_license
+        (`str`): licence of the prior.
     """
 
     model_type = "emotag_gaussian_prior"
@@ -47,8 +45,8 @@ class GaussianPriorConfig(StrictNames, PreTrainedConfig):
 class GaussianPrior(PreTrainedModel):
     """Means over people for S Gaussians on the surface of the head.
 
-    Frozen numbers: `faces [S]` and `barycentric [S, 3]`: where each lies; `inner_colors [S, 3]`: RGB in [0, 1] of the
-    mouth's inside; `has_inner [S]`: which of them are that, and were seen on at least three people.
+    Frozen: `faces [S]` and `barycentric [S, 3]`, the position of each; `inner_colors [S, 3]`, RGB in [0, 1] inside the
+    mouth; `has_inner [S]`, for which Gaussians these are known.
     """
 
     config_class = GaussianPriorConfig
@@ -96,7 +94,8 @@ class GaussianPrior(PreTrainedModel):
 
 
 def load_prior(prior: str | os.PathLike | GaussianPrior | None) -> GaussianPrior | None:
-    """A prior from its folder or repository; "default" is the embedded one. A prior, or None, comes back as it is."""
+    """Loads a prior from its folder or repository; "default" is the embedded one. A `GaussianPrior` or None is returned
+    unchanged."""
     if prior is None or isinstance(prior, GaussianPrior):
         return prior
     return GaussianPrior.from_pretrained(default_prior_path() if prior == "default" else prior)

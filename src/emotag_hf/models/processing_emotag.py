@@ -1,4 +1,4 @@
-"""EmoTaGProcessor: speech samples in, the tensors that GRMN reads out (METHOD 3). The only file that knows the keys.
+"""EmoTaGProcessor: speech samples in, the input tensors of GRMN out (METHOD 3).
 
 In: mono float arrays at 16 kHz in [-1, 1] (`audio_io` decodes and resamples files). Out: `BatchFeature` with
 `input_features`, `attention_mask` and `num_frames`.
@@ -29,12 +29,11 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
 
     Args:
         frontend (`str`): `"log_mel"` (embedded, streams) or `"transformers"` (a speech encoder, offline only).
-        audio_model, audio_revision (`str`, *optional*): that encoder; loaded when first used.
-        feature_size (`int`): channels: 82 for `"log_mel"`, the encoder's width otherwise.
-        sampling_rate (`int`): what the arrays must have.
-        fps (`int`): video frames per second, for `num_frames`.
-        initial_level_db, initial_band_db, initial_f0_hz, prior_seconds, memory_seconds, silence_dbfs: the running
-            normalisation, see `LogMelOptions`.
+        audio_model, audio_revision (`str`, *optional*): id and revision of the encoder; loaded when first used.
+        feature_size (`int`): channels: 82 for `"log_mel"`, the encoder's width otherwise. sampling_rate (`int`):
+        required sampling rate of the arrays. fps (`int`): video frames per second, for `num_frames`. initial_level_db,
+        initial_band_db, initial_f0_hz, prior_seconds, memory_seconds, silence_dbfs: of the running normalisation, see
+        `LogMelOptions`.
     """
 
     model_input_names = ["input_features", "attention_mask"]
@@ -76,7 +75,7 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
         return LogMelOptions(initial_band_db=tuple(self.initial_band_db), **{n: getattr(self, n) for n in names})
 
     def stream(self) -> LogMelStream:
-        """A fresh stream with this extractor's normalisation; raises ValueError for speech encoders."""
+        """A new stream with this extractor's normalisation; raises ValueError for speech encoders."""
         if self.frontend != "log_mel":
             raise ValueError("frontend: only 'log_mel' can be streamed; speech encoders need the whole recording.")
         return LogMelStream(self.options)
@@ -167,7 +166,7 @@ def _check_audio(samples: Any) -> np.ndarray:
 
 
 class EmoTaGProcessor(ProcessorMixin):
-    """What `AutoProcessor` loads: wraps [`EmoTaGFeatureExtractor`] and lives in one `processor_config.json`.
+    """The processor that `AutoProcessor` loads: wraps [`EmoTaGFeatureExtractor`]; stored in `processor_config.json`.
 
     Example:
 
@@ -182,14 +181,14 @@ class EmoTaGProcessor(ProcessorMixin):
 
     @property
     def audio_processor(self) -> EmoTaGFeatureExtractor:
-        """The name that transformers is moving to for `feature_extractor`."""
+        """The newer name of `feature_extractor` in transformers."""
         return self.feature_extractor
 
     @classmethod
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: PathLike, processor_dict: dict[str, Any] | None = None, **kwargs: Any
     ) -> Any:
-        # The stock loader looks the class up in transformers' own registry; ours is known, under either key.
+        # transformers' own method would look the class up in its registry; here it is known, under either key.
         values = processor_dict or {}
         values = values.get("feature_extractor") or values.get("audio_processor") or {}
         return [EmoTaGFeatureExtractor.from_dict(dict(values))]
@@ -201,7 +200,7 @@ class EmoTaGProcessor(ProcessorMixin):
         return self.feature_extractor(audio, sampling_rate=sampling_rate, **kwargs)
 
     def num_video_frames(self, num_samples: int, fps: float | None = None) -> int:
-        """Video frames for so many samples at 16 kHz: `ceil(n * fps / 16000)`, at least 1."""
+        """Number of video frames for so many samples at 16 kHz: `ceil(n * fps / 16000)`, at least 1."""
         return num_video_frames(num_samples, fps or self.feature_extractor.fps, self.feature_extractor.sampling_rate)
 
     @property
