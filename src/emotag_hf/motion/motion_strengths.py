@@ -14,13 +14,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class MotionStrengths:
-    """How much of each generated part: 0 is off, 1 is how people are, up to 2.
+    """Strength of each generated part: 0 is off, 1 is typical of people, at most 2.
 
     Args:
         head: turns, nods and sway of the head.
         gaze: saccades and looking away. 0 keeps the eyes straight in the head; else they stay with the viewer while the
             head turns.
-        blinks: how often, against some 27 a minute in speech; the lids close fully anyway.
+        blinks: frequency, relative to some 27 a minute in speech; the eyelids always close fully.
         brows: raises of the brows.
         breathing: rise and fall of head and body.
     """
@@ -37,7 +37,7 @@ class MotionStrengths:
 
     @classmethod
     def of(cls, value: float | MotionStrengths) -> MotionStrengths:
-        """A number scales everything but the blinks, which stay; strengths stay what they are."""
+        """A number scales all parts except blinks; a `MotionStrengths` is returned unchanged."""
         if isinstance(value, cls):
             return value
         value = _check_strength("head_motion", value, " or MotionStrengths")
