@@ -1,8 +1,8 @@
-"""adapt(): a few seconds of video become a person's avatar (METHOD 1, the second stage).
+"""adapt(): makes a person's avatar from a few seconds of video (METHOD 1, second stage).
 
 In: a video or a processed clip, and the consent of the person. Out: an `EmoTaGPipeline` that speaks as that person,
-and, if a folder is named, the avatar folder. Looking, asking and preparing come first, so that nobody waits for a
-training that could not be kept; what was trained so far survives a stop beside the folder.
+and, if a folder is named, the avatar folder. The checks, the consent and the preparation come first. Checkpoints next
+to the folder make an interrupted training resumable.
 """
 
 from __future__ import annotations
@@ -73,29 +73,30 @@ def adapt(
     """Makes an avatar of the person in a video.
 
     Args:
-        source: a video, a processed clip or its folder.
-        output: folder of the avatar; None keeps it in memory. Usable after some 15 s of training, then refined.
+        source: a video, a processed clip, or the folder of one.
+        output: folder of the avatar; None keeps it in memory. A first version is written after some 15 s of training,
+            then refined.
         quality: `"fast"` (under two minutes on two cores) or `"best"`.
-        budget_s: seconds to train instead; 15 make a usable avatar.
+        budget_s: seconds to train, instead of a number of steps; 15 give a usable avatar.
         consent: of the person: a file, a dict, a `Consent`; None asks at the terminal.
-        force: goes on where the doctor's light is red.
-        frames: which of the clip's frames may be trained on; None is all of them.
-        arguments: every number of the training; overrides `quality` and `budget_s`.
-        prior: folder or repository of a Gaussian prior, or one; None starts without.
-        base_model: whose motion network speaks; None is the embedded one.
+        force: continues although the doctor's verdict is red.
+        frames: frame numbers of the clip to train on; None is all.
+        arguments: all parameters of the training; overrides `quality` and `budget_s`.
+        prior: a `GaussianPrior`, or its folder or repository; None uses none.
+        base_model: the model whose motion network is used; None is the embedded one.
         name: of the avatar; None takes it from the consent.
-        overwrite: replaces an avatar at `output`.
-        resume: goes on with a training at `output` that was stopped; the same arguments give the same weights.
-        preview: a picture that shows how far it is, renewed every few seconds.
-        report_to: "tensorboard" or another tracker of accelerate; logs go beside `output`.
-        on_step: called with the trainer after every step; True stops there and keeps what there is.
+        overwrite: replaces an existing avatar at `output`.
+        resume: continues an interrupted training at `output`; with the same arguments it gives the same weights.
+        preview: path of an image of the current avatar, updated every few seconds.
+        report_to: "tensorboard" or another tracker of accelerate; logs are written next to `output`.
+        on_step: called with the trainer after every step; if it returns True, training ends and the avatar is finished.
 
     Returns:
-        The pipeline; `pipeline.training_report` says how the training went.
+        The pipeline; `pipeline.training_report` has the training's report.
 
     Raises:
-        AdaptError: the doctor says no, or too little is left to train on.
-        ConsentError, AvatarError, VideoReadError, ClipError, ValueError: as their modules say.
+        AdaptError: the doctor's verdict is red, or there are too few frames to train on.
+        ConsentError, AvatarError, VideoReadError, ClipError, ValueError: see their modules.
     """
     arguments = arguments or AdaptArguments.preset(quality, budget_s=budget_s)
     if output is not None and not resume:
@@ -122,7 +123,7 @@ def adapt(
 
 
 def check_clip(clip: ProcessedClip) -> None:
-    """Asks the doctor. Raises AdaptError with the reasons where the light is red."""
+    """Runs the doctor. Raises AdaptError with the reasons if the verdict is red."""
     report = examine(clip)
     reasons = [f"{check.finding} {check.advice}".strip() for check in report.checks if check.light == "red"]
     if reasons:
@@ -132,7 +133,7 @@ def check_clip(clip: ProcessedClip) -> None:
 
 
 class _Folder:
-    """Puts the person's pipeline together, in memory or on disk."""
+    """Assembles the person's pipeline, in memory or on disk."""
 
     def __init__(
         self,
@@ -150,7 +151,7 @@ class _Folder:
         self.written = False
 
     def write_early(self) -> None:
-        """A first avatar, without the second stage."""
+        """Writes a first avatar, without the second stage."""
         if self.output is not None and not self.written:
             self._put(self._pipeline(), self.trainer.report, None)
             logger.info("a first avatar lies in %s; it is being refined", self.output)
@@ -192,7 +193,7 @@ class _Folder:
             pipeline.set_avatar_files(make_avatar_files(pipeline, **facts))
 
     def picture(self, size: int) -> np.ndarray:
-        """The person so far at rest: `[size, size, 3]` uint8, a rendering."""
+        """A rendering of the current avatar at rest: `[size, size, 3]` uint8."""
         trainer = self.trainer
         camera = trainer.camera.fit(size)
         middle = torch.tensor(trainer.scene.apart(1))
@@ -203,7 +204,7 @@ class _Folder:
 
 
 class _Watch:
-    """What happens beside the training: states to resume from, previews, logs."""
+    """Side tasks of the training: checkpoints, previews, logs."""
 
     def __init__(
         self, trainer: GaussianTrainer, folder: _Folder, preview: Any, report_to: str | None, on_step: Any
@@ -227,7 +228,7 @@ class _Watch:
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None and self.place is not None and self.trainer.step:
-            save_state(self.place / _STATE, self.trainer.state_dict())  # Ctrl-C: `resume` goes on from here
+            save_state(self.place / _STATE, self.trainer.state_dict())  # after Ctrl-C `resume` continues from here
         if self.accelerator is not None:
             self.accelerator.end_training()
 
@@ -265,7 +266,7 @@ class _Watch:
 
 @contextmanager
 def _opened(source: PathLike | ProcessedClip, output: PathLike | None) -> Iterator[ProcessedClip]:
-    """The clip of `source`; a video is prepared beside the avatar, or in a folder that goes away."""
+    """The clip of `source`; a video is prepared next to the avatar, or in a temporary folder."""
     if not isinstance(source, (str, os.PathLike)):
         yield source
         return
