@@ -1,7 +1,8 @@
-"""How well a motion network speaks for people it has not heard, and by how much their sound is late.
+"""Scores a motion network on unseen people, and estimates the delay of their sound.
 
 In: a network and `MotionClip`s. Out: per clip the correlation of the lips' opening, width and jaw, their spread, R^2;
-and the lag at which a clip's sound fits best. The sound alone is given: no action units, no identity unless asked.
+and the lag at which a clip's sound fits best. Input is the sound alone: no action units, and no identity unless
+requested.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .motion_losses import SPOKEN
 _EXPRESSION = len(EXPRESSION_NAMES)
 _MAX_LAG = 6  # frames either way
 _MOST_GAIN = 1.6
-_LEAST_REACH = 3.0  # mm of gap: of recordings without speech
+_LEAST_REACH = 3.0  # mm, lower bound of the range of the lip gap
 _A_LITTLE = 0.1  # rad
 _USUAL_LAG = 2.0  # frames, spread over clips
 _LOOK = 4.0  # frames after which lips tell something new
@@ -77,7 +78,7 @@ class MotionScores:
 def score_clips(
     network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace, identity: bool = False
 ) -> MotionScores:
-    """Speaks each clip's sound and compares with its track.
+    """Predicts the motion for each clip's sound and compares it with its track.
 
     Args:
         identity: whether the network is told who it is.
