@@ -1,6 +1,6 @@
-"""`emotag adapt`, `emotag dub` and `emotag evaluate`: from a clip to an avatar, and how good it is.
+"""`emotag adapt`, `emotag dub` and `emotag evaluate`: making, using and evaluating avatars.
 
-Every field of `AdaptArguments` is an option of both: the dataclass is the list of them.
+Every field of `AdaptArguments` is an option of `adapt` and `evaluate`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ..training.gaussians.adapt_arguments import QUALITIES, AdaptArguments
 from .fields import add_fields, given_fields
 
 _MODES = ("oracle", "driven", "audio-only")
-_NO_FLAG = ("budget_s",)  # has a flag of another name
-_SCORES = {  # metric -> what is printed of it
+_NO_FLAG = ("budget_s",)  # has a flag with another name
+_SCORES = {  # metric -> how it is printed
     "psnr_face_box": "face box {:.2f} dB",
     "psnr_mouth": "mouth {:.2f}",
     "psnr_eyes": "eyes {:.2f}",
@@ -94,7 +94,7 @@ def _frames(text: str) -> range:
 
 
 def _arguments(args: argparse.Namespace) -> AdaptArguments:
-    """The preset, with what was given on the command line in it."""
+    """The preset with the options given on the command line."""
     return AdaptArguments.preset(args.quality, budget_s=args.budget, **given_fields(args, AdaptArguments, _NO_FLAG))
 
 
@@ -103,7 +103,7 @@ def _prior(args: argparse.Namespace) -> str | None:
 
 
 def _adapt(args: argparse.Namespace) -> int:
-    arguments = _arguments(args)  # said before a second is spent, if it is wrong
+    arguments = _arguments(args)  # checked before any work
     source = Path(args.source)
     if not source.exists():
         raise FileNotFoundError(f"source: expected a video or a processed clip, but there is no {source}.")
@@ -195,8 +195,8 @@ def _last_line(facts: dict[str, Any]) -> str:
 
 @contextmanager
 def _bar(name: str, hidden: bool) -> Iterator[Callable[[Any], None]]:
-    """A bar over the share of the training that is done, with the PSNR of the training's pictures. It is there from the
-    first step on: before that, somebody may be asked for consent."""
+    """A progress bar with the PSNR on training images. It appears at the first step, because before that the person may
+    be asked for consent."""
     from tqdm.auto import tqdm
 
     shares = 1000
@@ -205,7 +205,7 @@ def _bar(name: str, hidden: bool) -> Iterator[Callable[[Any], None]]:
 
     def on_step(trainer: Any) -> None:
         done = round(min(trainer.progress, 1.0) * shares)
-        if not bars:  # a resumed training begins further on, and what was done before says nothing of how fast it is
+        if not bars:  # so that a resumed training does not distort the estimated time
             bars.append(tqdm(None, name, shares, initial=done, disable=True if hidden else None, bar_format=form))
         bars[0].set_postfix_str(f"{trainer.psnr:.1f} dB", refresh=False)
         bars[0].update(done - bars[0].n)

@@ -1,4 +1,5 @@
-"""`emotag pretrain`: a motion network out of many people's processed clips, synthetic speech, or both (METHOD 5).
+"""`emotag pretrain`: pretrains a motion network on processed clips of many people, synthetic speech, or both (METHOD
+5).
 
 Every field of `PretrainArguments` is an option. On many processes: `torchrun --nproc-per-node 2 -m emotag_hf.cli
 pretrain ...`, or `accelerate launch`.

@@ -1,6 +1,6 @@
 """`emotag push`: an avatar's folder to the Hub.
 
-In: a folder, and a name on the Hub. Out: the repository's address, and what happened in a line.
+In: a folder, and a name on the Hub. Out: the repository's address, and one line of result.
 """
 
 from __future__ import annotations

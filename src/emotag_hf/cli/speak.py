@@ -1,4 +1,4 @@
-"""`emotag speak` and `emotag demo`. In: a recording. Out: a video, and what happened in a line."""
+"""`emotag speak` and `emotag demo`. In: a recording. Out: a video, and one line of result."""
 
 from __future__ import annotations
 
