@@ -49,14 +49,14 @@ class AudioStream:
                 the stream has ended.
         """
         if self.finished:
-            raise AudioError("chunks: this stream has ended; start a new one for what comes after.")
+            raise AudioError("chunks: this stream has ended; start a new one.")
         self._chunks += 1
         self._add(self._mono(chunk))
 
     def push_silence(self, seconds: float) -> None:
         """Adds silence; a fraction of a sample is carried over to the next call."""
         if self.finished:
-            raise AudioError("chunks: this stream has ended; start a new one for what comes after.")
+            raise AudioError("chunks: this stream has ended; start a new one.")
         self._owed += seconds * self.sampling_rate
         self._add(np.zeros(int(self._owed), np.float32))
         self._owed -= int(self._owed)

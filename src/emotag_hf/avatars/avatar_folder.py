@@ -328,7 +328,7 @@ def _read_file(folder: Path, name: str) -> bytes | None:
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
-        raise AvatarError(f"folder: {path} has more than {limit:,} bytes, which no avatar's has.")
+        raise AvatarError(f"folder: {path} has more than {limit:,} bytes, too large for an avatar.")
     return content
 
 

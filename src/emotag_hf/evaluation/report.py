@@ -103,10 +103,10 @@ class Evaluation:
         if self.train_clip in (None, self.clip) and shared:
             raise ValueError(
                 f"test_frames: expected frames that were not trained on, got {len(shared)} that were, the first is "
-                f"{min(shared)}; no number may come from them."
+                f"{min(shared)}; they must not be scored."
             )
         if not self.weights:
-            raise ValueError("weights: expected the sha256 of at least one file, got none; a number needs its weights.")
+            raise ValueError("weights: expected the sha256 of at least one file, got none.")
         for name, digest in self.weights.items():
             if not re.fullmatch("[0-9a-f]{64}", str(digest)):
                 raise ValueError(f"weights: expected the sha256 of {name} as 64 hexadecimal digits, got {digest!r}.")

@@ -136,7 +136,7 @@ def research_license_text() -> str:
         text = None
     if not text:
         raise FileNotFoundError(
-            "WEIGHTS_LICENSE has to go with an avatar made of these weights, and this installation lacks it; "
+            "WEIGHTS_LICENSE has to accompany an avatar made with these weights, and this installation lacks it; "
             "install emotag_hf again from its wheel."
         )
     return text

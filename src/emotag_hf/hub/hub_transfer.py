@@ -102,7 +102,7 @@ def push_folder(
         if private and before.private is False:
             raise HubError(
                 f"private: {repo_id} is there and is public; choose another name, make it private on its settings "
-                "page, or say that it shall be public (--public, private=False). Nothing was pushed."
+                "page, or push to a public repository (--public, private=False). Nothing was pushed."
             )
         if not private and before.private:
             logger.warning("%s is there and is private, and stays so; its settings page makes it public.", repo_id)

@@ -50,8 +50,8 @@ DEFAULT_CAMERA = {"target": [0.0, -0.03, 0.0], "distance": 1.7, "focal": 4.0}
 @lru_cache(maxsize=8)
 def _say_licence_once(name: str) -> None:
     logger.warning(
-        "These weights learned from real recordings; their licence, %s, allows research and other non-commercial use. "
-        "%r is under Apache-2.0; name it to use it instead.",
+        "These weights were trained on real recordings; their licence, %s, allows research and other non-commercial "
+        "use. %r is under Apache-2.0; name it to use it instead.",
         name,
         OPEN_MODEL,
     )

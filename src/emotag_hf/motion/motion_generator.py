@@ -100,7 +100,7 @@ class MotionGenerator:
         # Written so that NaN is refused, too.
         if not (times[0] >= 0 and times[-1] <= self.heard_until + 1e-6 and (np.diff(times) >= 0).all()):
             raise ValueError(
-                f"times: expected rising seconds from 0 to {self.heard_until:.2f}, as far as was heard, "
+                f"times: expected rising seconds from 0 to {self.heard_until:.2f}, the last loudness value, "
                 f"got {times[0]:.2f} to {times[-1]:.2f}; give `hear` the loudness up to there first."
             )
         plan, much = self._planner, self.strengths

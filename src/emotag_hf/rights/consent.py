@@ -167,7 +167,7 @@ class Consent:
         self.check()
         if not self.may_publish:
             raise ConsentError(
-                f"consent: {self.person} did not agree that the avatar is published; keep it to yourself, or ask them."
+                f"consent: {self.person} did not agree to publishing the avatar; keep it private, or ask them."
             )
         if self.is_expired():
             raise ConsentError(f"consent: the consent of {self.person} expired on {self.expires}; ask them again.")
@@ -206,7 +206,7 @@ def load_consent(path_or_dict: str | os.PathLike | dict) -> Consent:
 def parse_consent(data: bytes, what: str = CONSENT_JSON) -> Consent:
     """The consent in the bytes of a consent.json; `what` names it in errors. Raises ConsentError."""
     if len(data) > _MAX_BYTES:
-        raise ConsentError(f"consent: {what} is larger than {_MAX_BYTES:,} bytes, which no consent is.")
+        raise ConsentError(f"consent: {what} is larger than {_MAX_BYTES:,} bytes, too large for a consent.")
     try:
         content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_no_key_twice)
     except (ValueError, RecursionError) as error:
@@ -336,7 +336,7 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         names = [key for key, _ in pairs]
         twice = next(key for i, key in enumerate(names) if key in names[:i])
-        raise ValueError(f"{_short(twice)} stands there twice")
+        raise ValueError(f"{_short(twice)} occurs twice")
     return content
 
 
