@@ -167,7 +167,7 @@ class Consent:
         self.check()
         if not self.may_publish:
             raise ConsentError(
-                f"consent: {self.person} did not agree to publishing the avatar; keep it private, or ask them."
+                f"consent: {self.person} did not agree that the avatar is published; keep it private, or ask them."
             )
         if self.is_expired():
             raise ConsentError(f"consent: the consent of {self.person} expired on {self.expires}; ask them again.")
