@@ -1,11 +1,11 @@
-"""Milliseconds of SSIM, forward and backward, by picture size: the Numba kernels against their torch twin.
+"""Milliseconds of SSIM, forward and backward, by image size: the Numba kernels against their reference in torch.
 
     python benchmarks/bench_ssim.py [--sizes 256 512] [--repeats 15]
 
 Columns: the statistics of the truth; the value alone; value and gradient of SSIM; the same with L1 and weights, which
-is the photometric loss of a training step; the twin's value and gradient with the same cached statistics; how many
-times longer it takes. Medians, with the fastest run of the third in brackets; on a busy machine only the ratio means
-something.
+is the photometric loss of a training step; the reference's value and gradient with the same cached statistics; its time
+relative to ours. Medians, with the fastest run of the third in brackets; on a busy machine only the ratio is
+meaningful.
 """
 
 from __future__ import annotations

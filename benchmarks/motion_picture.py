@@ -3,9 +3,8 @@
     python benchmarks/motion_picture.py [speech.wav] [-o docs/demo.webp] [--size 360] [--fps 12.5] [--sheet frames.png]
 
 The demo person speaks the package's sample while the camera moves to both sides and the emotion changes by keyframes.
-Camera and emotion end where they began, so that the loop has no jump but that of the lips. `--sheet` also writes every
-fourth frame into one image, for a look at the quality. A WebP takes the place of a GIF, whose 256 colours show bands on
-skin.
+Camera and emotion end where they began, so that the loop has no visible jump. `--sheet` also writes every fourth frame
+into one image, to check the quality. WebP instead of GIF, whose 256 colours show bands on skin.
 """
 
 from __future__ import annotations

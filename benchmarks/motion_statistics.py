@@ -1,6 +1,6 @@
-"""Statistics of head, lids, gaze and brows over time, by the same functions for tracked and for generated motion.
+"""Statistics of head, eyelid, gaze and brow motion, for tracked and generated motion.
 
-In: `Sequence`s at 25 fps. Out: one dictionary of numbers for a set of sequences; no number is of one person.
+In: `Sequence`s at 25 fps. Out: one dictionary of numbers for a set of sequences.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from emotag_hf.utils.rotations import rotation_matrix
 FPS = 25.0
 BANDS = ((0.2, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0))  # Hz
 PAUSE = 0.06  # loudness below which nobody speaks
-SACCADE = 2.5  # degrees; smaller steps drown in the tracker's jitter
+SACCADE = 2.5  # degrees; smaller steps cannot be separated from the tracker's jitter
 _RAISED = [EXPRESSION_NAMES.index(f"{name}_{side}") for name in ("browInnerUp", "browOuterUp") for side in "LR"]
 
 
