@@ -1,7 +1,7 @@
-"""ICT-FaceKit (MIT) as a fitting target: in comes its npz, out comes half a sheet of skin to fit our mesh to.
+"""ICT-FaceKit (MIT) as a fitting target: its npz in, half of its skin surface out, to which our mesh is fitted.
 
-Paper: METHOD 2 needs a FLAME-type head; this is where our own one learns its form from. Metres, y up, looking along
-+z, origin between the eyeballs, the person's left at +x.
+METHOD 2 needs a FLAME-type head; this is the source of our head's shape. Metres, y up, looking along +z, origin between
+the eyeballs, the person's left at +x.
 """
 
 from __future__ import annotations

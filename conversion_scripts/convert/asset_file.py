@@ -1,4 +1,4 @@
-"""Writes a head asset beside its place, reads it again as proof, and only then puts it there."""
+"""Writes a head asset to a temporary file, reads it back as a check, and renames it."""
 
 from __future__ import annotations
 

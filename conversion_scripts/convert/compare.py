@@ -1,4 +1,4 @@
-"""Two heads under the same recording: how alike their lips open, and a sheet of both at the same frames to look at.
+"""Compares two heads driven by the same recording: correlation of the lip opening, and a contact sheet.
 
 In: a driven head asset and a recording. Out: Pearson's r of the lips' opening over time, on the meshes (between
 landmarks) and on their pictures (rows of the middle of the mouth in which its inside is seen), and a PNG.

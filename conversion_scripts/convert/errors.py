@@ -1,4 +1,4 @@
-"""What a user is told when a file is not what a script expects: one sentence, no traceback."""
+"""The error for a file that cannot be converted: one sentence, no traceback."""
 
 from __future__ import annotations
 

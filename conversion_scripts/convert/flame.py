@@ -1,4 +1,5 @@
-"""The user's own FLAME file -> a head asset. FLAME's numbers stay; the mouth, lids and landmarks are ours."""
+"""Converts the user's own FLAME file to a head asset: FLAME's data, with mouth, eyelids and landmarks of the open
+head."""
 
 from __future__ import annotations
 

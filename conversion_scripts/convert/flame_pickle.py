@@ -1,4 +1,4 @@
-"""Reads a FLAME pickle without running it: in comes the user's own file, out go plain arrays by name.
+"""Reads a FLAME pickle without executing it: the user's own file in, arrays by name out.
 
 A pickle is a program. This reader knows the handful of names that a FLAME file (2017 to 2023, "2023 Open" included)
 calls: numpy's arrays, scipy's sparse matrices and chumpy's wrappers, the last two replaced by stand-ins that only keep

@@ -1,7 +1,8 @@
 """ICT-FaceKit as a head that can be posed: in comes its npz, out go vertices in the project's convention.
 
 Metres, y up, looking along +z, the person's left at +x. The origin is where `build_open_head` puts that of the open
-head in ICT's neutral face, so MediaPipe's points, which the open head knows, can be looked up on this mesh.
+head in ICT's neutral face, so MediaPipe's points, whose positions on the open head are known, can be found on this
+mesh.
 """
 
 from __future__ import annotations

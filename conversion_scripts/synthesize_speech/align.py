@@ -1,11 +1,11 @@
-"""Finds when EMO-DB's actors say what: recordings whose words are known, in the form of synthetic speech.
+"""Forced alignment of EMO-DB's recordings, whose sentences are known, in the format of synthetic speech.
 
     python conversion_scripts/synthesize_speech/align.py EMODB -o transcribed.npz
 
-EMO-DB's file names say which of ten German sentences is spoken. espeak-ng says which sounds a sentence has and about
-how long each lasts, the viseme head of a motion network hears where they are (a semi-Markov Viterbi search, 100 steps a
-second). The utterances of an actor are then joined, five a recording, also as other rooms and microphones would have
-them. Right to a few hundredths of a second at best: good enough to teach what voices sound like, not to judge by.
+EMO-DB's file names say which of ten German sentences is spoken. espeak-ng gives its phonemes and typical durations, the
+viseme head of a motion network their positions (a semi-Markov Viterbi search, 100 steps per second). The utterances of
+an actor are then joined, five per recording, also augmented with other rooms and microphones. Accurate to a few
+hundredths of a second at best: good enough for training, not for evaluation.
 """
 
 from __future__ import annotations
