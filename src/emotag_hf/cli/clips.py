@@ -139,7 +139,7 @@ def _prepare_all(args: argparse.Namespace, options: dict) -> int:
     if args.audio:
         raise ValueError("--audio: expected one video, got several; each takes its own sound.")
     if not args.output:
-        raise ValueError("--output: several videos need a folder for their clips; give -o DIR.")
+        raise ValueError("--output: several videos need the folder for their clips; give -o DIR.")
     del options["audio"]
     sources = args.videos[0] if len(args.videos) == 1 else args.videos
     results = prepare_many(sources, args.output, workers=args.workers, shard=args.shard, **options)

@@ -124,12 +124,12 @@ def dub(
     recording, inputs = prepare_audio(pipeline.processor, audio, sampling_rate)
     count = num_video_frames(len(recording.samples), video.fps, recording.sampling_rate)
     # The number of frames that the source certainly has: the clip's number of frames was rounded.
-    order = _bounce_indices(max(1, int((clip.num_frames - 0.5) / MOTION_FPS * video.fps + 0.5)), count)
+    order = _turning(max(1, int((clip.num_frames - 0.5) / MOTION_FPS * video.fps + 0.5)), count)
     positions = _clip_positions(clip.num_frames, video.fps, int(order.max()) + 1)[order]
     speech = predict(model, recording, inputs, options).motion
     filmed = _at(filmed, positions / MOTION_FPS, video.fps)
     spoken = with_speech(filmed, _at(speech, np.arange(count) / video.fps, video.fps), region)
-    shares = np.interp(positions, np.arange(clip.num_frames), _face_weights(clip.valid.numpy()))
+    shares = np.interp(positions, np.arange(clip.num_frames), _shares(clip.valid.numpy()))
     face = _NewFace(model, clip, filmed, spoken, region)
     said = {"emotion": options.emotion, "intensity": options.intensity, "seed": int(options.seed)}
     about = make_provenance(model=model.config.avatar_name, source_sha256=clip.info["source"]["sha256"], **said)
@@ -184,7 +184,7 @@ def _check(model: Any, clip: ProcessedClip, motion: FlameMotion, path: str | os.
     return video
 
 
-def _bounce_indices(length: int, count: int) -> np.ndarray:
+def _turning(length: int, count: int) -> np.ndarray:
     """`[count]` indices of frames 0 to `length` - 1, played forwards and backwards without repeating the last frame."""
     period = max(1, 2 * (length - 1))
     if count > MAX_TURNS * length:
@@ -216,14 +216,14 @@ def _at(motion: FlameMotion, times: np.ndarray, fps: float) -> FlameMotion:
     return replace(motion, **moved, fps=fps)
 
 
-def _face_weights(valid: np.ndarray) -> np.ndarray:
+def _shares(valid: np.ndarray) -> np.ndarray:
     """`[T]` weight of the new face: 0 where the track is not valid, rising to 1 within some frames."""
     away = np.abs(np.arange(len(valid))[:, None] - np.nonzero(~valid)[0]).min(1, initial=len(valid) + _FADE)
     return np.clip((away - 1) / _FADE, 0, 1)
 
 
 def _frames_in(video: VideoClip, order: np.ndarray) -> Iterator[np.ndarray]:
-    """The source's frames in an order that `_bounce_indices` made. Played backwards, a block at a time is decoded and
+    """The source's frames in an order that `_turning` made. Played backwards, a block at a time is decoded and
     kept in memory."""
     held = max(1, _BACKWARD_BYTES // (3 * video.width * video.height))
     turns = np.nonzero(np.diff(np.sign(np.diff(order, prepend=-1))))[0] + 1

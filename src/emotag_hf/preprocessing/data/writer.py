@@ -88,7 +88,7 @@ class ClipWriter:
         check_output(self.target, overwrite=True)
         if self.partial.exists():
             if not self.partial.is_dir() or _strangers(self.partial):
-                raise ClipError(f"output: {self.partial} exists and was not made by this program; move it.")
+                raise ClipError(f"output: {self.partial} is in the way: it was not made by this program; move it.")
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -199,7 +199,7 @@ def _real(target: str | os.PathLike) -> Path:
     if not path.is_symlink():
         return path
     if not path.exists():
-        raise ClipError(f"output: {path} is a broken link; delete it or choose another folder.")
+        raise ClipError(f"output: {path} is a link to nothing; delete it or choose another folder.")
     return Path(os.path.realpath(path))
 
 
