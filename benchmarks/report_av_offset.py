@@ -6,9 +6,9 @@ A clip without a sound track takes the wav beside it. Prints four tables:
 
 1. each clip's offset (frames at 25 fps, positive: the sound comes late), confidence, and the difference between the
    estimates of its two halves;
-2. moved: the sound is shifted by known amounts of up to 5 frames; the estimate should change by the same amount; 3.
-pieces: estimates on parts of some seconds against those on the whole clip, by length and by confidence; 4. foreign: how
-often the sound of another clip is called reliable.
+2. moved: the sound is shifted by known amounts of up to 5 frames; the estimate should change by the same amount;
+3. pieces: estimates on parts of some seconds against those on the whole clip, by length and by confidence;
+4. foreign: how often the sound of another clip is called reliable.
 
 `--reference` is a JSON of `{"clip name": frames}` measured by other means; the line of best fit against it is printed,
 with its sign and zero free.

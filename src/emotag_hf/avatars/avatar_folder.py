@@ -3,10 +3,12 @@
 In: a pipeline and the facts of its adaptation. Out: one flat folder with the layout of a Hub repository, written
 atomically; when read, `AvatarInfo`. Beside the model's own files (`EmoTaGPipeline.save_pretrained`) it holds
 
-- consent.json: docs/consent.md; - avatar.json: `format`, `format_version`, `package_version`, `base_model`, `source`
-(of the recording its hash, lengths and sizes: no name, no frame), `training`, `metrics` (held-out numbers, or null),
-`licenses` of head, motion network and Gaussian prior; - README.md, and LICENSE.md if the licence is not Apache-2.0; -
-preview.png, a rendering, and background.png, what was behind the person: both optional.
+- consent.json: docs/consent.md;
+- avatar.json: `format`, `format_version`, `package_version`, `base_model`, `source` (of the recording its hash, lengths
+  and sizes: no name, no frame), `training`, `metrics` (held-out numbers, or null), `licenses` of head, motion network
+  and Gaussian prior;
+- README.md, and LICENSE.md if the licence is not Apache-2.0;
+- preview.png, a rendering, and background.png, the background of the video: both optional.
 
 There is no time stamp in it: the same adaptation writes the same files. (METHOD 5; the consent is not in the paper.)
 """

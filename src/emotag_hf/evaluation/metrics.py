@@ -52,14 +52,15 @@ class Scores:
     Args:
         per_frame: name -> `[T]` float64, NaN where not measured:
 
-            - `psnr`, `psnr_face_box`, `psnr_mouth`, `psnr_eyes`: dB. The face box is rows 25 % to 87.5 % and columns 25
-              % to 75 %; mouth and eye boxes follow the truth's landmarks. Equal images have 138 dB.
+            - `psnr`, `psnr_face_box`, `psnr_mouth`, `psnr_eyes`: dB. The face box is rows 25 % to 87.5 % and columns
+              25 % to 75 %; mouth and eye boxes follow the truth's landmarks. Equal images have 138 dB.
             - `ssim`, `ssim_face_box`: -1 to 1, of every third frame.
-            - `flicker`: mean absolute difference between the change since the previous frame in prediction and truth, 0
-            to 510; not in frame 0. - `lmd_mouth`: mean distance of the mouth's landmarks after centring, pixels at an
-            image height of 512. - `lip_opening`, `lip_opening_truth`: gap of the inner lips divided by the height of
-            the face. - `aue_upper`, `aue_lower`: sum over action units of the squared error, intensities 0 to 5; see
-            [`with_action_units`].
+            - `flicker`: mean absolute difference between the change since the previous frame in prediction and truth,
+              0 to 510; not in frame 0.
+            - `lmd_mouth`: mean distance of the mouth's landmarks after centring, pixels at an image height of 512.
+            - `lip_opening`, `lip_opening_truth`: gap of the inner lips divided by the height of the face.
+            - `aue_upper`, `aue_lower`: sum over action units of the squared error, intensities 0 to 5; see
+              [`with_action_units`].
         resized: whether the prediction was resized to the truth's size.
     """
 

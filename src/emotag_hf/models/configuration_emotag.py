@@ -82,20 +82,25 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
         frontend (`str`): `"log_mel"` (embedded: 80 log-mel bands, log-F0, voicing at 100 Hz) or `"transformers"`
             (hidden states of a speech encoder at 50 Hz, the paper's).
         audio_model (`str`, *optional*): Hub id or folder of the speech encoder; only with `"transformers"`.
-        audio_revision (`str`, *optional*): its revision. sampling_rate (`int`): of the sound, 16,000. audio_feature_dim
-        (`int`): channels of the front end: 82 for `"log_mel"`, 768 for wav2vec2-base. audio_window (`int`): tokens
-        around a video frame (`"transformers"` only, 16 in the paper). hidden_dim (`int`): width of the audio feature
-        `a` and of the expression feature `e`. The paper has 256; the embedded weights are smaller. num_layers (`int`):
-        blocks of the Audio Net. num_attention_heads, intermediate_dim (`int`): its Transformer (`"transformers"` only;
-        8 and 1024). audio_activation (`str`): in its feed-forward layers, `"gelu"`, or `"relu"` as in the authors'
-        checkpoints. look_ahead_ms (`int`): sound after a frame that may influence it, 0..160 ms: the latency of
-        streaming. num_action_units (`int`), identity_dim (`int`), num_emotions (`int`): inputs e and id, and the size
-        of z_e. num_visemes (`int`): classes of the auxiliary head that is only used in training. expression_dim,
-        jaw_dim (`int`): the face motion (50 and 3). mouth_code_dim (`int`): size of the code that moves the inner-mouth
-        Gaussians through the tri-plane. triplane_dim, triplane_resolution (`int`): channels and cells of that
-        tri-plane. listener_dim (`int`): hidden units of the Voice Listener, which reads emotion from the voice
-        (`"log_mel"` only); 0 for none. dropout (`float`): in the Audio Net, while training. fps (`int`): frames per
-        second of the motion; a divisor of 50 for `"log_mel"`.
+        audio_revision (`str`, *optional*): its revision.
+        sampling_rate (`int`): of the sound, 16,000.
+        audio_feature_dim (`int`): channels of the front end: 82 for `"log_mel"`, 768 for wav2vec2-base.
+        audio_window (`int`): tokens around a video frame (`"transformers"` only, 16 in the paper).
+        hidden_dim (`int`): width of the audio feature `a` and of the expression feature `e`. The paper has 256; the
+            embedded weights are smaller.
+        num_layers (`int`): blocks of the Audio Net.
+        num_attention_heads, intermediate_dim (`int`): its Transformer (`"transformers"` only; 8 and 1024).
+        audio_activation (`str`): in its feed-forward layers, `"gelu"`, or `"relu"` as in the authors' checkpoints.
+        look_ahead_ms (`int`): sound after a frame that may influence it, 0..160 ms: the latency of streaming.
+        num_action_units (`int`), identity_dim (`int`), num_emotions (`int`): inputs e and id, and the size of z_e.
+        num_visemes (`int`): classes of the auxiliary head that is only used in training.
+        expression_dim, jaw_dim (`int`): the face motion (50 and 3).
+        mouth_code_dim (`int`): size of the code that moves the inner-mouth Gaussians through the tri-plane.
+        triplane_dim, triplane_resolution (`int`): channels and cells of that tri-plane.
+        listener_dim (`int`): hidden units of the Voice Listener, which reads emotion from the voice (`"log_mel"` only);
+            0 for none.
+        dropout (`float`): in the Audio Net, while training.
+        fps (`int`): frames per second of the motion; a divisor of 50 for `"log_mel"`.
     """
 
     model_type = "emotag_motion"
@@ -156,10 +161,11 @@ class EmoTaGGaussiansConfig(StrictNames, PreTrainedConfig):
     """The Gaussians on the head (METHOD 2).
 
     Args:
-        num_gaussians (`int`): their number; `RiggedGaussians.resize` updates it. num_mouth_gaussians (`int`): how many
-        of them (the last ones) are inside the mouth and move with GRMN's mouth code. sh_degree (`int`): degree of the
-        spherical harmonics, 0..2. num_correctives (`int`): size of the expression code that changes means and colours;
-        0 for none.
+        num_gaussians (`int`): their number; `RiggedGaussians.resize` updates it.
+        num_mouth_gaussians (`int`): how many of them (the last ones) are inside the mouth and move with GRMN's mouth
+            code.
+        sh_degree (`int`): degree of the spherical harmonics, 0..2.
+        num_correctives (`int`): size of the expression code that changes means and colours; 0 for none.
     """
 
     model_type = "emotag_gaussians"
@@ -188,13 +194,15 @@ class EmoTaGConfig(StrictNames, PreTrainedConfig):
     """Configuration of an [`EmoTaGModel`].
 
     Args:
-        head_config, motion_config, gaussians_config (`dict` or config): the three parts. camera (`dict`, *optional*):
-        how the avatar is framed: `{"target": [x, y, z] m, "distance": m, "focal": image widths}`; or the camera of its
-        clip, `{"width", "height", "K": 3 x 3 px, "viewmat": 4 x 4}`. rest_pose (`dict`, *optional*): the person's
-        neutral pose, to which generated motion is added: `rotation`, `neck_pose`, `translation`, `body_translation`,
-        three numbers each (rad, m). backdrop (`dict`, *optional*): default background, a soft spot of light: `{"inner":
-        [r, g, b], "outer": [r, g, b]}` in [0, 1]. avatar_name (`str`): shown in logs and cards. weights_license
-        (`str`): SPDX id or name of the licence of the weights; shown by `emotag info`.
+        head_config, motion_config, gaussians_config (`dict` or config): the three parts.
+        camera (`dict`, *optional*): how the avatar is framed: `{"target": [x, y, z] m, "distance": m, "focal": image
+            widths}`; or the camera of its clip, `{"width", "height", "K": 3 x 3 px, "viewmat": 4 x 4}`.
+        rest_pose (`dict`, *optional*): the person's neutral pose, to which generated motion is added: `rotation`,
+            `neck_pose`, `translation`, `body_translation`, three numbers each (rad, m).
+        backdrop (`dict`, *optional*): default background, a soft spot of light: `{"inner": [r, g, b], "outer": [r, g,
+            b]}` in [0, 1].
+        avatar_name (`str`): shown in logs and cards.
+        weights_license (`str`): SPDX id or name of the licence of the weights; shown by `emotag info`.
 
     Example:
 

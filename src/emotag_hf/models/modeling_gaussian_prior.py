@@ -29,9 +29,10 @@ class GaussianPriorConfig(StrictNames, PreTrainedConfig):
     """Sizes of a [`GaussianPrior`].
 
     Args:
-        num_surface (`int`): Gaussians on the head's surface. head_sha256 (`str`, *optional*): hash of the head asset to
-        which the triangles belong. num_people (`int`): number of people over which the means are taken. weights_license
-        (`str`): licence of the prior.
+        num_surface (`int`): Gaussians on the head's surface.
+        head_sha256 (`str`, *optional*): hash of the head asset to which the triangles belong.
+        num_people (`int`): number of people over which the means are taken.
+        weights_license (`str`): licence of the prior.
     """
 
     model_type = "emotag_gaussian_prior"

@@ -30,10 +30,11 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
     Args:
         frontend (`str`): `"log_mel"` (embedded, streams) or `"transformers"` (a speech encoder, offline only).
         audio_model, audio_revision (`str`, *optional*): id and revision of the encoder; loaded when first used.
-        feature_size (`int`): channels: 82 for `"log_mel"`, the encoder's width otherwise. sampling_rate (`int`):
-        required sampling rate of the arrays. fps (`int`): video frames per second, for `num_frames`. initial_level_db,
-        initial_band_db, initial_f0_hz, prior_seconds, memory_seconds, silence_dbfs: of the running normalisation, see
-        `LogMelOptions`.
+        feature_size (`int`): channels: 82 for `"log_mel"`, the encoder's width otherwise.
+        sampling_rate (`int`): required sampling rate of the arrays.
+        fps (`int`): video frames per second, for `num_frames`.
+        initial_level_db, initial_band_db, initial_f0_hz, prior_seconds, memory_seconds, silence_dbfs: of the running
+            normalisation, see `LogMelOptions`.
     """
 
     model_input_names = ["input_features", "attention_mask"]
