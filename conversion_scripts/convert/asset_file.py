@@ -38,7 +38,7 @@ def as_tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def write_asset(path: str | Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> ParametricHead:
-    """Writes `path` whole or not at all; the head that was read back.
+    """Writes `path` atomically; returns the head that was read back.
 
     Raises:
         ConversionError: what was read back is not what was written.

@@ -36,7 +36,7 @@ EXPRESSION_NAMES = (
 MOTION_DIMS = {
     "expression": 50,  # coefficients
     "jaw_pose": 3,  # axis-angle of the jaw joint; +x opens
-    "eyelids": 2,  # [left, right] closure, 0 open .. 1 shut
+    "eyelids": 2,  # [left, right] closure, 0 open .. 1 closed
     "eyes_pose": 6,  # axis-angle of the left, then the right eye
     "neck_pose": 3,  # axis-angle of the neck joint
     "rotation": 3,  # axis-angle of the root joint
@@ -50,8 +50,8 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 MODEL_INDEX_NAME = "model_index.json"
 PROCESSOR_NAME = "processor_config.json"
-DEFAULT_MODEL = "emotag-base"  # a folder in assets/: learned from real people, research only
-OPEN_MODEL = "emotag-base-open"  # a folder in assets/: learned from synthetic speech alone, Apache-2.0
+DEFAULT_MODEL = "emotag-base"  # a folder in assets/: trained on real people, research only
+OPEN_MODEL = "emotag-base-open"  # a folder in assets/: trained on synthetic speech alone, Apache-2.0
 DEFAULT_PRIOR = "emotag-gaussian-prior"  # a folder in assets/
 OPEN_HEAD = "open_head.safetensors"  # a file in assets/
 TASK = "talking-head"

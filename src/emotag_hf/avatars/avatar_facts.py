@@ -88,7 +88,7 @@ def check_licenses(model: EmoTaGModel, given: dict[str, str]) -> dict[str, str]:
     """The licences of `PARTS`: those in `given`, else those in the config and in the head's asset.
 
     Raises:
-        AvatarError: a part is unknown; or the weights would be under a stricter licence than their config says.
+        AvatarError: a part is unknown; or the weights would have a stricter licence than in their config.
     """
     if unknown := sorted(set(given) - set(PARTS)):
         raise AvatarError(f"licenses: unknown {', '.join(unknown)}; expected {', '.join(PARTS)}.")

@@ -164,10 +164,10 @@ def write_avatar(
             are held-out numbers only.
         preview: a rendering (not a frame of the recording), `[H, W, 3]` uint8.
         background: what was behind the person, `[H, W, 3]` uint8.
-        licenses: of `motion` and `gaussian_prior`, where it is not the config's `weights_license`; of `head`, where its
-            asset does not say it.
+        licenses: of `motion` and `gaussian_prior`, if it differs from the config's `weights_license`; of `head`, if its
+            asset has none.
         base_model: Hub name of the model that was adapted.
-        overwrite: replace the avatar that is there.
+        overwrite: replace an existing avatar.
 
     Raises:
         AvatarError: the folder holds something else, the weights are too large, or an argument is invalid.
@@ -344,7 +344,7 @@ def _check_size(folder: Path) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """Gives every file the ordinary mode (safetensors makes files that nobody else may read) and puts it on disk."""
+    """Gives every file the default permissions (safetensors makes files private) and syncs it to disk."""
     mode = (folder / AVATAR_JSON).stat().st_mode & 0o777
     for path in folder.iterdir():
         with suppress(PermissionError):  # drives without modes
@@ -354,7 +354,7 @@ def _settle(folder: Path) -> None:
 
 
 def _swap(new: Path, target: Path) -> None:
-    """Renames `new` to `target`. An avatar that is there steps aside first, and comes back if that fails."""
+    """Renames `new` to `target`. An existing avatar is renamed first, and restored if that fails."""
     old = None
     if target.exists():
         old = target.with_name(f"{target.name}.old-{secrets.token_hex(4)}")
@@ -366,14 +366,14 @@ def _swap(new: Path, target: Path) -> None:
             os.rename(old, target)
         raise
     if old is not None:
-        for name in _OURS:  # not rmtree: what somebody else put there in this very moment stays
+        for name in _OURS:  # not rmtree: files that another process has added must stay
             (old / name).unlink(missing_ok=True)
         with suppress(OSError):
             old.rmdir()
 
 
 def _real(folder: str | os.PathLike) -> Path:
-    """Where the avatar will lie: behind a link, if `folder` is one."""
+    """The path of the avatar, with links resolved."""
     return Path(os.path.realpath(folder))
 
 

@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-# Options of `prepare` that go on as they are, and those of them that say which teacher makes a feature.
+# Options that are passed to `prepare`, and those of them that select a teacher.
 _OPTIONS = ("audio", "size", "crop", "face", "max_seconds", "face_landmarker", "head", "license", "overwrite")
 
 

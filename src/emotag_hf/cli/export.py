@@ -49,7 +49,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    # The quick checks come first: loading the model for a file that is not there would waste the user's time.
+    # The quick checks come first, before the model is loaded.
     from ..audio.audio_io import load_audio
     from ..export import FORMATS, pick_format
     from ..export.files import check_target

@@ -60,7 +60,7 @@ def _add_arguments(speak: argparse.ArgumentParser) -> None:
 
 
 def _speak(args: argparse.Namespace) -> None:
-    # The quick checks come first: loading the model for a file that is not there would waste the user's time.
+    # The quick checks come first, before the model is loaded.
     from ..audio.audio_io import load_audio
     from ..pipelines.talking_head import SpeakOptions
     from ..utils.asset_paths import sample_path

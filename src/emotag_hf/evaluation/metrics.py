@@ -163,7 +163,7 @@ def score_videos(
 
     Raises:
         ValueError: fewer than two frames in that range, negative frame numbers. VideoReadError, FileNotFoundError: not
-            a video. ImportError: MediaPipe is not installed and landmarks are asked for.
+            a video. ImportError: MediaPipe is not installed, but `landmarks` is True.
     """
     pred_start = start if pred_start is None else pred_start
     for name, value in (("start", start), ("pred_start", pred_start), ("stop", stop)):

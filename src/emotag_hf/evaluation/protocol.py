@@ -76,7 +76,7 @@ def evaluate_modes(
     sheet: bool = False,
     progress: bool | None = None,
 ) -> list[Evaluation]:
-    """Adapts once to the first part of a clip and scores the avatar on the later frames, in every mode asked for.
+    """Adapts once to the first part of a clip and scores the avatar on the later frames, in each of `modes`.
 
     The modes (METHOD 7): `"oracle"`: pose and expression are tracked on the test frames' pixels; `"driven"`: that pose,
     with expression and jaw predicted by the motion network from the test frames' sound and action units;
@@ -110,7 +110,7 @@ def evaluate_modes(
         ValueError: an unknown mode; an impossible split; a mode that needs sound and a clip without; two clips of the
             same video; `output` is a file.
         FileNotFoundError: the clip, video or model does not exist.
-        ImportError: action units are asked for, and MediaPipe is not installed.
+        ImportError: `action_units` is True, and MediaPipe is not installed.
     """
     modes, output = _checked_modes(modes), _checked_output(output)
     arguments = arguments or AdaptArguments.preset(quality)
@@ -132,7 +132,7 @@ def evaluate_modes(
     weights: dict[str, str] = {}
     personal = None
     with stages("tracking the training frames"):
-        training.track, training.background  # noqa: B018 - made now, so that nobody counts it as training
+        training.track, training.background  # noqa: B018 - computed now, so that its time does not count as training
     if model is None:
         weights["base_motion"] = weights_sha256(base.motion)
         model, refined, seen = _trained(training, base, arguments, prior, weights, stages)

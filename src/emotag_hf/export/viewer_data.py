@@ -29,7 +29,7 @@ _LEVELS = 65535  # steps of a 16-bit number
 
 @dataclass
 class Packed:
-    """Arrays for the page. `header` says of each: name, kind, shape, offset in bytes, and for 16 bits `low`, `step`."""
+    """Arrays for the page. `header` has for each: name, kind, shape, offset in bytes, and for 16 bits `low`, `step`."""
 
     header: list[dict[str, Any]] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)

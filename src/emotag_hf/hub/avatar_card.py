@@ -74,7 +74,7 @@ def render_card(
     """README.md of an avatar.
 
     Args:
-        facts: what avatar.json says.
+        facts: the content of avatar.json.
         consent: whose avatar it is.
         has_preview, has_video: whether preview.png and preview.mp4 are there.
         repo_id: its name on the Hub, if it is uploaded.

@@ -196,7 +196,7 @@ def pose_torch(
     scales: torch.Tensor,
     mouth_offsets: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The slow, obvious and differentiable twin of `gaussian_binding.pose_numba`.
+    """The slow, differentiable reference of `gaussian_binding.pose_numba`.
 
     Args:
         vertices: `[T, V, 3]`. faces: `[F, 3]`. binding: `[N]`.

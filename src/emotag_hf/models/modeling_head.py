@@ -154,7 +154,7 @@ class ParametricHead(Float32Module):
     shape_basis: Tensor  # [V,3,S] metres per standard deviation
     expression_basis: Tensor  # [V,3,K] metres at coefficient 1; K is 50, except in heads that were not retargeted
     eyelid_basis: Tensor  # [V,3,2] metres from open to closed, left and right
-    lid_vertices: Tensor  # [2,N] int64, vertices of the left and right lids
+    lid_vertices: Tensor  # [2,N] int64, vertices of the left and right eyelids
     lid_rims: Tensor  # [2,2,L] int64, matched rows of the upper and lower rim of each side
     lid_spread: Tensor  # [2,N,L] how the eyelids compensate a change of the opening
     pose_basis: Tensor  # [36,V*3] metres per entry of R - I of neck, jaw and eyes

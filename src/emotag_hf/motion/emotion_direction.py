@@ -219,7 +219,7 @@ class _Keyframe:
         return {key: value for key, value in said.items() if value is not None}
 
     def row(self) -> list[float]:
-        """What is interpolated: voice, heard, gate, gate * probabilities, probabilities, units.
+        """The interpolated values: voice, heard, gate, gate * probabilities, probabilities, units.
 
         The gate times the probabilities, because that is what the face shows: half of the way between a faint smile
         and full anger is half of each face.

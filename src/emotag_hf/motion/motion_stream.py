@@ -45,7 +45,7 @@ class MotionStream:
 
     ```python
     >>> stream = MotionStream(model, fps=25, direction=EmotionDirection("happy"))
-    >>> stream.hear(features, loudness)  # [k, 82] and [n], as they come
+    >>> stream.hear(features, loudness)  # [k, 82] and [n], for each chunk
     >>> for part in stream.certain():  # EmoTaGOutput of some frames
     ...     part.motion, part.gate
     >>> stream.end(num_frames)  # then `certain` gives the rest
@@ -87,7 +87,7 @@ class MotionStream:
     def end(self, num_frames: int) -> None:
         """Ends the sound, with `num_frames` frames in all; the last loudness is repeated."""
         self._num_frames = num_frames if self._features else 0
-        # One more than the frames: the last ones of a higher rate lie beyond the last value.
+        # One more than the frames, because the last frames of a higher rate are after the last value.
         steps = math.ceil(num_frames * self._rate / self._fps) + 1
         self._generator.hear(np.full(max(0, steps - self._steps_heard), self._loudness))
 
@@ -183,7 +183,7 @@ class MotionStream:
         expression, jaw_pose = out.expression + face[..., :count], out.jaw_pose + face[..., count:]
         return {"expression": expression, "jaw_pose": jaw_pose, "closure": closure}
 
-    # --- frames, at the rate that was asked for ----------------------------------------------------------------------
+    # --- frames, at the requested frame rate ----------------------------------------------------------------------
 
     @torch.no_grad()
     def _next(self) -> EmoTaGOutput | None:

@@ -96,7 +96,7 @@ def dub(
         pipeline: `EmoTaGPipeline` of an avatar that was adapted to `clip`.
         source_video: the video that `clip` was prepared from.
         clip: the processed clip; its crop is the position of the face in the source.
-        audio: what to say, as in `EmoTaGPipeline.__call__`; it becomes the video's sound.
+        audio: the recording to speak, as in `EmoTaGPipeline.__call__`; it becomes the video's sound.
         output: the mp4 to write, marked as AI-generated, with the source's frame rate and size (rounded down to even
             numbers).
         sampling_rate: Hz, needed for a bare array.
@@ -147,7 +147,7 @@ def dub(
 def with_speech(filmed: FlameMotion, speech: FlameMotion, region: str = "lower") -> FlameMotion:
     """The filmed motion with the mouth of `speech`: jaw and expression of T frames.
 
-    Brows and lids (`region="lower"`) and the tendons of the neck stay as filmed. Directions that the speech does not
+    Brows and eyelids (`region="lower"`) and the tendons of the neck stay as filmed. Directions that the speech does not
     use (such as a crooked mouth) keep their usual value, because they belong to the person's face.
     """
     kept = ("brow", "eye", "neck", "cheekRaiser", "cheekSquint") if region == "lower" else ("neck",)

@@ -34,7 +34,7 @@ _u = np.uint64
 
 PIXELS = TILE * TILE
 FORWARD_STATE = PIXELS * (1 + CHANNELS)  # transmittance, four colours
-BACKWARD_STATE = PIXELS * (2 + CHANNELS)  # transmittance, what lies behind, four colour gradients
+BACKWARD_STATE = PIXELS * (2 + CHANNELS)  # transmittance, accumulated gradient of what is behind, four colour gradients
 MIN_TRANSMITTANCE = 1e-4
 CHECK_EVERY = 16  # entries between two checks for opaque blocks
 # Minimax fit of exp on [-5.6 / 8, 0.02], to be raised to the 8th power; coefficients pre-divided by 8^k.
@@ -181,9 +181,9 @@ def composite_forward(
 def start_backward_tile(
     state, ty, tx, channel, background, out_colors, out_alphas, v_colors, v_alphas
 ):  # fmt: skip
-    """Fills the state of a tile: light 1, gradient through all that lies behind the camera, colour gradients.
+    """Fills the state of a tile: light 1, gradient of everything behind, colour gradients.
 
-    What a Gaussian hides is the rendered colour less what came before it, so one running value per pixel is enough
+    The colour behind a Gaussian is the rendered colour minus what is in front, so one running value per pixel suffices
     and the list is read front to back again.
     """
     height, width, channels = out_colors.shape

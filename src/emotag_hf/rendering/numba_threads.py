@@ -135,9 +135,9 @@ class Workspace:
         return 0 if buffer is None else buffer.nbytes // np.dtype(dtype).itemsize
 
     def array(self, name: str, shape: int | tuple[int, ...], dtype: Any, keep: int = 0) -> np.ndarray:
-        """A C-contiguous array that starts on a cache line. Valid until `name` is asked for again.
+        """A C-contiguous array that starts on a cache line. Valid until the next call with `name`.
 
-        Its contents are arbitrary but for the first `keep` items, which are those of the array asked for before.
+        Its contents are arbitrary except the first `keep` items, which are kept from the previous call.
         """
         size = (shape if isinstance(shape, int) else math.prod(shape)) * np.dtype(dtype).itemsize
         buffer = self._buffers.get(name)

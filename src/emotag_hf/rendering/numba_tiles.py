@@ -83,7 +83,7 @@ class _Part:
 
 
 class TileLists:
-    """Rows and tile lists of one picture, in buffers that nobody else uses while this object lives."""
+    """Rows and tile lists of one image, in buffers that are reserved while this object exists."""
 
     def __init__(self, kernels: CompositingKernels, splats: Splats, width: int, height: int) -> None:
         self.kernels, self.splats = kernels, splats

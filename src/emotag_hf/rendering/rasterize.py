@@ -92,7 +92,7 @@ def rasterize(
     Raises:
         ValueError: naming the argument that has a wrong shape, dtype, device or value.
         NotImplementedError: naming the gsplat option that this package does not offer.
-        ImportError: if the backend asked for is not installed.
+        ImportError: if the requested backend is not installed.
     """
     if unsupported:
         names = ", ".join(sorted(unsupported))

@@ -133,7 +133,7 @@ def make_avatar(visitor: Visitor, consent: Consent, job: Job, settings: Settings
 
     Raises:
         Stopped: the visitor stopped it or left.
-        ValueError, OSError, ImportError: as `prepare` and `adapt` say.
+        ValueError, OSError, ImportError: as `prepare` and `adapt`.
     """
     news: queue.Queue = queue.Queue()
     thread = threading.Thread(target=_work, args=(visitor, consent, job, settings, news), name="adapt", daemon=True)

@@ -49,8 +49,8 @@ class VideoClip:
         path: where it is.
         width, height: size of the returned frames: upright, with square pixels.
         fps: frames per second of the file, on average.
-        duration: seconds of picture, as the container says.
-        num_frames: frames in the file, as the container says; `frames(fps)` gives `round(duration * fps)`.
+        duration: seconds of video according to the container.
+        num_frames: frames in the file according to the container; `frames(fps)` gives `round(duration * fps)`.
         has_audio: whether there is a sound track.
         is_variable: whether the distance between frames varies.
         rotation: degrees (0, 90, 180, 270) by which the stored frames are rotated counter-clockwise to be upright.

@@ -56,7 +56,7 @@ class ProcessedClip:
 
     Attributes:
         path: the folder.
-        info: what clip.json says (docs/processed_clip.md), as plain JSON values.
+        info: the content of clip.json (docs/processed_clip.md), as plain JSON values.
         num_frames: T.
         crop: the crop of the source video, for pasting frames back.
         camera: the camera of the track; its size is that of the frames.

@@ -149,7 +149,7 @@ class ClipWriter:
         (self.partial / CLIP_JSON).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         _sync(self.partial / CLIP_JSON)
         mode = (self.partial / CLIP_JSON).stat().st_mode & 0o777
-        for name in files:  # safetensors makes files that nobody else may read
+        for name in files:  # safetensors makes files private
             if (self.partial / name).stat().st_mode & 0o777 != mode:
                 with suppress(PermissionError):  # drives without modes
                     os.chmod(self.partial / name, mode)

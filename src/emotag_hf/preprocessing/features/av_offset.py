@@ -168,7 +168,7 @@ def _without_slow(values: np.ndarray) -> np.ndarray:
 
 
 def _scores(seen: np.ndarray, heard: np.ndarray) -> tuple[np.ndarray, int]:
-    """Weighted correlation at each lag `[2 * MAX_LAG + 1]`, and the number of frames that were seen and heard."""
+    """Weighted correlation at each lag `[2 * MAX_LAG + 1]`, and the number of frames with face and sound."""
     weights = np.array([weight for _, weight in _DISTANCES.values()])
     there = np.isfinite(seen).all(1)
     scores = np.zeros(2 * MAX_LAG + 1)

@@ -33,7 +33,7 @@ class FaceTexture:
         """`[32, 32, 3]` float32 RGB in [0, 1]: row 0 at the brows, column 0 at the person's right.
 
         Args:
-            frame: `[H, W, 3]` uint8 RGB of the camera's size; beyond its border its edge goes on.
+            frame: `[H, W, 3]` uint8 RGB of the camera's size; beyond its border its edge is repeated.
             vertices: `[V, 3]` the posed head, metres.
             camera: the one that saw the frame.
 

@@ -88,7 +88,8 @@ def identity_embedding(
 def neutral_frames(track: HeadTrack, emotion_score: np.ndarray | None = None, count: int = MAX_FRAMES) -> np.ndarray:
     """Indices of the most neutral valid frames, most neutral first; at least 1, at most `count`.
 
-    Each frame has a cost: its emotion score (0..1), the size of its expression (the norm of expression, lids and jaw; 1
+    Each frame has a cost: its emotion score (0..1), the size of its expression (the norm of expression, eyelids and
+    jaw; 1
     for the clip's 90 % quantile), its turn away from the camera (1 for 30 degrees) and 1 - confidence.
 
     Raises:

@@ -168,7 +168,7 @@ def read_persons(path: str | os.PathLike) -> dict[str, str]:
     """Clip's name -> person, from a JSON file `{"persons": {person: [file or clip, ...]}}`.
 
     Raises:
-        ValueError: the file does not say that.
+        ValueError: the file has another format.
     """
     try:
         persons = json.loads(Path(path).read_text(encoding="utf-8"))["persons"]
