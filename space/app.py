@@ -49,8 +49,8 @@ CSS = """
 """
 TITLE = """# emotag_hf
 Speech in, an emotional 3D talking head out, on a CPU. Every video is marked as AI-generated; what you upload is deleted
-when you leave. The demo person is synthetic; the network learned from real recordings and is for research and other
-non-commercial use.
+when you leave. The demo person is synthetic; the network was trained on real recordings and is for research and
+other non-commercial use.
 """
 ROWS = [[0, "neutral", 1], [1.5, "happy", 0.9], [5, "surprise", 0.8], [8, "sad", 0.9]]
 
