@@ -63,7 +63,7 @@ def one_pass(function: Callable, faces: torch.Tensor, leaves: dict[str, torch.Te
 
 
 def measure(faces: torch.Tensor, leaves: dict[str, torch.Tensor], incoming: list, repeats: int) -> str:
-    """The numbers of one line of the table: both functions in turn, and the ratio."""
+    """The values of one row of the table: both functions, alternating, and the ratio."""
     times: dict[Callable, list[list[float]]] = {rig: [], rig_torch: []}
     for repeat in range(repeats + 3):
         for function, rows in times.items():

@@ -23,7 +23,7 @@ from emotag_hf.training.gaussians.ssim import SsimTarget, ssim, ssim_torch
 
 
 def milliseconds(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Times of each work, all in turn, after two rounds of warming up."""
+    """Times of each function, alternating, after two warm-up rounds."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 2):
         for name, work in works.items():

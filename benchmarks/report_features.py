@@ -2,8 +2,8 @@
 
     python benchmarks/report_features.py DATA_DIR -o DIR --face-landmarker face_landmarker.task [--only NAME ...]
 
-DATA_DIR holds `clips/` and `motion/` with mp4 files, whose names tell the label of acted clips (`mead_..._angry_...`),
-and `splits.json`, which names the person in each. Measured:
+DATA_DIR holds `clips/` and `motion/` with mp4 files, whose names contain the label of acted clips
+(`mead_..._angry_...`), and `splits.json`, which names the person in each. Measured:
 - action units from the fitted head alone against MediaPipe's blendshapes, which use the image: Pearson's r per clip
   where the blendshape moves, its median over clips, and over all frames (raw, and relative to each clip's mean);
 - emotions by the rule against the labels: confusion matrix and mean probabilities, once with and once without

@@ -166,7 +166,7 @@ def published(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def adapted(model: EmoTaGModel, clips, unheard, folders, lips: LipSpace) -> dict[str, dict]:
-    """Opening on what comes after five seconds, before and after these seconds were learned from."""
+    """r of the opening after the first five seconds, before and after adapting to these."""
     rows = {}
     for clip in clips:
         if len(clip) < LEAST:

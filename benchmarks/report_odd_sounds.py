@@ -44,7 +44,7 @@ def without_speech() -> dict[str, np.ndarray]:
 
 
 def of_speech(x: np.ndarray) -> dict[str, np.ndarray]:
-    """Name -> the same words, heard otherwise."""
+    """Name -> a modified version of the same speech."""
     rng = np.random.default_rng(1)
     spectrum, hz = np.fft.rfft(x), np.fft.rfftfreq(len(x), 1 / RATE)
     phone = np.fft.irfft(spectrum * ((hz > 300) & (hz < 3400)), len(x))

@@ -69,7 +69,7 @@ def train(clips: list[MotionClip], synthetic: list[MotionClip], start, out: Path
 
 
 def train_folds(clips, synthetic, start, folds: int, out: Path) -> tuple[MotionScores, dict[str, float]]:
-    """A network a fold; scores of the people that it has not heard, and by how much their sound is late."""
+    """Trains a network per fold; returns scores on the unseen people, and the delay of their sound."""
     scores, lags = [], {}
     for fold in range(folds):
         unheard = [c for c in clips if fold_of(c.person, folds) == fold]

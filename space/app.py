@@ -93,7 +93,7 @@ def clearing(steps: Iterator[tuple], *cleared: Any) -> Iterator[tuple]:
     """The same generator; after an error its progress bar is removed."""
     try:
         yield from steps
-    except studio.Stopped:  # the button says so itself
+    except studio.Stopped:  # the button shows it
         raise
     except Exception:
         yield cleared
@@ -394,7 +394,7 @@ LAUNCH = {"css": CSS, "theme": gr.themes.Soft(), "footer_links": ["gradio"]}
 def main() -> None:
     """Serves the page as a Space does."""
     logging.basicConfig(level=logging.INFO)
-    if "SPACE_ID" in os.environ and not is_available("mediapipe"):  # requirements.txt cannot say --no-deps
+    if "SPACE_ID" in os.environ and not is_available("mediapipe"):  # requirements.txt does not support --no-deps
         try:
             setup_tracking(yes=True, echo=logger.info)
         except OSError as error:

@@ -19,7 +19,7 @@ INTEGERS = ("faces", "landmark_faces", "pose_rows", "lid_vertices", "lid_rims")
 def metadata(
     *, license: str, provenance: str, units: str, expression_names: tuple[str, ...], region_names: tuple[str, ...]
 ) -> dict[str, str]:
-    """What the header of a head asset has to say."""
+    """The metadata of a head asset."""
     return {
         "format": FORMAT,
         "version": "1",

@@ -83,7 +83,7 @@ class View:
 
 
 def face_only(motion: FlameMotion) -> dict[str, torch.Tensor]:
-    """Expression, jaw, lids and gaze of a motion, for `ParametricHead`."""
+    """Expression, jaw, eyelids and gaze of a motion, for `ParametricHead`."""
     return {name: getattr(motion, name) for name in ("expression", "jaw_pose", "eyelids", "eyes_pose")}
 
 

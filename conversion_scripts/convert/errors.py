@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 
 class ConversionError(ValueError):
-    """A file that cannot be converted; the message is the whole story."""
+    """A file that cannot be converted; the message says why."""
 
 
 def check_keys(found: Collection[str], required: Collection[str], optional: Collection[str], what: str) -> None:

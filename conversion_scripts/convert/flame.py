@@ -24,7 +24,7 @@ def convert_flame(path: str | Path, output: str | Path, *, license: str = LICENS
     right eye as in FLAME.
 
     Args:
-        path: the pickle. output: the safetensors file to write. license: what its header says.
+        path: the pickle. output: the safetensors file to write. license: written into its header.
 
     Raises:
         FileNotFoundError, ConversionError: no such file, or not a FLAME model.

@@ -74,7 +74,7 @@ def _check_values(arrays: dict[str, np.ndarray], name: str) -> None:
 
 
 class _Plain:
-    """Stands in for a foreign class: keeps what was pickled of it, and does nothing."""
+    """Replaces a foreign class: keeps the pickled values, without behaviour."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -138,7 +138,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
 
 
 class _Forbidden(Exception):
-    """The name that a pickle asked for."""
+    """The name that a pickle requested."""
 
 
 class _Reader(pickle.Unpickler):
