@@ -10,7 +10,7 @@
 
 A head that was not retargeted keeps its own expression directions and cannot be driven by the motion network; a
 retargeted one can be used in `head_config`. VHAP exports need no script: `emotag prepare EXPORT -o CLIP`. Coefficient
-tracks of the Basel Face Model are not supported. Needs scipy, which the package itself does not.
+tracks of the Basel Face Model are out of scope. Needs scipy, which the package itself does not.
 
 Exit codes: 0 done, 1 a file that cannot be converted (one sentence says why), 2 wrong usage.
 """
