@@ -1,12 +1,12 @@
-"""What each part of the motion network is worth to people it has not heard: a training a part, left out.
+"""Ablations of the motion network on unseen people: one training per part that is left out.
 
     python benchmarks/ablate_motion.py CLIPS --persons splits.json --lags lags.json --synthetic train.npz [--folds 1,2]
         [--only NAME ...] [--json OUT.json]
 
-Each row trains as `conversion_scripts/train_motion_base.py` does, on the people of the other folds. Columns: from the
-sound alone the correlation of the lips' opening and width, with the sound in step; with the person's action units as
-well (METHOD 7, driven) the root mean square error of the expression in hundredths; Kullback-Leibler divergence of the
-teacher's emotion from softmax(z_e), and |g - e| (METHOD 4). Minutes a row.
+Each row trains as `conversion_scripts/train_motion_base.py` does, on the people of the other folds. Columns: from sound
+alone the correlation of lip opening and width, with synchronised sound; with the person's action units as well (METHOD
+7, driven) the RMSE of the expression in hundredths; KL divergence of softmax(z_e) from the teacher's emotion, and |g -
+e| (METHOD 4). Each row takes minutes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class WithoutGate(GatedResidualMotionNetwork):
         return super()._decode(audio, start, action_units, identity_embedding, emotion_logits, 1.0, *more)
 
 
-# Name -> network, arguments, weights, whether it begins from synthetic speech, whether the sound is brought in step.
+# Name -> network, arguments, weights, whether it starts from synthetic pretraining, whether the sound is synchronised.
 ROWS = {
     "all": (GatedResidualMotionNetwork, {}, {}, True, True),
     "without the residual": (WithoutResidual, {}, {}, True, True),
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def measure(name: str, clips: Sequence[MotionClip], synthetic: Sequence[MotionClip], fold: int):
-    """Scores of the fold's people by a training of the others, and `[n, 3]` of what else the table has."""
+    """Scores of the fold's people with a training on the others, and `[n, 3]` of the other columns."""
     kind, arguments, weights, pretrained, corrected = ROWS[name]
     unheard = [c for c in clips if fold_of(c.person, 4) == fold]
     heard = [c for c in clips if fold_of(c.person, 4) != fold]

@@ -1,11 +1,11 @@
-"""Adaptation: how good after how long, on later frames; memory; and what each part is worth.
+"""Adaptation: quality against training time on later frames, memory, and ablations.
 
     python benchmarks/bench_adapt.py CLIP [CLIP ...]                # processed clips: first half trains, second tests
     python benchmarks/bench_adapt.py CLIP --without correctives refine ssim ema prior smooth --with densify
     python benchmarks/bench_adapt.py CLIP --frames 50 125 375 750       # by length of the training part
 
 Scores are dB on up to 14 frames spread over the test part, tracked by pixels (METHOD 7, oracle), before any encoding.
-Seconds depend on the machine: `ms/step` stands beside.
+Seconds depend on the machine; `ms/step` is printed as well.
 """
 
 from __future__ import annotations

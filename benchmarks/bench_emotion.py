@@ -1,14 +1,14 @@
-"""Lip-lock: what an emotion does to the words, and to the face around them.
+"""Effect of emotions on lip sync and on the face.
 
     python benchmarks/bench_emotion.py [speech.wav ...] [--model DIR] [--units] [--sheet OUT.png] [--json OUT.json]
 
 For each recording (default: the sample of the package), each emotion at full intensity is posed on the avatar's head
-beside the same words without emotion. Lips: correlation of the opening between the inner lips (`face_measures`), the
-shift in frames at which they correlate best, and how many frames that were closed stay closed. Face: by how much the
-action units that define the emotion change, 0..5, read from the head by `features.action_units`. Intensity: whether
-both the face and those units grow over 0, 0.25, 0.5, 0.75, 1. `--table` puts the prototypes of
-`emotion_prototypes.py` into the network first, for weights that were trained on older ones. `--sheet` draws each
-emotion on three frames of the first recording: lips shut, half open, wide open.
+and compared with the same speech without emotion. Lips: correlation of the opening between the inner lips
+(`face_measures`), the shift in frames with the best correlation, and the share of closed frames that stay closed. Face:
+change of the action units that define the emotion, 0..5, measured on the head by `features.action_units`. Intensity:
+whether expression and units increase over 0, 0.25, 0.5, 0.75, 1. `--table` first resets the network to the prototypes
+of `emotion_prototypes.py`, for weights that were trained with older ones. `--sheet` renders each emotion on three
+frames of the first recording: lips closed, half open, wide open.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from emotag_hf.preprocessing.tracking.head_track import HeadTrack
 from emotag_hf.rendering.cameras import Camera
 from emotag_hf.rendering.compositing import to_uint8
 
-# What of EMFACS' combinations the head shows and speech does not need: surprise and fear leave AU26 to the words, AU05
-# and AU07 undo each other in the opening of the lids (angry shows 7, fear 5), AU16 and AU23 are no units of a clip.
+# The units of EMFACS' combinations that are measured: surprise and fear leave AU26 to the speech, AU05 and AU07 cancel
+# in the opening of the eyelids (angry shows 7, fear 5), AU16 and AU23 are not in a clip.
 DEFINING = {
     "angry": ("AU04", "AU07"), "disgust": ("AU09",), "fear": ("AU01", "AU02", "AU04", "AU05", "AU20"),
     "happy": ("AU06", "AU12"), "sad": ("AU01", "AU04", "AU15"), "surprise": ("AU01", "AU02", "AU05"),
 }  # fmt: skip
 INTENSITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
-ONSET = 13  # frames until an emotion has set in
-CLOSED = 0.1  # of the speaker's range of openings
+ONSET = 13  # frames of the fade-in of an emotion
+CLOSED = 0.1  # share of the speaker's range of openings
 MAX_SHIFT = 5  # frames
 
 
 def as_track(motion: FlameMotion, head, shape: torch.Tensor | None = None) -> HeadTrack:
-    """A motion as if it had been tracked without an error."""
+    """A motion as a track without errors."""
     ones = torch.ones(len(motion))
     return HeadTrack(
         motion=motion, shape=torch.zeros(head.num_shape) if shape is None else shape, camera=Camera.portrait(512),
@@ -58,18 +58,18 @@ def opening(motion: FlameMotion, head, shape=None) -> np.ndarray:
 
 
 def pressed(motion: FlameMotion) -> np.ndarray:
-    """Frames in which speech shuts the lips (p, b, m), `[T]` bool; of a motion without emotion."""
+    """Frames in which speech closes the lips (p, b, m), `[T]` bool, of a motion without emotion."""
     sides = [EXPRESSION_NAMES.index(name) for name in ("mouthPress_L", "mouthPress_R")]
     return (motion.expression[:, sides].mean(1) > 0.3).cpu().numpy()
 
 
 def compare_lips(plain: np.ndarray, other: np.ndarray, shut: np.ndarray) -> dict[str, float]:
-    """Correlation of two openings in mm, their best shift in frames, and how far the lips part where they were `shut`.
+    """Compares two lip openings in mm: correlation, best shift in frames, and the opening where lips were `shut`.
 
     Returns:
-        `r`, `shift`; `kept_shut`, the share of frames with closed lips by speech (`shut`, closer than a tenth of the
-        range) in which they still are; `rest_mm`, how much wider the mouth is where it was closed at all; `range`, of
-        the opening against the plain one's.
+        `r`, `shift`; `kept_shut`, the share of `shut` frames (closed by speech, to a tenth of the range) in which the
+        lips are still closed; `rest_mm`, the added opening in all closed frames; `range`, relative to the plain one's
+        range.
     """
     shifts = range(-MAX_SHIFT, MAX_SHIFT + 1)
     middle = slice(MAX_SHIFT, len(plain) - MAX_SHIFT)
@@ -88,9 +88,9 @@ def compare_lips(plain: np.ndarray, other: np.ndarray, shut: np.ndarray) -> dict
 
 
 def unit_changes(plain: FlameMotion, moved: FlameMotion, head, shape=None) -> dict[str, float]:
-    """Mean change of every action unit against `plain`, 0..5, once the emotion has set in.
+    """Mean change of every action unit against `plain`, 0..5, after the fade-in.
 
-    Both are one clip of one person, whose neutral is then the plain half: units are calibrated to it.
+    Both are joined to one clip of one person, so that units are calibrated to the plain half.
     """
     units = action_units_from_track(as_track(FlameMotion.cat([plain, moved]), head, shape), head)
     change = (units[len(plain) :] - units[: len(plain)])[ONSET:].mean(0)
@@ -120,7 +120,7 @@ def measure(pipe, recording, intensities=INTENSITIES, **options) -> dict[str, di
 
 
 def measure_units(pipe, recording, units=ACTION_UNITS, asked=(1.0, 3.0, 5.0), **options) -> dict[str, dict]:
-    """Every action unit by itself: how much more of it the face shows than without, and what the lips make of it."""
+    """Every action unit by itself: its change on the face, and its effect on the lips."""
     head, shape = pipe.model.head, pipe.model.shape.cpu()
     speak = lambda emotion: pipe(recording, emotion=emotion, output_type="motion", **options).motion  # noqa: E731
     plain = speak("neutral")

@@ -1,11 +1,11 @@
-"""Generated head motion, blinks, gaze and brows beside those of real clips, measured by the same functions.
+"""Statistics of generated head motion, blinks, gaze and brows compared with real clips.
 
     python benchmarks/bench_generated_motion.py CLIP... [--out DIR] [--seeds 5]
 
-CLIP are folders of processed clips with sound, each person's footage once. The generators get the sound of each clip at
-its stored offset, so that both columns are of the same windows and pauses, and the tremble of the tracker's gaze is
-added to theirs. Prints a table of rates and medians over clips, none of one person; `--out` gets it as Markdown, with
-plots of blink intervals, head spectra and gaze paths. Then it times ten minutes of motion.
+CLIP are folders of processed clips with sound, without duplicates. The generators get the sound of each clip at its
+stored offset, so that both columns have the same windows and pauses; the tracker's gaze noise is added to generated
+gaze. Prints a table of rates and medians over clips; `--out` gets it as Markdown, with plots of blink intervals, head
+spectra and gaze paths. Then it times ten minutes of motion.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from emotag_hf.audio.loudness import loudness_from_samples
 from emotag_hf.constants import SAMPLE_RATE
 from emotag_hf.motion.motion_generator import generate_upper_face
 
-SHORTEST = 3.0  # seconds of a clip from which rates can be told
+SHORTEST = 3.0  # minimum length of a clip, seconds
 REAL, MADE = (40, 90, 200), (210, 90, 20)
 
 

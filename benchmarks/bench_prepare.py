@@ -1,9 +1,9 @@
-"""What preparing a video costs: seconds per stage and per frame, and memory, for clips of growing length.
+"""Time per stage and frame, and memory, of preparing videos of increasing length.
 
     python benchmarks/bench_prepare.py [--seconds 5 30 300] [--video ME.mp4]
 
-Without `--video` the embedded demo person speaks the embedded sample. A longer video is the same one forwards and
-backwards over and over, so that nothing but the length changes. Every length runs in a process of its own.
+Without `--video` the embedded demo person speaks the embedded sample. Longer videos repeat it forwards and backwards,
+so that only the length changes. Every length runs in its own process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ print(json.dumps({"frames": len(clip), "total": total, "peak_mb": peak, "stages"
 
 
 def lengthened(source: Path, seconds: float, target: Path) -> None:
-    """`source` forwards and backwards until it is `seconds` long; its sound over and over."""
+    """`source` forwards and backwards until it is `seconds` long, with repeated sound."""
     from emotag_hf.audio.audio_io import AudioClip
     from emotag_hf.video.video_reader import read_video
     from emotag_hf.video.video_writer import VideoWriter

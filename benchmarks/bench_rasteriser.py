@@ -1,12 +1,12 @@
-"""Milliseconds of the CPU rasteriser by picture size and number of Gaussians.
+"""Milliseconds of the CPU rasteriser by image size and number of Gaussians.
 
     python benchmarks/bench_rasteriser.py [--sizes 256 512] [--counts 10000 60000] [--repeats 15] [--yardstick DIR]
 
 For each set of kernels (plain, vector): forward and backward from 2D Gaussians to four channels, forward and backward
 of `rasterize` from 3D, and frames per second of inference from 3D. The scene is an ellipsoid of discs of 1.5 to 3
-pixels that covers 60 % of the picture. `--yardstick DIR` names a folder with the prototype's `nbplain.py` and
-`nbvec.py`; they then run in turn with ours on the same Gaussians, and each time is followed by its ratio to theirs.
-Medians; on a busy machine only the ratios mean something.
+pixels that covers 60 % of the image. `--yardstick DIR` names a folder with the prototype's `nbplain.py` and `nbvec.py`;
+they are timed alternately with ours on the same Gaussians, and ratios to them are printed. Medians; on a busy machine
+only the ratios are meaningful.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Milliseconds of one frame's binding in training: the compiled pass beside its torch twin.
+"""Milliseconds of one frame's binding in training: the compiled pass and its reference in torch.
 
     python benchmarks/bench_rig.py [--counts 10000 20000] [--codes 12] [--threads 1 2] [--repeats 40]
 
-Forward and backward from the Gaussians' parameters to what the rasteriser wants, on the embedded head, with random
-gradients coming in. "adapt" trains the Gaussians, "track" the vertices and the code under frozen Gaussians, "both" all
-of it. The two run in turn; medians, and the ratio of their sums. `cpu` is processor time over all threads: on a busy
-machine it and the ratio mean something, milliseconds on the wall do not. `best` is the fastest pass both ways.
+Forward and backward from the Gaussians' parameters to the rasteriser's inputs, on the embedded head, with random
+gradients. "adapt" trains the Gaussians, "track" the vertices and the code under frozen Gaussians, "both" all of it. The
+two run in turn; medians, and the ratio of their sums. `cpu` is processor time over all threads: on a busy machine it
+and the ratio are meaningful, wall time is not. `best` is the fastest forward and backward pass.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def one_pass(function: Callable, faces: torch.Tensor, leaves: dict[str, torch.Te
 
 
 def measure(faces: torch.Tensor, leaves: dict[str, torch.Tensor], incoming: list, repeats: int) -> str:
-    """The numbers of one line of the table: both functions in turn, and the ratio."""
+    """The values of one row of the table: both functions, alternating, and the ratio."""
     times: dict[Callable, list[list[float]]] = {rig: [], rig_torch: []}
     for repeat in range(repeats + 3):
         for function, rows in times.items():

@@ -1,10 +1,10 @@
-"""How fast a recording becomes an mp4, and where the time goes.
+"""Speed from recording to mp4, by stage.
 
     python benchmarks/bench_speak.py [speech.wav] [--size 512] [--seconds 10] [--repeats 3] [--yardstick DIR]
 
 Prints the real-time factor (seconds of video per second of work) and milliseconds per frame of each stage: audio
-features, motion network and generators, posing, rasterising with compositing, and what encoding adds on top (it runs
-beside the others). `--yardstick DIR` also times the prototype rasteriser's kernels on this machine, for comparison.
+features, motion network and generators, posing, rasterising with compositing, and what encoding adds (it runs in
+parallel). `--yardstick DIR` also times the prototype rasteriser's kernels on this machine, for comparison.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Milliseconds of SSIM, forward and backward, by picture size: the Numba kernels against their torch twin.
+"""Milliseconds of SSIM, forward and backward, by image size: the Numba kernels against their reference in torch.
 
     python benchmarks/bench_ssim.py [--sizes 256 512] [--repeats 15]
 
 Columns: the statistics of the truth; the value alone; value and gradient of SSIM; the same with L1 and weights, which
-is the photometric loss of a training step; the twin's value and gradient with the same cached statistics; how many
-times longer it takes. Medians, with the fastest run of the third in brackets; on a busy machine only the ratio means
-something.
+is the photometric loss of a training step; the reference's value and gradient with the same cached statistics; its time
+relative to ours. Medians, with the fastest run of the third in brackets; on a busy machine only the ratio is
+meaningful.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from emotag_hf.training.gaussians.ssim import SsimTarget, ssim, ssim_torch
 
 
 def milliseconds(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Times of each work, all in turn, after two rounds of warming up."""
+    """Times of each function, alternating, after two warm-up rounds."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 2):
         for name, work in works.items():

@@ -1,12 +1,11 @@
-"""How soon frames come while the sound arrives, what that costs, and whether they are those of the recording.
+"""Streaming: latency and time per frame, equality with the recording, memory.
 
     python benchmarks/bench_streaming.py [--model FOLDER] [--size 512] [--seconds 10]
 
-Sound is pushed in 20 ms chunks, as from a microphone that waits while a frame is drawn. Prints the time from the last
-sample that the first frame needs to that frame, the time of a frame (median and 95th percentile, and what of it is the
-motion), the time of the same frames in one go, the greatest pixel difference to them for chunks of 20 ms to 2 s, the
-motion of a minute of audio without pictures, and whether memory grows. Times are of the wall, beside the CPU time of
-the same work: where others use the machine, the first is theirs too.
+Sound is pushed in 20 ms chunks, as from a microphone. Prints the latency of the first frame, the time per frame (median
+and 95th percentile, and the share of motion), the time per frame of the whole recording, the largest pixel difference
+to it for chunks of 20 ms to 2 s, the time for the motion of one minute, and whether memory grows. Both wall time and
+CPU time are given, because other processes affect wall time.
 """
 
 from __future__ import annotations

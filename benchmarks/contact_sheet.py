@@ -1,11 +1,11 @@
-"""Makes a recording speak and lays the frames out as one picture, with the lip curve under the sound.
+"""Contact sheets: frames of a spoken recording, with the curves of jaw and loudness.
 
     python benchmarks/contact_sheet.py speech.wav [more.wav ...] -o sheets/ [--emotion happy] [--every 10]
     python benchmarks/contact_sheet.py --poses -o sheets/
 
-For every recording: an mp4, a sheet of frames and the opening of the jaw over time under the sound's loudness, and a
-check that the video is as long as the sound to a frame. `--poses` shows the avatar itself: expressions, blinks, turns;
-`person.jpg` and `emotions.jpg` are the README's pictures.
+For every recording: an mp4, a sheet of frames with the opening of the jaw over the loudness, and a check that the video
+is as long as the sound, to a frame. `--poses` shows the avatar's expressions, blinks and turns; `person.jpg` and
+`emotions.jpg` are used in README and docs.
 """
 
 from __future__ import annotations

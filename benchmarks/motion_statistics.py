@@ -1,6 +1,6 @@
-"""Statistics of head, lids, gaze and brows over time, by the same functions for tracked and for generated motion.
+"""Statistics of head, eyelid, gaze and brow motion, for tracked and generated motion.
 
-In: `Sequence`s at 25 fps. Out: one dictionary of numbers for a set of sequences; no number is of one person.
+In: `Sequence`s at 25 fps. Out: one dictionary of numbers for a set of sequences.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from emotag_hf.utils.rotations import rotation_matrix
 
 FPS = 25.0
 BANDS = ((0.2, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0))  # Hz
-PAUSE = 0.06  # loudness below which nobody speaks
-SACCADE = 2.5  # degrees; smaller steps drown in the tracker's jitter
+PAUSE = 0.06  # loudness below which it is a pause
+SACCADE = 2.5  # degrees; smaller steps cannot be separated from the tracker's jitter
 _RAISED = [EXPRESSION_NAMES.index(f"{name}_{side}") for name in ("browInnerUp", "browOuterUp") for side in "LR"]
 
 
@@ -53,7 +53,7 @@ class Sequence:
 
 
 def blinks(lids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First frames of the blinks, and how many frames each stays more than half shut."""
+    """First frames of the blinks, and for how many frames the eye is more than half closed."""
     rest = np.quantile(lids, 0.3)
     return _runs(lids - rest > 0.5 * (1 - rest), join=1)
 
@@ -88,7 +88,7 @@ def head_speed(seq: Sequence) -> np.ndarray:
 
 
 def band_rms(values: np.ndarray, low: float, high: float) -> float:
-    """What of a signal lies between two frequencies, as a root mean square; Hann window, mean taken away."""
+    """RMS of a signal between two frequencies; Hann window, mean removed."""
     window = np.hanning(len(values))
     power = np.abs(np.fft.rfft((values - values.mean()) * window)) ** 2 * 2 / (window**2).sum() / len(values)
     hz = np.fft.rfftfreq(len(values), 1 / FPS)

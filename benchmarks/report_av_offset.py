@@ -1,15 +1,14 @@
-"""How well the offset between sound and picture is found, on real talking clips.
+"""Accuracy of the estimated offset between sound and video, on real talking clips.
 
     python benchmarks/report_av_offset.py CLIP.mp4 [CLIP.mp4 ...] [--reference OFFSETS.json] [--seed 0]
 
 A clip without a sound track takes the wav beside it. Prints four tables:
 
-1. each clip's offset (frames at 25 fps, positive: the sound comes late), confidence, and how far the estimates of its
-   two halves lie apart;
-2. moved: the sound is moved by known amounts of up to 5 frames; the estimate has to move by as much. Nobody can argue
-   with this one;
-3. pieces: estimates on pieces of some seconds against those on the whole clip, by length and by confidence;
-4. foreign: how often somebody else's sound is called reliable.
+1. each clip's offset (frames at 25 fps, positive: the sound comes late), confidence, and the difference between the
+   estimates of its two halves;
+2. moved: the sound is shifted by known amounts of up to 5 frames; the estimate should change by the same amount;
+3. pieces: estimates on parts of some seconds against those on the whole clip, by length and by confidence;
+4. foreign: how often the sound of another clip is called reliable.
 
 `--reference` is a JSON of `{"clip name": frames}` measured by other means; the line of best fit against it is printed,
 with its sign and zero free.

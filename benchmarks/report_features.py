@@ -1,15 +1,15 @@
-"""What the paper's teachers are worth on real clips, without any downloaded network: a report, not a claim.
+"""Accuracy of the default teachers on real clips, without downloaded networks.
 
     python benchmarks/report_features.py DATA_DIR -o DIR --face-landmarker face_landmarker.task [--only NAME ...]
 
-DATA_DIR holds `clips/` and `motion/` with mp4 files, whose names tell the label of acted clips (`mead_..._angry_...`),
-and `splits.json`, which names the person in each. Measured:
-- action units from the fitted head alone against MediaPipe's blendshapes, which see the picture: Pearson's r per clip
-  where the blendshape moves, its median over clips, and over all frames (raw, and with each clip's mean taken away);
+DATA_DIR holds `clips/` and `motion/` with mp4 files, whose names contain the label of acted clips
+(`mead_..._angry_...`), and `splits.json`, which names the person in each. Measured:
+- action units from the fitted head alone against MediaPipe's blendshapes, which use the image: Pearson's r per clip
+  where the blendshape moves, its median over clips, and over all frames (raw, and relative to each clip's mean);
 - emotions by the rule against the labels: confusion matrix and mean probabilities, once with and once without
   blendshapes; and the emotion score of the clips without a label;
 - identity: cosine of clips of one person and of different persons, and the area under the curve between them.
-Landmarks are kept in DIR and taken from there by the next run; `report.json` holds all numbers.
+Landmarks are cached in DIR; `report.json` holds all numbers.
 """
 
 from __future__ import annotations

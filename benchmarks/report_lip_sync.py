@@ -1,15 +1,15 @@
-"""Lip sync on people that the weights have not heard: the sound alone in, the lips compared with the clip's.
+"""Lip sync on unseen people: lips predicted from sound alone, compared with the clip's.
 
     python benchmarks/report_lip_sync.py CLIPS --persons splits.json --trained OUT [--render] [--only CLIP ...]
         [--avatar CLIP=DIR ...] [--published DIR] [--adapt] [--json OUT.json]
 
 CLIPS are processed clips; OUT is what `conversion_scripts/train_motion_base.py` wrote: `lags.json`, and `fold_0` ...,
-of which each clip is spoken by the one that has not heard its person. Always: correlation of the opening, width and jaw
-with the clip's track, beside `emotag-base-open`, the energy of the sound and the mean (0 by definition), each with
-95 % of the mean over persons. `--render` draws the demo avatar for each clip, `--avatar` the person's own, and
-finds landmarks in both videos (`evaluation.metrics`, which agrees with the field's scorers). `--published` scores
-`<scene>__<method>.mp4` against `<scene>__gt.mp4` of a folder likewise. `--adapt` gives the second stage of `adapt` five
-seconds of each clip of ten and more, and measures on the rest.
+of which the one without the clip's person is used. Always: correlation of opening, width and jaw with the clip's track,
+compared with `emotag-base-open`, the energy of the sound and the mean (0 by definition), each with a 95 % interval over
+persons. `--render` renders the demo avatar for each clip, `--avatar` the person's own, and compares landmarks in both
+videos (`evaluation.metrics`). `--published` scores `<scene>__<method>.mp4` against `<scene>__gt.mp4` of a folder
+likewise. `--adapt` runs the second stage of `adapt` on five seconds of each clip of at least ten, and measures on the
+rest.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from emotag_hf.training.pretraining.motion_data import MotionClip, fold_of, load
 from emotag_hf.training.pretraining.motion_scores import MEASURES, MotionScores, score_clips, score_curves
 from emotag_hf.training.pretraining.pretrain import load_motion
 
-SIZE = 512  # pixels of what is drawn, as published videos have; at 256 landmarks cost r 0.02
-LESSON, LEAST = 125, 250  # frames of the second stage's lesson, and of a clip that has enough left
+SIZE = 512  # size of the rendered frames, as in published videos; at 256 landmarks lose r 0.02
+LESSON, LEAST = 125, 250  # frames for the second stage, and minimum length of a clip
 
 
 def main() -> None:
@@ -166,7 +166,7 @@ def published(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def adapted(model: EmoTaGModel, clips, unheard, folders, lips: LipSpace) -> dict[str, dict]:
-    """Opening on what comes after five seconds, before and after these seconds were learned from."""
+    """r of the opening after the first five seconds, before and after adapting to these."""
     rows = {}
     for clip in clips:
         if len(clip) < LEAST:

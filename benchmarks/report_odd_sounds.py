@@ -1,10 +1,10 @@
-"""What the mouth does on sounds that are no clean speech: silence, noise, music, two voices, a whisper, a telephone.
+"""Mouth motion for sounds that are not clean speech: silence, noise, music, two voices, a whisper, a telephone.
 
     python benchmarks/report_odd_sounds.py [speech.wav ...] [--model DIR]
 
-For each recording (default: the package's sample) and what is made of it: the gap between the lips in millimetres, mean
-and widest (98 %), and chatter, by how much it changes from frame to frame on average; correlation with what the clean
-recording gives, where the words are the same. Sounds without speech come first and do not depend on a recording.
+For each recording (default: the package's sample) and modified versions of it: the gap between the lips in millimetres,
+mean and 98th percentile, and chatter, its mean change from frame to frame; for the same speech the correlation with the
+clean recording. Sounds without speech come first and do not depend on a recording.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def without_speech() -> dict[str, np.ndarray]:
 
 
 def of_speech(x: np.ndarray) -> dict[str, np.ndarray]:
-    """Name -> the same words, heard otherwise."""
+    """Name -> a modified version of the same speech."""
     rng = np.random.default_rng(1)
     spectrum, hz = np.fft.rfft(x), np.fft.rfftfreq(len(x), 1 / RATE)
     phone = np.fft.irfft(spectrum * ((hz > 300) & (hz < 3400)), len(x))

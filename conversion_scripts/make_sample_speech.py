@@ -1,4 +1,4 @@
-"""Makes the few seconds of speech that the demo speaks, with espeak-ng: nobody's voice, free to ship.
+"""Makes the demo's recording with espeak-ng, a synthetic voice that may be distributed.
 
     python conversion_scripts/make_sample_speech.py -o src/emotag_hf/assets/sample.flac
 

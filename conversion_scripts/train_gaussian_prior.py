@@ -1,12 +1,11 @@
-"""Makes a Gaussian prior: colours for the inside of the mouth, the synthetic person's or the mean over many people.
+"""Makes a Gaussian prior: colours for the inside of the mouth, of the synthetic person or the mean over many people.
 
     python conversion_scripts/train_gaussian_prior.py --demo -o src/emotag_hf/assets/emotag-gaussian-prior
     python conversion_scripts/train_gaussian_prior.py CLIPS -o prior --people splits.json --leave-out may --cache fits
 
-The first makes the embedded one, from nobody's face and free for every use. The second fits people: CLIPS is a folder
-of processed clips (`emotag prepare`); `--people` says who is in each (`{"persons": {"name": ["folder/file.mp4",
-...]}}`); who is left out is not looked at. Fits are kept in the cache, so a stopped run goes on. About 40 s a clip on
-two cores.
+The first makes the embedded prior, from the synthetic person. The second fits people: CLIPS is a folder of processed
+clips (`emotag prepare`); `--people` is a JSON file of the persons in them (`{"persons": {"name": ["folder/file.mp4",
+...]}}`). Fits are cached, so an interrupted run continues. About 40 s per clip on two cores.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Trains the motion weights of `emotag-base` on real people, from those of `train_motion_open.py` on.
+"""Trains the motion network of `emotag-base` on real people, starting from that of `train_motion_open.py`.
 
     python conversion_scripts/train_motion_base.py CLIPS --persons splits.json --leave-out may,obama \
         --start VOICES --synthetic DATA/train.npz NATURAL/train.npz HUMAN/train.npz transcribed.npz \
         --heldout DATA/heldout.npz -o OUT
 
-In: processed clips and who is in them, speech whose sounds are known. Out: `OUT/motion.safetensors`,
-`OUT/motion_config.json`, `OUT/report.json`; beside them `fold_0` ... : networks that have not heard a quarter of the
-people each. Every figure about a person comes from the one that has not heard them; `report.json` has those figures.
-`OUT/lags.json` says by how many frames each clip's sound is late: what a network expects tells it, if it has not heard
-the person; then all is trained again on sound that is in step. About two minutes a network on one core.
+In: processed clips and their persons, speech with known phoneme times. Out: `OUT/motion.safetensors`,
+`OUT/motion_config.json`, `OUT/report.json`; next to them `fold_0` ... : networks for four-fold cross-validation over
+people. Each person is scored by the network that was not trained on them; `report.json` has the scores. `OUT/lags.json`
+has the delay of each clip's sound in frames, estimated by the network without the person; then everything is trained
+again with synchronised sound. About two minutes per network on one core.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def train(clips: list[MotionClip], synthetic: list[MotionClip], start, out: Path
 
 
 def train_folds(clips, synthetic, start, folds: int, out: Path) -> tuple[MotionScores, dict[str, float]]:
-    """A network a fold; scores of the people that it has not heard, and by how much their sound is late."""
+    """Trains a network per fold; returns scores on the unseen people, and the delay of their sound."""
     scores, lags = [], {}
     for fold in range(folds):
         unheard = [c for c in clips if fold_of(c.person, folds) == fold]

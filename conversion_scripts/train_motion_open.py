@@ -1,15 +1,15 @@
-"""Trains a motion network on speech whose sounds are known; the Base learns visemes, EMO Encoder and Gate learn to read
-action units.
+"""Trains a motion network on speech with known phoneme times; the Base learns visemes, EMO Encoder and Gate learn to
+read action units.
 
     python conversion_scripts/synthesize_speech/generate.py --hours 5 --out DATA
     python conversion_scripts/train_motion_open.py --data DATA --out OUT
 
-gives the weights of `emotag-base-open`, which come from synthetic speech alone (nobody's recordings);
+gives the weights of `emotag-base-open`, from synthetic speech alone;
 
     python conversion_scripts/train_motion_open.py --data DATA --more NATURAL/train.npz HUMAN/train.npz \
         --transcribed transcribed.npz --start OUT --steps 4000 --learning-rate 1e-3 --out VOICES
 
-what `train_motion_base.py` starts from: voices made of people's recordings and people, too.
+gives the start of `train_motion_base.py`, also trained on voices made from recordings and on recordings.
 
 In: `train.npz` and `heldout.npz`. Out: `OUT/motion.safetensors` (the state dict of GatedResidualMotionNetwork,
 float32), `OUT/motion_config.json` and `OUT/report.json` (held-out voices). One CPU thread, 25 minutes for 3,500 steps;

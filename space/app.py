@@ -1,6 +1,6 @@
-"""The Space: Speak, Make an avatar, Look around, Emotion timeline. The page alone; `emotag_hf.studio` does the work.
+"""The Space: Speak, Make an avatar, Look around, Emotion timeline. Only the page; the backend is `emotag_hf.studio`.
 
-In: what visitors record, upload and choose. Out: videos, curves, avatars; or a sentence that says what is wrong.
+In: what visitors record, upload and choose. Out: videos, curves, avatars; or an error of one sentence.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from emotag_hf.rights.consent import PURPOSES, Consent  # noqa: E402
 from emotag_hf.utils.import_utils import is_available  # noqa: E402
 
 try:
-    from spaces import GPU as on_gpu  # ZeroGPU wants a function that says so, or it does not start
+    from spaces import GPU as on_gpu  # ZeroGPU requires a decorated function
 except ImportError:
 
     def on_gpu(function: Callable) -> Callable:
@@ -49,19 +49,19 @@ CSS = """
 """
 TITLE = """# emotag_hf
 Speech in, an emotional 3D talking head out, on a CPU. Every video is marked as AI-generated; what you upload is deleted
-when you leave. The demo person is synthetic; the network learned from real recordings and is for research and other
-non-commercial use.
+when you leave. The demo person is synthetic; the network was trained on real recordings and is for research and
+other non-commercial use.
 """
 ROWS = [[0, "neutral", 1], [1.5, "happy", 0.9], [5, "surprise", 0.8], [8, "sad", 0.9]]
 
 
 _HIDDEN = {"show_progress": "hidden"}
 _QUIET = {"queue": False, "api_visibility": "private"} | _HIDDEN
-_HEAVY = {"concurrency_limit": 1, "concurrency_id": "heavy"}  # two cores make one thing at a time; the others queue
+_HEAVY = {"concurrency_limit": 1, "concurrency_id": "heavy"}  # one job at a time, the others queue
 
 
 def polite(function: Callable) -> Callable:
-    """What goes wrong in an answer to a visitor becomes a sentence for them; the log has the rest."""
+    """Turns errors into one sentence for the visitor; the log has the details."""
 
     def said(error: Exception) -> gr.Error:
         known = isinstance(error, (ValueError, OSError, ImportError))
@@ -90,10 +90,10 @@ def polite(function: Callable) -> Callable:
 
 
 def clearing(steps: Iterator[tuple], *cleared: Any) -> Iterator[tuple]:
-    """The same steps; where they fail, no bar of theirs stays on the page."""
+    """The same generator; after an error its progress bar is removed."""
     try:
         yield from steps
-    except studio.Stopped:  # the button says so itself
+    except studio.Stopped:  # the button shows it
         raise
     except Exception:
         yield cleared
@@ -102,7 +102,7 @@ def clearing(steps: Iterator[tuple], *cleared: Any) -> Iterator[tuple]:
 
 @on_gpu
 def speak_on_gpu(*args, **kwargs) -> Iterator[studio.Spoken]:
-    """Where there is ZeroGPU, in its process."""
+    """Runs in ZeroGPU's process, if there is one."""
     yield from studio.speak(*args, **kwargs)
 
 
@@ -120,7 +120,7 @@ def _audio() -> gr.Audio:
 
 
 def _panel(name: str) -> list[gr.Component]:
-    """What a spoken recording is shown in: how far it is, the newest frame, the video, its curves, a file."""
+    """Outputs for a spoken recording: progress, newest frame, video, curves, file."""
     with gr.Column(scale=3):
         status = gr.HTML("<p>The video will be here.</p>")
         preview = gr.Image(label="While it is made", interactive=False, visible=False, format="jpeg", buttons=[],
@@ -135,12 +135,12 @@ def _panel(name: str) -> list[gr.Component]:
 
 
 class Page:
-    """The page of one Space and everybody who is on it.
+    """The page of a Space and its visitors.
 
     Args:
         settings: limits and sizes.
-        avatars: where avatars come from; None for the embedded person and the public Hub.
-        folder: where visitors' folders are made; None for a temporary one.
+        avatars: loads avatars; None for the demo person and the public Hub.
+        folder: parent of the visitors' folders; None for a temporary one.
     """
 
     def __init__(
@@ -331,7 +331,7 @@ class Page:
                 text = f"Frame {spoken.done} of {spoken.total}"
                 yield _bar(spoken.done / spoken.total, text), picture, hidden, hidden, hidden
         visitor.said = (clip, controls)
-        video, file = (gr.update(value=str(output), visible=True) for _ in range(2))  # Gradio changes what it gets
+        video, file = (gr.update(value=str(output), visible=True) for _ in range(2))  # Gradio modifies its arguments
         curve = gr.update(value=pd.DataFrame(spoken.curve), visible=True)
         yield gr.update(visible=False), gr.update(value=None, visible=False), video, curve, file
 
@@ -361,7 +361,7 @@ class Page:
         return studio.report_html(report), gr.update(visible=good), "", False, "", hidden, hidden
 
     def _state_it(self, request: gr.Request, name, role, purposes, guardian, relation):
-        """The statement follows the answers, and what was agreed to is another one now."""
+        """Updates the statement after an answer, and unticks the box."""
         try:
             consent = studio.consent_of(self._visitor(request), name, role, purposes, guardian, relation)
         except ValueError as error:
@@ -394,13 +394,13 @@ LAUNCH = {"css": CSS, "theme": gr.themes.Soft(), "footer_links": ["gradio"]}
 def main() -> None:
     """Serves the page as a Space does."""
     logging.basicConfig(level=logging.INFO)
-    if "SPACE_ID" in os.environ and not is_available("mediapipe"):  # requirements.txt cannot say --no-deps
+    if "SPACE_ID" in os.environ and not is_available("mediapipe"):  # requirements.txt does not support --no-deps
         try:
             setup_tracking(yes=True, echo=logger.info)
         except OSError as error:
             logger.warning("No avatars can be made here: %s", error)
     page = Page()
-    page.avatars.demo().model.warm_up()  # some seconds once, before the first visitor would wait for them
+    page.avatars.demo().model.warm_up()  # some seconds once, at the start
     page.build().launch(max_file_size=page.settings.max_upload_bytes, **LAUNCH)
 
 

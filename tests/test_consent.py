@@ -138,7 +138,7 @@ def test_what_is_no_consent_is_refused_by_name(changes, message):
         (b"[" * 50_000, "not whole JSON"),
         (b"[1]", "expected an object"),
         (b"9" * 60_000, "not whole JSON|expected an object"),
-        (b'{"person": "A", "person": "B"}', "'person' stands there twice"),
+        (b'{"person": "A", "person": "B"}', "'person' occurs twice"),
         (json.dumps(valid(format_version=10**400)).encode(), "it has format a huge number"),
         (json.dumps(valid()).encode() + b" " * 64_000, "larger than 64,000 bytes"),
         (json.dumps(valid())[:-30].encode(), "not whole JSON"),

@@ -43,7 +43,7 @@ def test_ranges_not_pins():
     for requirement in requirements(*EXTRAS):
         operators = {specifier.operator for specifier in requirement.specifier}
         assert operators and not operators & {"==", "==="}, requirement
-    assert set(EXTRAS) == {"gpu", "train", "space", "flame", "eval", "provenance", "browser", "dev"}
+    assert set(EXTRAS) == {"gpu", "train", "space", "flame", "eval", "provenance", "browser", "docs", "dev"}
 
 
 def test_constraints_cover_the_ranges():
@@ -112,6 +112,9 @@ def test_public_names():
     """Everything that `emotag_hf` offers is there."""
     for name in emotag_hf.__all__:
         assert getattr(emotag_hf, name) is not None
+    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    typed = re.findall(r"^    from [.\w]+ import (\w+) as \1$", source, re.M)
+    assert sorted([*typed, "__version__"]) == emotag_hf.__all__, "the names for type checkers"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         emotag_hf.nothing  # noqa: B018
 
@@ -133,7 +136,7 @@ def test_make_lists_its_targets():
     """`make` alone changes nothing and says what there is."""
     run = subprocess.run(["make", f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    for target in ("help", "demo", "test", "test-all", "quality", "bench", "assets", "clean"):
+    for target in ("help", "demo", "test", "test-all", "quality", "docs", "bench", "assets", "clean"):
         assert f"make {target} " in run.stdout
 
 

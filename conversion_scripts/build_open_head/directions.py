@@ -1,4 +1,4 @@
-"""Identity and expression directions: resampled from the source onto our mesh, repaired at lids and lips.
+"""Identity and expression directions: resampled from the source onto our mesh, corrected at eyelids and lips.
 
 In come the skin's mixing rows and the parts inside it, out come directions [n,3,k] in metres. Identity is re-expressed
 in its own principal directions (coefficients in standard deviations); expressions that the source lacks are built.
@@ -12,7 +12,7 @@ from parts import smoothstep
 from skin import Skin
 from source import EYE_LEFT, GUMS, TEETH, Source
 
-# Expressions during which the lips stay shut: both lips get the same motion where they meet.
+# Expressions with closed lips: both lips get the same motion where they touch.
 SEALED = {
     "cheekPuff_L", "cheekPuff_R", "cheekRaiser_L", "cheekRaiser_R", "cheekSquint_L", "cheekSquint_R",
     "mouthDimple_L", "mouthDimple_R", "mouthFrown_L", "mouthFrown_R", "mouthLeft", "mouthRight",
@@ -108,7 +108,7 @@ def _lip_side(skin: Skin, index: np.ndarray) -> np.ndarray:
 
 
 def _ride_eyes(body: Body, full: np.ndarray) -> np.ndarray:
-    """Near the lids, the motion towards or away from the eyeball is the eyeball's own."""
+    """Near the eyelids, the motion towards or away from the eyeball is that of the eyeball."""
     skin, points = body.skin, body.skin.part.points
     out = full[body.pieces["skin"]].copy()
     for side, sign in (("left", 1.0), ("right", -1.0)):

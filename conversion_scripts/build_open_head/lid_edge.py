@@ -1,7 +1,7 @@
-"""The visible edge of the lids: in comes the dense half sheet, out come smooth matched rows of sites along it.
+"""The visible edge of the eyelids: the dense half of the skin in, smooth matched rows of sites along the edge out.
 
-The source's sheet runs on behind the lids to an inner rim; what one sees as the opening is the edge before it. Around
-the opening, the edge is where the sheet comes closest to the middle; rows beside it follow at fixed distances.
+The source's surface continues behind the eyelids to an inner rim; the visible opening ends at the edge in front of it.
+The edge is where the surface is closest to the middle of the opening; rows next to it follow at fixed distances.
 """
 
 from __future__ import annotations

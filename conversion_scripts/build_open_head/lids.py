@@ -1,8 +1,8 @@
-"""Eyelids: in comes the skin and the eyeball's centre, out come the two closing directions.
+"""Eyelids: the skin and the eyeball's centre in, the two closing directions out.
 
-A lid turns about the eyeball: matched rows of the rim slide along the sphere to a common line, and the skin around
-follows with the smoothest (biharmonic) turn that is zero away from the lids; the upper lid unrolls from its fold.
-A blend shape moves along chords, so the open lids are lifted where a chord would cut the eyeball.
+An eyelid rotates about the eyeball: matched rows of the rim move along the sphere to a common line, and the surrounding
+skin follows with a biharmonic rotation that is zero away from the eyelids; the upper lid unrolls from its fold. A blend
+shape moves vertices along straight lines, so open eyelids are lifted where such a line would cut the eyeball.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from scipy.sparse.linalg import spsolve
 from skin import Skin
 from source import EYE_RADIUS
 
-MEETING = 0.26  # where the lids meet: share of the opening above the lower rim
+MEETING = 0.26  # where the eyelids meet: share of the opening above the lower rim
 REACH = 0.017  # metres along the skin beyond which nothing moves
 CLEARANCE = 0.00040  # metres a lid keeps from the eyeball at every closure
 HALF_GAP = 0.00002
 
 
 def closing(skin: Skin, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lifts the open lids where needed (changes skin.part.points) and returns [n,3] directions of left and right."""
+    """Lifts the open eyelids where needed (changes skin.part.points) and returns the [n,3] directions of left and
+    right."""
     for _ in range(4):
         direction = _turn(skin, centre)
         lift = _lift(skin, centre, direction)
@@ -32,7 +33,7 @@ def closing(skin: Skin, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def follow(skin: Skin) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How lids make up for an opening that identity or expression has changed, so that they always shut.
+    """How eyelids compensate changes of the opening by identity or expression, so that they always close.
 
     Returns vertices [2,N] (left, right), rims [2,2,P] (side, upper and lower) and spread [2,N,P]: times the change of
     upper minus lower rim [P,3] it is the change [N,3] of the closing direction.
@@ -66,7 +67,7 @@ def _cartesian(rho: np.ndarray, azimuth: np.ndarray, elevation: np.ndarray, cent
 
 
 def _turn(skin: Skin, centre: np.ndarray) -> np.ndarray:
-    """Displacement [n,3] of the left lids from open to shut."""
+    """Displacement [n,3] of the left eyelids from open to closed."""
     points = skin.part.points
     rho, azimuth, elevation = _spherical(points, centre)
     upper, lower = skin.lids["left"]
@@ -114,7 +115,8 @@ def _biharmonic(skin: Skin, moving: np.ndarray, rows: np.ndarray, values: np.nda
 
 
 def _lift(skin: Skin, centre: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """How far the open lids must move outwards so that the chords to their shut places clear the eyeball."""
+    """How far the open eyelids must move outwards so that straight lines to their closed positions do not cut the
+    eyeball."""
     start = skin.part.points - centre
     lowest = np.full(len(start), np.inf)
     for t in np.linspace(0, 1, 9):

@@ -1,6 +1,6 @@
 """Teeth, gums and tongue: own procedural geometry on arches fitted to the source. Out come Parts.
 
-Upper parts stay with the skull, lower parts ride on the jaw. Tooth widths are textbook means for adults.
+Upper parts move with the skull, lower parts with the jaw. Tooth widths are textbook means for adults.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The skin: in come sites on the half sheet, out comes the whole skin with its rows of lids and lips and its bust.
+"""The skin: sites on half of the surface in, the whole skin with matched rows at eyelids and lips and with the bust
+out.
 
 Every vertex carries a row of mixing weights over the source's vertices, so that all directions can be resampled; the
 bust is our own geometry and follows the rim it grows from.

@@ -1,11 +1,12 @@
-"""ICT-FaceKit (MIT) as a fitting target: in comes its npz, out comes half a sheet of skin to fit our mesh to.
+"""ICT-FaceKit (MIT) as a fitting target: its npz in, half of its skin surface out, to which our mesh is fitted.
 
-Paper: METHOD 2 needs a FLAME-type head; this is where our own one learns its form from. Metres, y up, looking along
-+z, origin between the eyeballs, the person's left at +x.
+METHOD 2 needs a FLAME-type head; this is the source of our head's shape. Metres, y up, looking along +z, origin between
+the eyeballs, the person's left at +x.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import least_squares
 
-CENTIMETRE = 0.01
-SKIN = (0, 13294)  # face, neck and mouth socket are one sheet; eye sockets (after it) are built anew
-SOCKET_START = 11248
-TEETH = (17039, 21451)
-GUMS = (14062, 17039)
-EYE_LEFT = (21451, 23021)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from convert.ict_source import PARTS, SKIN, read_ict  # noqa: E402
+
+__all__ = ["SKIN", "HalfSheet", "Source", "boundary_loops", "half_sheet", "load"]
+SOCKET_START = PARTS["mouth"][0]  # the first vertex that is not on the outside of the head
+TEETH, GUMS = PARTS["teeth"], PARTS["gums"]
+EYE_LEFT = (PARTS["teeth"][1], PARTS["left_eye"][1])  # with the outer eyeball
 EYE_RADIUS = 0.0130
 RIM_RADIUS = 0.0142
 EDGE_SHIFT = np.array([0.0004, 0.0002, 0.0015])  # from the sphere of the inner lid rim to that of the visible edge
@@ -47,11 +49,6 @@ class Source:
         return float(np.arctan2(rotation[2, 1], rotation[1, 1])), np.array([0.0, *hinge])
 
 
-def triangulate(polygons: np.ndarray) -> np.ndarray:
-    """Quads [Q,4] (-1 in the last place marks a triangle) to triangles [T,3]."""
-    return np.concatenate([polygons[:, :3], polygons[polygons[:, 3] >= 0][:, [0, 2, 3]]])
-
-
 def boundary_loops(triangles: np.ndarray) -> list[np.ndarray]:
     """Ordered vertex loops along the open edges of a mesh."""
     half = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
@@ -70,10 +67,9 @@ def boundary_loops(triangles: np.ndarray) -> list[np.ndarray]:
 
 
 def load(path: Path) -> Source:
-    """Reads the npz, converts to metres and moves the origin between the eyeballs that fit the lid rims."""
-    data = np.load(path)
-    neutral = data["neutral"].astype(np.float64) * CENTIMETRE
-    triangles = triangulate(data["faces"])
+    """Reads ICT-FaceKit in metres and moves the origin between the eyeballs that fit the lid rims."""
+    ict = read_ict(path)
+    neutral, triangles = ict.neutral, ict.triangles
     rim = neutral[_left_rim(neutral, triangles)]
     start = np.append(rim.mean(0) - [0, 0, 0.012], 0.0)
 
@@ -82,10 +78,7 @@ def load(path: Path) -> Source:
 
     centre = least_squares(lambda p: np.append(residual(p), 0), start[:3]).x
     origin = np.array([0.0, centre[1], centre[2]])
-    names = [str(n) for n in data["expression_names"]]
-    expression = dict(zip(names, data["expression"].astype(np.float64) * CENTIMETRE, strict=True))
-    identity = data["identity"].astype(np.float64) * CENTIMETRE
-    return Source(neutral - origin, identity, expression, triangles, centre - origin + EDGE_SHIFT)
+    return Source(neutral - origin, ict.identity, ict.expression, triangles, centre - origin + EDGE_SHIFT)
 
 
 def _left_rim(neutral: np.ndarray, triangles: np.ndarray) -> np.ndarray:

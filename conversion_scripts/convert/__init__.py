@@ -1,1 +1,1 @@
-"""Files of neighbouring projects in: heads, clips, avatars, checkpoints (see ../README.md)."""
+"""Converts files of other projects: heads, avatars, checkpoints (see ../README.md)."""

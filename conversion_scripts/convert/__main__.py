@@ -1,16 +1,16 @@
-"""Files of neighbouring projects in. Usage:
+"""Converts files of other projects. Usage:
 
     python conversion_scripts/convert flame FLAME2023.pkl -o flame.safetensors       your own licensed FLAME, as a head
     python conversion_scripts/convert ict ICT-FaceKit/FaceXModel -o ict.safetensors  ICT-FaceKit, or its npz
-    python conversion_scripts/convert gnm gnm_head.npz -o gnm.safetensors            GNM Head (untried)
+    python conversion_scripts/convert gnm gnm_head.npz -o gnm.safetensors            GNM Head (untested)
     python conversion_scripts/convert retarget flame.safetensors -o flame_driven.safetensors
     python conversion_scripts/convert compare flame_driven.safetensors speech.wav -o sheet.png
     python conversion_scripts/convert gaussian-avatars point_cloud.ply flame_param.npz --flame flame.safetensors -o DIR
     python conversion_scripts/convert emotag-checkpoint chkpnt.pth -o DIR            an authors' EmoTaG checkpoint
 
-A head that was not retargeted keeps its own expression directions and cannot be driven by the motion network; one that
-was can stand in `head_config`. VHAP exports need no script: `emotag prepare EXPORT -o CLIP`. Coefficient tracks of the
-Basel Face Model are out of scope. Needs scipy, which the package itself does not.
+A head that was not retargeted keeps its own expression directions and cannot be driven by the motion network; a
+retargeted one can be used in `head_config`. VHAP exports need no script: `emotag prepare EXPORT -o CLIP`. Coefficient
+tracks of the Basel Face Model are out of scope. Needs scipy, which the package itself does not.
 
 Exit codes: 0 done, 1 a file that cannot be converted (one sentence says why), 2 wrong usage.
 """

@@ -1,4 +1,4 @@
-"""Writes a head asset beside its place, reads it again as proof, and only then puts it there."""
+"""Writes a head asset to a temporary file, reads it back as a check, and renames it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTEGERS = ("faces", "landmark_faces", "pose_rows", "lid_vertices", "lid_rims")
 def metadata(
     *, license: str, provenance: str, units: str, expression_names: tuple[str, ...], region_names: tuple[str, ...]
 ) -> dict[str, str]:
-    """What the header of a head asset has to say."""
+    """The metadata of a head asset."""
     return {
         "format": FORMAT,
         "version": "1",
@@ -38,7 +38,7 @@ def as_tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def write_asset(path: str | Path, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> ParametricHead:
-    """Writes `path` whole or not at all; the head that was read back.
+    """Writes `path` atomically; returns the head that was read back.
 
     Raises:
         ConversionError: what was read back is not what was written.

@@ -1,4 +1,4 @@
-"""Two heads under the same recording: how alike their lips open, and a sheet of both at the same frames to look at.
+"""Compares two heads driven by the same recording: correlation of the lip opening, and a contact sheet.
 
 In: a driven head asset and a recording. Out: Pearson's r of the lips' opening over time, on the meshes (between
 landmarks) and on their pictures (rows of the middle of the mouth in which its inside is seen), and a PNG.
@@ -83,7 +83,7 @@ class View:
 
 
 def face_only(motion: FlameMotion) -> dict[str, torch.Tensor]:
-    """Expression, jaw, lids and gaze of a motion, for `ParametricHead`."""
+    """Expression, jaw, eyelids and gaze of a motion, for `ParametricHead`."""
     return {name: getattr(motion, name) for name in ("expression", "jaw_pose", "eyelids", "eyes_pose")}
 
 

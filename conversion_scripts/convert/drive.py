@@ -1,4 +1,4 @@
-"""Retargeting as a step between files: two head assets -> one that looks like the second and answers to the first."""
+"""Retargeting of files: two head assets -> one with the second's shape, driven by the first's coefficients."""
 
 from __future__ import annotations
 

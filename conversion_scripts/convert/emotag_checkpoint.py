@@ -1,12 +1,12 @@
-"""An authors' EmoTaG checkpoint -> a model of ours with what can be carried over, and a list of what cannot, by name.
+"""Converts a checkpoint of EmoTaG's authors: what can be taken over, and a list of what cannot.
 
 In: the .pth that the released training code writes (its motion network alone, or in a tuple or dictionary with other
 things). Out: a model folder and carried_over.json in it. Read with `weights_only=True`: nothing in the file is run.
 
-The Audio Net is the same network in both and is taken over whole; its 16 tokens lie one token (20 ms) earlier, so that
-nothing later than 160 ms after a frame shapes it. The rest is another network: there the Base hears
-action units, the emotion is read off a side head, motion is in FLAME's expression space, and the mouth is a hash grid.
-The result is where a training begins (`emotag pretrain`), not a network that speaks.
+The Audio Net is the same network in both and is copied; its 16 tokens are one token (20 ms) earlier, so that the
+look-ahead is at most 160 ms. The rest is a different network: there the Base gets action units, the emotion is read off
+a side head, motion is in FLAME's expression space, and the mouth is a hash grid. The result is a start for training
+(`emotag pretrain`), not a working network.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ _BROKEN = (
 
 
 def convert_emotag_checkpoint(path: str | Path, output: str | Path) -> dict[str, Any]:
-    """Writes the model folder; returns what carried_over.json says.
+    """Writes the model folder; returns the content of carried_over.json.
 
     Raises:
         FileNotFoundError, ConversionError: no such file, or not such a checkpoint.

@@ -1,4 +1,4 @@
-"""What a user is told when a file is not what a script expects: one sentence, no traceback."""
+"""The error for a file that cannot be converted: one sentence, no traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 
 class ConversionError(ValueError):
-    """A file that cannot be converted; the message is the whole story."""
+    """A file that cannot be converted; the message says why."""
 
 
 def check_keys(found: Collection[str], required: Collection[str], optional: Collection[str], what: str) -> None:

@@ -1,4 +1,5 @@
-"""The user's own FLAME file -> a head asset. FLAME's numbers stay; the mouth, lids and landmarks are ours."""
+"""Converts the user's own FLAME file to a head asset: FLAME's data, with mouth, eyelids and landmarks of the open
+head."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def convert_flame(path: str | Path, output: str | Path, *, license: str = LICENS
     right eye as in FLAME.
 
     Args:
-        path: the pickle. output: the safetensors file to write. license: what its header says.
+        path: the pickle. output: the safetensors file to write. license: written into its header.
 
     Raises:
         FileNotFoundError, ConversionError: no such file, or not a FLAME model.

@@ -1,4 +1,4 @@
-"""Reads a FLAME pickle without running it: in comes the user's own file, out go plain arrays by name.
+"""Reads a FLAME pickle without executing it: the user's own file in, arrays by name out.
 
 A pickle is a program. This reader knows the handful of names that a FLAME file (2017 to 2023, "2023 Open" included)
 calls: numpy's arrays, scipy's sparse matrices and chumpy's wrappers, the last two replaced by stand-ins that only keep
@@ -74,7 +74,7 @@ def _check_values(arrays: dict[str, np.ndarray], name: str) -> None:
 
 
 class _Plain:
-    """Stands in for a foreign class: keeps what was pickled of it, and does nothing."""
+    """Replaces a foreign class: keeps the pickled values, without behaviour."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -138,7 +138,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
 
 
 class _Forbidden(Exception):
-    """The name that a pickle asked for."""
+    """The name that a pickle requested."""
 
 
 class _Reader(pickle.Unpickler):

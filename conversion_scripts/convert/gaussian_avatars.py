@@ -1,10 +1,10 @@
-"""A GaussianAvatars result on FLAME -> a model of ours: in come point_cloud.ply, flame_param.npz and the user's FLAME
-as a head asset (`convert flame`), out go a model folder and, beside it, the person's head.
+"""Converts a GaussianAvatars result: point_cloud.ply, flame_param.npz and the user's FLAME as a head asset (`convert
+flame`) in, a model folder and, next to it, the person's head out.
 
-Both methods hang a Gaussian on a triangle by the same rule (METHOD 2), so the numbers are taken over as they are. The
-person's identity and vertex offsets make the head; it is retargeted, so that the embedded motion network drives it. The
-folder has no number of FLAME in it; the head beside it is nothing but FLAME and stays on the user's machine. Nobody's
-consent comes with these files, so the result is a model folder, not an avatar folder.
+Both methods attach Gaussians to triangles by the same rule (METHOD 2), so the parameters are copied. The person's
+identity and vertex offsets make the head; it is retargeted, so that the embedded motion network drives it. The folder
+contains no data of FLAME; the head next to it is FLAME and must not be shared. These files have no consent, so the
+result is a model folder, not an avatar folder.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def convert_gaussian_avatars(
         base_model: whose motion network the model gets.
 
     Raises:
-        FileNotFoundError, ConversionError: a file is not there, or not what it should be.
+        FileNotFoundError, ConversionError: a file does not exist or has another format.
     """
     output = Path(output)
     if output.exists():

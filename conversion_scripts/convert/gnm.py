@@ -1,5 +1,5 @@
-"""GNM Head (Google, Apache-2.0) -> a head asset. UNTRIED: written to the published names of `gnm_head.npz`, version 3,
-and tried only on a file of that format made by a test; no real one could be had where this was written.
+"""GNM Head (Google, Apache-2.0) -> a head asset. UNTESTED on the real file: written for the published names of
+`gnm_head.npz`, version 3, and tested only on a file of that format made by a test.
 
 GNM has joints neck, head, left eye and right eye, which become root, neck and the eyes. Its mouth opens by expressions
 alone, so a jaw is added: joint and weights of the open head, looked up on GNM's skin, and its own lower teeth and

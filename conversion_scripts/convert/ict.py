@@ -1,9 +1,9 @@
 """ICT-FaceKit -> a head asset with joints: in come its neutral face and blend shapes, out go FLAME's LBS numbers.
 
-ICT-FaceKit opens its jaw and shuts its lids by blend shapes and turns its eyes not at all. A rigid hinge is fitted to
-its lower teeth, weights are the share of that motion that each vertex takes, and a corrective is what skinning leaves
-over: at the angle of `jawOpen` the head is ICT's. Blinks become the lids, eyeballs turn about their middle, and a neck
-bends below the skull. All other expressions stay, under ICT's names.
+ICT-FaceKit opens its jaw and closes its eyelids by blend shapes and cannot rotate its eyes. A rigid hinge is fitted to
+its lower teeth; each vertex's skinning weight is its share of that motion, and a corrective is the remainder, so that
+at the angle of `jawOpen` the shape is exactly ICT's. Blinks become the eyelid directions, eyeballs rotate about their
+centre, and a neck joint is added. All other expressions stay, under ICT's names.
 """
 
 from __future__ import annotations
@@ -16,23 +16,12 @@ from scipy import sparse
 from emotag_hf import ParametricHead
 
 from .asset_file import metadata, write_asset
-from .ict_source import IctSource, read_ict
+from .ict_source import PARTS, IctSource, read_ict
 from .rigged import RiggedHead, complete
 
 ORIGIN = np.array([0.0, 0.036306, 0.082128])  # metres in ICT's neutral face: between the eyes, as the open head's
-# Ranges of vertices of the parts that are kept; occlusion shells, tear fluid, outer eyeballs and lash cards are not.
-PARTS = {
-    "face": (0, 9409),
-    "head": (9409, 11248),
-    "mouth": (11248, 13294),
-    "sockets": (13294, 14062),
-    "gums": (14062, 17039),
-    "teeth": (17039, 21451),
-    "left_eye": (22221, 23021),
-    "right_eye": (23791, 24591),
-}
 _OUTER = ("face", "head")
-_JOINED = {"jawOpen", "eyeBlink_L", "eyeBlink_R"}  # become the jaw's joint and the lids
+_JOINED = {"jawOpen", "eyeBlink_L", "eyeBlink_R"}  # become the jaw joint and the eyelids
 _NECK = np.array([0.0, -0.112, -0.083])
 _ROOT = np.array([0.0, -0.190, -0.092])
 _MOVED = 0.0005  # metres: what jawOpen moves by less hangs on the skull

@@ -1,4 +1,7 @@
-"""Reads ICT-FaceKit light (MIT): in comes its folder of OBJ files or an npz of the same, out go arrays in metres.
+"""Reads ICT-FaceKit light (MIT), for every script that needs it.
+
+In: its folder of OBJ files, or an npz of the same. Out: the arrays as stored (`read_ict_arrays`) or in metres
+(`read_ict`), and the vertex ranges of its parts (`PARTS`).
 
 The npz has `neutral [N, 3]`, `identity [100, N, 3]` and `expression [57, N, 3]` (offsets), `expression_names`, `faces
 [Q, 4]` with -1 for triangles, all in centimetres as in the OBJ files; texture coordinates in it are not read.
@@ -34,6 +37,36 @@ _NPZ_IGNORED = ("uv", "faces_uv")
 _LARGEST = 1 << 30  # bytes of one array
 
 
+# Vertex ranges of the parts that are used. Left out are occlusion shells, tear fluid, outer eyeballs and lash cards.
+PARTS = {
+    "face": (0, 9409),
+    "head": (9409, 11248),
+    "mouth": (11248, 13294),
+    "sockets": (13294, 14062),
+    "gums": (14062, 17039),
+    "teeth": (17039, 21451),
+    "left_eye": (22221, 23021),
+    "right_eye": (23791, 24591),
+}
+SKIN = (PARTS["face"][0], PARTS["mouth"][1])  # face, head and the inside of the mouth are one connected surface
+
+
+@dataclass
+class IctArrays:
+    """As stored, in centimetres: `neutral [N, 3]`, `identity [100, N, 3]`, each of `expression` `[N, 3]` (offsets), and
+    `polygons [Q, 4]` with -1 in the last place of triangles."""
+
+    neutral: np.ndarray
+    identity: np.ndarray
+    expression: dict[str, np.ndarray]
+    polygons: np.ndarray
+
+    @property
+    def triangles(self) -> np.ndarray:
+        """`[T, 3]`: triangles, and quads cut in two."""
+        return np.concatenate([self.polygons[:, :3], self.polygons[self.polygons[:, 3] >= 0][:, [0, 2, 3]]])
+
+
 @dataclass
 class IctSource:
     """`neutral [N, 3]`, `identity [100, N, 3]` and each of `expression` `[N, 3]` in metres, `triangles [T, 3]`."""
@@ -45,7 +78,15 @@ class IctSource:
 
 
 def read_ict(path: str | Path) -> IctSource:
-    """Reads either form.
+    """Reads either form; lengths in metres, float64. Raises as `read_ict_arrays`."""
+    arrays = read_ict_arrays(path)
+    metres = {name: CENTIMETRE * array.astype(np.float64) for name, array in arrays.expression.items()}
+    neutral, identity = (CENTIMETRE * array.astype(np.float64) for array in (arrays.neutral, arrays.identity))
+    return IctSource(neutral, identity, metres, arrays.triangles)
+
+
+def read_ict_arrays(path: str | Path) -> IctArrays:
+    """Reads either form; lengths in centimetres, numbers as stored.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -68,11 +109,7 @@ def read_ict(path: str | Path) -> IctSource:
             )
     if polygons.ndim != 2 or polygons.shape[1] != 4 or polygons.max() >= VERTICES or polygons[:, :3].min() < 0:
         raise ConversionError(f"{what}: expected quads of vertices 0 to {VERTICES - 1} as faces, got others.")
-    triangles = np.concatenate([polygons[:, :3], polygons[polygons[:, 3] >= 0][:, [0, 2, 3]]])
-    metres = {name: CENTIMETRE * array.astype(np.float64) for name, array in expression.items()}
-    return IctSource(
-        CENTIMETRE * neutral.astype(np.float64), CENTIMETRE * identity.astype(np.float64), metres, triangles
-    )
+    return IctArrays(neutral, identity, expression, polygons)
 
 
 def _read_npz(path: Path) -> tuple:

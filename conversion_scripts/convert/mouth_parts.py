@@ -1,8 +1,8 @@
 """Teeth, gums, tongue and the mouth's lining of the open head for a head that has none.
 
-In come the arrays of a head asset without them and the open head laid over it; out go longer ones. The vertices, faces
-and directions that were there keep their place and their numbers. The lining's rim follows the nearest lip; what lies
-deeper follows the lips less and less, and keeps to the place between the lips under every identity.
+In come the arrays of a head asset without them and the open head laid over it; out go longer ones. Existing vertices,
+faces and directions keep their order and values. The rim of the lining follows the nearest lip; deeper vertices follow
+the lips less, and stay between the lips for every identity.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Lays the open head over another head: in come that head's skin at rest and with an open jaw, out goes the open head
-in its place, from which landmarks, lids and regions can be looked up.
+"""Registers the open head to another head: that head's skin at rest and with an open jaw in, the open head in its shape
+out, which gives landmarks, eyelids and regions.
 
-Points are matched to the nearest place of the skin whose normal agrees, with the jaw open as well as shut: shut lips
-touch, and the nearest place of an upper lip may then be the lower one. First the open head's own identity directions
-and a similarity are fitted, then what is left moves the vertices, smoothed over the mesh (METHOD 2). Metres, y up.
+Points are matched to the nearest point of the skin with a similar normal, with the jaw open and closed, because with
+closed lips the nearest point of the upper lip may be on the lower one. First the open head's identity and a similarity
+transform are fitted, then the residual moves the vertices, smoothed over the mesh (METHOD 2). Metres, y up.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _poser(head, shape, similarity, extra):
 
 
 def _embed(head: ParametricHead, surface: _Surface, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the open head's landmarks lie on the other skin: faces `[468]` and weights `[468, 3]`."""
+    """Positions of the open head's landmarks on the other skin: faces `[468]` and weights `[468, 3]`."""
     corners = head.faces[head.landmark_faces].numpy()
     bary = head.landmark_bary.numpy().astype(np.float64)
     points = (vertices[corners] * bary[..., None]).sum(1)

@@ -1,7 +1,7 @@
-"""From a rigged mesh to a whole head asset: in come template, bases and joints of another model, out go the tensors
-of a head asset, with what the other model lacks looked up on the open head laid over it.
+"""From a rigged mesh to a complete head asset: template, bases and joints of another model in, the tensors of a head
+asset out; what the other model lacks is taken from the registered open head.
 
-Added here: MediaPipe's landmarks, closing lids, regions, texture coordinates, and where there is none a mouth
+Added here: MediaPipe's landmarks, closing eyelids, regions, texture coordinates and, if there is none, a mouth
 (`mouth_parts.py`).
 """
 
@@ -20,7 +20,7 @@ from .asset_file import as_tensors, metadata
 from .errors import ConversionError
 from .register import Registration, Skin, register
 
-JAW_ANGLE = 0.3  # rad, how far the mouth is opened to tell the lips apart
+JAW_ANGLE = 0.3  # rad, opening of the jaw that separates the lips
 _LIDS_REACH = 0.006  # metres from the open head's skin; beyond it nothing closes
 _EYE_REGIONS = ("pupil", "iris", "sclera")
 _WORST_MISFIT = 0.004  # metres in the mean; a head is laid on within a tenth of this
@@ -69,7 +69,7 @@ class RiggedHead:
             "shape_basis": self.shape_basis,
             "expression_basis": self.expression_basis,
             "eyelid_basis": np.zeros((count, 3, 2)) if self.eyelid_basis is None else self.eyelid_basis,
-            # Lids that follow an identity's opening would need matched rims; another model's lids close by one offset.
+            # Eyelids of other models close by one offset, because they have no matched rims.
             "lid_vertices": np.zeros((2, 0), int),
             "lid_rims": np.zeros((2, 2, 0), int),
             "lid_spread": np.zeros((2, 0, 0)),

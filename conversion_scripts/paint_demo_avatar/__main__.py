@@ -1,4 +1,4 @@
-"""Paints the demo person: a designed, synthetic face, Gaussian by Gaussian, on the open head.
+"""Makes the demo person procedurally: Gaussians with painted colours on the open head.
 
     python conversion_scripts/paint_demo_avatar -o src/emotag_hf/assets/emotag-base-open --motion runs/motion_open
 
@@ -83,7 +83,7 @@ def paint_skin(canvas: Canvas, occluders: np.ndarray) -> Strokes:
 
 
 def paint_eyes(canvas: Canvas) -> Strokes:
-    """Eyeballs under the shadow of the lids, and their highlights."""
+    """Eyeballs with the shadow of the eyelids and highlights."""
     parts = []
     for side in (0, 1):
         samples, local, albedo = eyes.eyeball(canvas, side)

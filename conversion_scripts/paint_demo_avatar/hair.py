@@ -1,6 +1,7 @@
 """Short, swept hair: strands that grow out of the scalp, each a chain of thin Gaussians.
 
-In: the canvas. Out: strokes, and where along its strand each lies. Every strand rides on the triangle of its root.
+In: the canvas. Out: strokes, and the position of each along its strand. Every strand is bound to the triangle of its
+root.
 """
 
 from __future__ import annotations

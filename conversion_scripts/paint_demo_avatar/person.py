@@ -1,4 +1,4 @@
-"""Who the demo person is: identity coefficients, framing and backdrop. Nobody's likeness: numbers chosen by eye."""
+"""The demo person: identity coefficients, camera and background, chosen by eye; not the likeness of a real person."""
 
 NAME = "Remy (synthetic demo person)"
 IDENTITY: dict[int, float] = {0: -0.9, 2: -0.7, 8: 0.8, 9: -0.6}  # direction -> standard deviations

@@ -1,4 +1,4 @@
-"""Renders clips of made-up ICT-FaceKit people whose every motion is known: ground truth for the tracker.
+"""Renders clips of synthetic ICT-FaceKit people with known motion: ground truth for the tracker.
 
     python conversion_scripts/render_ict_clips --ict ict_facekit_f16.npz -o runs/ict_clips
 

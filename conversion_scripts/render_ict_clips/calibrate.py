@@ -1,10 +1,10 @@
-"""How far MediaPipe's points lie from the places of the face that they name, measured on rendered people.
+"""Measures the systematic offsets of MediaPipe's landmarks on rendered people.
 
     python conversion_scripts/render_ict_clips/calibrate.py --ict ict_facekit_f16.npz -o landmark_bias.safetensors
 
-Face Mesh errs in a way that repeats: its points sit a little off the places of the open head that carry their numbers,
-and slide along the face as it turns. This renders seeded people (none of them in `people.py`), finds the landmarks as
-the tracker does, and fits, for each point, where it is seen minus where it is:
+Face Mesh has systematic errors: its points are a little off the corresponding points of the open head, and slide along
+the face as it turns. This renders seeded people (none of them in `people.py`), finds the landmarks as the tracker does,
+and fits, for each point, where it is seen minus where it is:
 
     offset [metres] = sum over k of bias[k] * terms[k],   terms = 1, x, y, x^2, x y, y^2,
 

@@ -1,11 +1,13 @@
 """ICT-FaceKit as a head that can be posed: in comes its npz, out go vertices in the project's convention.
 
 Metres, y up, looking along +z, the person's left at +x. The origin is where `build_open_head` puts that of the open
-head in ICT's neutral face, so MediaPipe's points, which the open head knows, can be looked up on this mesh.
+head in ICT's neutral face, so MediaPipe's points, whose positions on the open head are known, can be found on this
+mesh.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,21 +16,11 @@ import torch
 
 from emotag_hf import ParametricHead
 
-CENTIMETRE = 0.01
-ORIGIN = np.array([0.0, 3.6306, 8.2128])  # centimetres in ICT's neutral face
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from convert.ict_source import CENTIMETRE, PARTS, SKIN, read_ict_arrays  # noqa: E402
 
-# Vertex ranges of the parts that are drawn; occlusion shells, tear fluid, outer eyeballs and lash cards are left out.
-PARTS = {
-    "face": (0, 9409),
-    "head": (9409, 11248),
-    "mouth": (11248, 13294),
-    "sockets": (13294, 14062),
-    "gums": (14062, 17039),
-    "teeth": (17039, 21451),
-    "left_eye": (22221, 23021),
-    "right_eye": (23791, 24591),
-}
-SKIN = (0, 13294)  # face, head and mouth are one sheet
+__all__ = ["EYES", "PARTS", "SKIN", "IctFace", "sphere"]
+ORIGIN = np.array([0.0, 3.6306, 8.2128])  # centimetres in ICT's neutral face
 EYES = ("left_eye", "right_eye")
 
 
@@ -68,11 +60,10 @@ class IctFace:
 
     @classmethod
     def load(cls, path: str | Path) -> IctFace:
-        """Reads the npz (arrays neutral, identity, expression, expression_names, faces with -1 for triangles)."""
-        data = np.load(path)
-        neutral = ((data["neutral"] - ORIGIN) * CENTIMETRE).astype(np.float32)
-        quads = data["faces"]
-        triangles = np.concatenate([quads[:, :3], quads[quads[:, 3] >= 0][:, [0, 2, 3]]])
+        """Reads the npz or the folder of OBJ files; raises as `read_ict_arrays`."""
+        data = read_ict_arrays(path)
+        neutral = ((data.neutral - ORIGIN) * CENTIMETRE).astype(np.float32)
+        triangles = data.triangles
         part = np.full(len(triangles), -1)
         for i, (start, end) in enumerate(PARTS.values()):
             # the last ring of a part of the skin belongs to the next part's triangles
@@ -82,9 +73,9 @@ class IctFace:
         vertices, bary = _embed_landmarks(neutral, skin)
         return cls(
             neutral,
-            (data["identity"].astype(np.float32) * CENTIMETRE),
-            (data["expression"].astype(np.float32) * CENTIMETRE),
-            tuple(str(n) for n in data["expression_names"]),
+            data.identity.astype(np.float32) * CENTIMETRE,
+            np.stack(list(data.expression.values())).astype(np.float32) * CENTIMETRE,
+            tuple(data.expression),
             np.ascontiguousarray(triangles[drawn]),
             part[drawn],
             vertices,

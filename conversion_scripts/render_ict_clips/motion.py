@@ -151,7 +151,7 @@ def _speech(t: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarra
 
 
 def _blinks(t: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
-    """Lids that fall in 80 ms, stay shut for 80 ms and rise in 120 ms, every second or so."""
+    """Blinks: eyelids close in 80 ms, stay closed for 80 ms and open in 120 ms, about every second."""
     out = np.zeros_like(t)
     at = rng.uniform(0.3, 0.7)
     while at < length:

@@ -1,4 +1,4 @@
-"""Who is rendered: colours and build of each made-up person. Nobody's likeness: seeded numbers and chosen colours."""
+"""The rendered people: colours and shape of each, from a seed and chosen colours; not the likeness of real persons."""
 
 from __future__ import annotations
 

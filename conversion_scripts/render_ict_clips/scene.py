@@ -1,4 +1,4 @@
-"""One person before the camera: posed vertices in, pictures out.
+"""One person in front of the camera: posed vertices in, images out.
 
 The head turns as a whole; the neck follows it less and less towards the shoulders, which stay where they are. Hair is
 the scalp, lifted. No landmark of the face is on anything that bends.
@@ -67,12 +67,12 @@ class Scene:
         return (self.person.hair_height * skin[:, None] * normals).astype(np.float32)
 
     def _follow(self) -> np.ndarray:
-        """How far each vertex goes with the head, `[N, 1]`: 1 on the head, 0 on the shoulders."""
+        """How much each vertex moves with the head, `[N, 1]`: 1 on the head, 0 on the shoulders."""
         p = self.face.neutral
         return smoothstep(-0.205, -0.135, p[:, 1] + 0.45 * p[:, 2])[:, None].astype(np.float32)
 
     def _keep_mouth_and_eyes_lit(self) -> None:
-        """The neutral face's shut lips and lids would leave what is behind them black."""
+        """Without this, surfaces behind the closed lips and eyelids of the neutral face would be black."""
         for name, value in (("left_eye", 0.75), ("right_eye", 0.75), ("teeth", 0.8), ("gums", 0.55), ("mouth", 0.5)):
             self.open[slice(*PARTS[name])] = value
         front = self.face.landmarks[13, 2]
@@ -88,7 +88,7 @@ class Scene:
         return max(float((opened[a] - opened[b]) / (moved[b] - moved[a])) for a, b in pairs)
 
     def fitted(self, performance: Performance) -> Performance:
-        """The same performance with coefficients that shut this person's lips at rest and lids in a blink."""
+        """The same performance with coefficients that close this person's lips at rest and eyelids in a blink."""
         weights = {n: self.shut.get(n, 1.0) * w for n, w in performance.weights.items()}
         rest = np.full(len(performance), max(0.0, self.rest["mouthClose"]) + 0.01, np.float32)
         return replace(performance, weights=weights | {"mouthClose": rest})

@@ -1,4 +1,4 @@
-"""Light on a rasterised mesh: what the z-buffer saw, colours and normals in; a picture out.
+"""Shading of a rasterised mesh: z-buffer, colours and normals in; an image out.
 
 A key lamp with the soft shadow edge of skin, a fill lamp, a sky, and two highlights. In linear RGB, sRGB at the end.
 """

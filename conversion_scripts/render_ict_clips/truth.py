@@ -1,4 +1,4 @@
-"""What is known about a rendered clip, and how far a track is from it.
+"""Ground truth of a rendered clip, and the errors of a track against it.
 
 In: a truth file or known motion, and the `HeadTrack` that was found without knowing it. Out: rotation errors in
 degrees, correlations, landmark errors in pixels. Needs nothing of this folder: tests and benchmarks load it alone.
@@ -126,7 +126,7 @@ def compare(track: HeadTrack, truth: Truth, with_landmarks: bool = True) -> Repo
     turned = (rotation_matrix(motion.rotation.double()) @ rotation_matrix(motion.neck_pose.double())).numpy()
     found = track.camera.viewmat[:3, :3].numpy().astype(np.float64) @ turned
     report = Report(len(ok), int(ok.sum()), *rotation_errors(found[ok], truth.in_camera()[ok]), {})
-    lids_open = ok & (true_curve(truth, "eyeBlink_L") < 0.3)  # nobody sees where a shut eye looks
+    lids_open = ok & (true_curve(truth, "eyeBlink_L") < 0.3)  # the gaze of a closed eye is invisible
     for name, curve in tracked_curves(track).items():
         known, frames = true_curve(truth, name), lids_open if name.startswith("gaze") else ok
         if known[frames].std() > 1e-6:

@@ -1,11 +1,11 @@
-"""Finds when EMO-DB's actors say what: recordings whose words are known, in the form of synthetic speech.
+"""Forced alignment of EMO-DB's recordings, whose sentences are known, in the format of synthetic speech.
 
     python conversion_scripts/synthesize_speech/align.py EMODB -o transcribed.npz
 
-EMO-DB's file names say which of ten German sentences is spoken. espeak-ng says which sounds a sentence has and about
-how long each lasts, the viseme head of a motion network hears where they are (a semi-Markov Viterbi search, 100 steps a
-second). The utterances of an actor are then joined, five a recording, also as other rooms and microphones would have
-them. Right to a few hundredths of a second at best: good enough to teach what voices sound like, not to judge by.
+EMO-DB's file names give which of ten German sentences is spoken. espeak-ng gives its phonemes and typical durations,
+the viseme head of a motion network their positions (a semi-Markov Viterbi search, 100 steps per second). The utterances
+of an actor are then joined, five per recording, also augmented with other rooms and microphones. Accurate to a few
+hundredths of a second at best: good enough for training, not for evaluation.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ STEPS = 100  # a second
 _SHORTEST, _LONGEST, _PAUSE = 2, 40, 150  # steps of a sound, and of a silence
 _UNEVEN = 0.55  # spread of the logarithm of a sound's length
 _HESITATE = 1.0  # what a silence costs that espeak-ng would not make, in nats
-_PRIOR = 0.7  # how much of how often a viseme is heard anyway is taken off
+_PRIOR = 0.7  # weight of the viseme prior that is subtracted
 _QUIET = 1e-3  # of full scale
 _TOGETHER = 5  # utterances of a recording
 
@@ -65,7 +65,7 @@ def posteriors(network, features: torch.Tensor) -> np.ndarray:
 
 
 def align(heard: np.ndarray, expected: Parts) -> Parts:
-    """The sounds of `expected` where they are heard; what is cut off at the end is missing.
+    """Aligns the phonemes of `expected`; those cut off at the end are missing.
 
     Args:
         heard: scaled log-likelihoods `[T, 17]`, `STEPS` a second. expected: shapes and about how long they last.
@@ -97,7 +97,7 @@ def align(heard: np.ndarray, expected: Parts) -> Parts:
 
 
 def heard_parts(seen: Parts, seconds: float) -> Parts:
-    """Parts as they are seen -> as they are heard, within `seconds`."""
+    """Visible mouth shapes -> the times of their sounds, within `seconds`."""
     late = [(shape, start + lead(shape), end + lead(shape)) for shape, start, end in seen]
     return [(shape, start, min(end, seconds)) for shape, start, end in late if start < seconds]
 

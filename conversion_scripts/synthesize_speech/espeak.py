@@ -1,7 +1,7 @@
 """espeak-ng through its C API: text in, sound with the sample time of every phoneme out.
 
 Needs the Debian package `espeak-ng` (its library `libespeak-ng.so.1`). espeak-ng is GPL software: it is used as a tool,
-only what it says is kept, and nothing of it is part of this package.
+only its audio is kept, and it is not part of this package.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class RestartingEspeak:
     """`Espeak` in a process of its own: some voice variants crash the library, and the data set must not go with it."""
 
     def __init__(self):
-        Espeak()  # says at once, and here, if the library is missing
+        Espeak()  # fails at once, in this process, if the library is missing
         self._worker = None
 
     def say(self, text: str, voice: str, **settings) -> Utterance | None:

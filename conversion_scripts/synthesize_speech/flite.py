@@ -1,7 +1,8 @@
-"""flite: English in voices built from recordings of people, with the time of every phoneme.
+"""flite: English voices built from recordings, with the time of every phoneme.
 
-Needs the Debian package `flite` (CMU, free licence). espeak-ng's voices are formulas; what is learned from them hears
-a p in every third frame of a person. flite's are statistics of three people's recordings and one set of diphones.
+Needs the Debian package `flite` (CMU, free licence). espeak-ng's voices are synthesised by formulas; a network trained
+on them alone detects a p in every third frame of real speech. flite's are statistics of three people's recordings and
+one set of diphones.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .visemes import shapes_of
 
 # Voice -> mean pitch in Hz, and how often it is drawn.
 VOICES = {"slt": (170, 2), "rms": (100, 2), "awb": (120, 2), "kal16": (100, 1)}
-_CLOSED = 0.09  # s that lips are shut for a p, b or m at most
+_CLOSED = 0.09  # longest closure of the lips for p, b or m, s
 _IPA = {
     "aa": "a", "ae": "æ", "ah": "ʌ", "ao": "ɔ", "aw": "aʊ", "ax": "ə", "ay": "aɪ", "b": "b", "ch": "tʃ", "d": "d",
     "dh": "ð", "eh": "ɛ", "er": "ɜ", "ey": "eɪ", "f": "f", "g": "g", "hh": "h", "ih": "ɪ", "iy": "i", "jh": "dʒ",

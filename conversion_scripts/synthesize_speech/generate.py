@@ -4,10 +4,10 @@
     python conversion_scripts/synthesize_speech/generate.py --sentences FORTUNES --hours 4 --out NATURAL
     python conversion_scripts/synthesize_speech/generate.py --voices flite --sentences FORTUNES --hours 5 --out HUMAN
 
-Writes `train.npz` and `heldout.npz` (other voice variants, never heard in training; flite has none): log-mel features
+Writes `train.npz` and `heldout.npz` (other voice variants, not in the training data; flite has none): log-mel features
 float16, targets in motion space, viseme classes and closure masks, clip after clip with their offsets. Deterministic by
-`--seed` for one version of espeak-ng and flite. Words are drawn at random, or sentences of Debian's
-quotations (/usr/share/games/fortunes) are said.
+`--seed` for one version of espeak-ng and flite. Words are drawn at random, or sentences of Debian's quotations
+(/usr/share/games/fortunes) are said.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Sentences that people wrote, by language, for the voices to say.
+"""Real sentences by language, for the synthetic voices.
 
-Random words have other sounds beside one another than speech has, and too many p, b, m. In: the folder of Debian's
-packages `fortunes`, `fortunes-de`, `-es`, `-it`, `-pl`, `-ru`, `-br`, which hold quotations, proverbs and jokes; only
-the sound of the sentences is kept. Out: sentences of 20 to 130 letters by espeak-ng's name of the language.
+Random words have other phoneme sequences than real speech, and too many p, b, m. In: the folder of Debian's packages
+`fortunes`, `fortunes-de`, `-es`, `-it`, `-pl`, `-ru`, `-br`, which hold quotations, proverbs and jokes; only the sound
+of the sentences is kept. Out: sentences of 20 to 130 letters by espeak-ng's name of the language.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Words to say: small lists written for this project, and made-up words so that every sound meets every other."""
+"""Words for the synthetic voices: small lists written for this project, and pseudo-words that cover all pairs of
+phonemes."""
 
 from __future__ import annotations
 

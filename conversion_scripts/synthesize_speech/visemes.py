@@ -27,8 +27,8 @@ DIRECTIONS = {
     "shrugUpper": ("mouthShrugUpper",), "tongueUp": ("tongueUp",), "tongueOut": ("tongueOut",),
 }  # fmt: skip
 
-# Real faces are ahead of the sound by this much more than the table says (seconds): measured with a model of this kind
-# on clips whose sound and picture are in step.
+# Real faces are ahead of the sound by this much more than in the table (seconds): measured with a model of this kind on
+# clips whose sound and picture are in step.
 _LEAD = 0.04
 
 # name: (viseme class of modeling_motion.VISEMES, shape, dominance of jaw and lips, tau in s, lead in s).
@@ -160,7 +160,7 @@ def targets_of(parts: list[tuple[str, float, float]], duration: float):
     centres, halves, taus = map(np.asarray, (centres, halves, taus))
     values = np.array([[_SHAPES[s][1].get(c, 0.0) for c in CHANNELS] for s, _, _ in parts])
     weights = np.array([_weights(s) for s, _, _ in parts])
-    # Closures let go quickly (a Gaussian), or a weight of 8 would flatten the vowels beside them.
+    # Closures decay quickly (a Gaussian), else a weight of 8 would flatten neighbouring vowels.
     powers = np.array([2.0 if s in ("p", "f") else 1.4 for s, _, _ in parts])
     shape_names = [s for s, _, _ in parts]
 

@@ -1,12 +1,12 @@
-"""Teaches the motion network to hear emotion: the weights of its Voice Listener, from EMO-DB and people who talk.
+"""Trains the Voice Listener of the motion network on EMO-DB and talking people.
 
     python conversion_scripts/train_voice_emotion --emodb EMODB --clips CLIPS --persons splits.json -o OUT \
         --leave-out mead --model src/emotag_hf/assets/emotag-base
 
 In: EMO-DB's recordings (research data: so are the weights), processed clips of people who are taken to be mostly calm.
-Out: `OUT/listener.safetensors`, `OUT/report.json` (each speaker and person judged by a listener that has not heard
-them; the listener of `OUT` has heard all but those left out); with `--model`, `OUT/model`: that model with this ear.
-About five minutes on one core.
+Out: `OUT/listener.safetensors`, `OUT/report.json` (each speaker and person tested with a listener that was not trained
+on them; the listener of `OUT` is trained on all except those left out); with `--model`, `OUT/model`: that model with
+this listener. About five minutes on one core.
 """
 
 from __future__ import annotations

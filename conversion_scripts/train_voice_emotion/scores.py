@@ -1,6 +1,6 @@
-"""How well a listener hears: balanced accuracy with its interval, what is taken for what, and how open the gate is.
+"""Scores of a Voice Listener: balanced accuracy with interval, confusion matrix, gate.
 
-In: listeners and voices that they have not heard. Out: dicts of plain numbers.
+In: listeners and voices that they were not trained on. Out: dicts of plain numbers.
 """
 
 from __future__ import annotations

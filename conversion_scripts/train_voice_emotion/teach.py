@@ -1,8 +1,8 @@
-"""Teaches a `VoiceListener` by METHOD 4's guidance: L_KL on what it reads, L_score on its gate.
+"""Trains a `VoiceListener` with METHOD 4's guidance: L_KL on its logits, L_score on its gate.
 
-In: what voices sounded like (`Heard`), with labels. Out: a trained listener. Differences from the paper: labels instead
-of a teacher's probabilities, softened; the score's error is squared, because of a label that is 0 or 1 the absolute
-error learns the more frequent one, not how often it is.
+In: statistics of voices (`Heard`), with labels. Out: a trained listener. Differences from the paper: labels instead of
+a teacher's probabilities, softened; the score's error is squared, because with binary labels the absolute error learns
+the majority, not the probability.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class Lesson:
     """Every number of the training.
 
     `members` small networks learn apart and are then laid side by side as one: its output is the mean of theirs.
-    `smooth` is the share of a label that is spread over all seven; surprise, which nobody acts, gets no more than that.
-    `talk` is the weight of people who talk, against 1 for all acted voices; they are taken for `calm` neutral.
+    `smooth` is the share of a label that is spread over all seven; surprise, which is not in the data, gets no more
+    than that. `talk` is the weight of people who talk, against 1 for all acted voices; they are taken for `calm`
+    neutral.
     """
 
     hidden: int = 24
@@ -48,7 +49,7 @@ class Lesson:
 
 
 def teach(acted: Sequence[Heard], talkers: Sequence[Heard], lesson: Lesson) -> VoiceListener:
-    """A listener that has heard these voices and no others."""
+    """A listener that is trained on these voices only."""
     recordings = [*acted, *talkers]
     statistics, trust, labels = (
         torch.cat([getattr(h, n) for h in recordings]) for n in ("statistics", "trust", "labels")

@@ -87,39 +87,53 @@ def _register() -> None:
 
 _register()
 
-if TYPE_CHECKING:
-    from .audio.audio_io import AudioClip
-    from .constants import EMOTIONS, EXPRESSION_NAMES
-    from .evaluation.protocol import evaluate
-    from .export import load_motion, save_motion
-    from .models.configuration_emotag import EmoTaGConfig, EmoTaGGaussiansConfig, EmoTaGHeadConfig, EmoTaGMotionConfig
-    from .models.modeling_emotag import EmoTaGModel
-    from .models.modeling_gaussian_prior import GaussianPrior
-    from .models.modeling_gaussians import RiggedGaussians
-    from .models.modeling_head import ParametricHead
-    from .models.modeling_motion import GatedResidualMotionNetwork
-    from .models.processing_emotag import EmoTaGProcessor
-    from .outputs import FlameMotion
-    from .pipelines.alpha_video import save_with_alpha
-    from .pipelines.dubbing import dub
-    from .pipelines.output_files import save_splats, save_viewer
-    from .pipelines.pipeline_emotag import EmoTaGPipeline
-    from .pipelines.pipeline_talking_head import TalkingHeadPipeline
-    from .pipelines.push_avatar import push_avatar
-    from .pipelines.streaming import StreamedFrame, TalkingHeadStream
-    from .pipelines.talking_head import TalkingHeadOutput
-    from .preprocessing.data.clip import ProcessedClip
-    from .preprocessing.data.dataset import clips_dataset
-    from .preprocessing.data.prepare import prepare
-    from .preprocessing.data.prepare_many import prepare_many
-    from .preprocessing.data.teachers import FeatureOptions
-    from .preprocessing.data.vhap import import_vhap
-    from .preprocessing.doctor import examine
-    from .preprocessing.tracking.fit import fit_head
-    from .preprocessing.tracking.head_track import HeadTrack
-    from .rendering import Camera, rasterize
-    from .rights.consent import Consent
-    from .rights.provenance import read_provenance
-    from .training.adaptation.adapt import adapt
-    from .training.gaussians.adapt_arguments import AdaptArguments
-    from .utils.asset_paths import default_model_path, sample_path
+if TYPE_CHECKING:  # the same names for type checkers; `as` says that they are public
+    from .audio.audio_io import AudioClip as AudioClip
+    from .constants import EMOTIONS as EMOTIONS
+    from .constants import EXPRESSION_NAMES as EXPRESSION_NAMES
+    from .evaluation.protocol import evaluate as evaluate
+    from .export import load_motion as load_motion
+    from .export import save_motion as save_motion
+    from .models.configuration_emotag import EmoTaGConfig as EmoTaGConfig
+    from .models.configuration_emotag import EmoTaGGaussiansConfig as EmoTaGGaussiansConfig
+    from .models.configuration_emotag import EmoTaGHeadConfig as EmoTaGHeadConfig
+    from .models.configuration_emotag import EmoTaGMotionConfig as EmoTaGMotionConfig
+    from .models.modeling_emotag import EmoTaGModel as EmoTaGModel
+    from .models.modeling_gaussian_prior import GaussianPrior as GaussianPrior
+    from .models.modeling_gaussians import RiggedGaussians as RiggedGaussians
+    from .models.modeling_head import ParametricHead as ParametricHead
+    from .models.modeling_motion import GatedResidualMotionNetwork as GatedResidualMotionNetwork
+    from .models.processing_emotag import EmoTaGProcessor as EmoTaGProcessor
+    from .models.retarget import Retarget as Retarget
+    from .models.retarget import solve_retarget as solve_retarget
+    from .motion.motion_strengths import MotionStrengths as MotionStrengths
+    from .outputs import FlameMotion as FlameMotion
+    from .pipelines.alpha_video import save_with_alpha as save_with_alpha
+    from .pipelines.dubbing import dub as dub
+    from .pipelines.output_files import save_splats as save_splats
+    from .pipelines.output_files import save_viewer as save_viewer
+    from .pipelines.pipeline_emotag import EmoTaGPipeline as EmoTaGPipeline
+    from .pipelines.pipeline_talking_head import TalkingHeadPipeline as TalkingHeadPipeline
+    from .pipelines.push_avatar import push_avatar as push_avatar
+    from .pipelines.streaming import StreamedFrame as StreamedFrame
+    from .pipelines.streaming import TalkingHeadStream as TalkingHeadStream
+    from .pipelines.talking_head import TalkingHeadOutput as TalkingHeadOutput
+    from .preprocessing.data.clip import ProcessedClip as ProcessedClip
+    from .preprocessing.data.dataset import clips_dataset as clips_dataset
+    from .preprocessing.data.prepare import prepare as prepare
+    from .preprocessing.data.prepare_many import prepare_many as prepare_many
+    from .preprocessing.data.teachers import FeatureOptions as FeatureOptions
+    from .preprocessing.data.vhap import import_vhap as import_vhap
+    from .preprocessing.doctor import examine as examine
+    from .preprocessing.tracking.fit import fit_head as fit_head
+    from .preprocessing.tracking.head_track import HeadTrack as HeadTrack
+    from .rendering import Camera as Camera
+    from .rendering import rasterize as rasterize
+    from .rights.consent import Consent as Consent
+    from .rights.provenance import read_provenance as read_provenance
+    from .training.adaptation.adapt import adapt as adapt
+    from .training.gaussians.adapt_arguments import AdaptArguments as AdaptArguments
+    from .training.pretraining.pretrain import Pretrainer as Pretrainer
+    from .training.pretraining.pretrain_arguments import PretrainArguments as PretrainArguments
+    from .utils.asset_paths import default_model_path as default_model_path
+    from .utils.asset_paths import sample_path as sample_path

@@ -1,4 +1,4 @@
-"""Names every other module shares: emotions, action units, expression directions, file names. Imports nothing.
+"""Shared names: emotions, action units, expression directions, file names. Imports nothing.
 
 The order of each tuple is part of every checkpoint: append, never reorder.
 """
@@ -17,9 +17,9 @@ ACTION_UNITS = (
     "AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU12", "AU15", "AU17", "AU20", "AU25", "AU26", "AU45",
 )  # fmt: skip
 
-# The 50 expression directions (psi). ARKit/FACS names as ICT-FaceKit splits them, coefficients nominally in [0, 1].
-# Blinks are `eyelids`, gaze is `eyes_pose` and jaw opening is `jaw_pose`: none of the three is in this list.
-# `_L` and `_R` are the person's own left and right; the person's left is at +x.
+# The 50 expression directions (psi), named as in ARKit and FACS and split into sides as in ICT-FaceKit; coefficients
+# nominally in [0, 1]. Blinks are `eyelids`, gaze is `eyes_pose` and jaw opening is `jaw_pose`: none of the three is in
+# this list. `_L` and `_R` are the person's own left and right; the person's left is at +x.
 EXPRESSION_NAMES = (
     "browDown_L", "browDown_R", "browInnerUp_L", "browInnerUp_R", "browOuterUp_L", "browOuterUp_R",
     "cheekPuff_L", "cheekPuff_R", "cheekRaiser_L", "cheekRaiser_R", "cheekSquint_L", "cheekSquint_R",
@@ -36,7 +36,7 @@ EXPRESSION_NAMES = (
 MOTION_DIMS = {
     "expression": 50,  # coefficients
     "jaw_pose": 3,  # axis-angle of the jaw joint; +x opens
-    "eyelids": 2,  # [left, right] closure, 0 open .. 1 shut
+    "eyelids": 2,  # [left, right] closure, 0 open .. 1 closed
     "eyes_pose": 6,  # axis-angle of the left, then the right eye
     "neck_pose": 3,  # axis-angle of the neck joint
     "rotation": 3,  # axis-angle of the root joint
@@ -50,8 +50,8 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 MODEL_INDEX_NAME = "model_index.json"
 PROCESSOR_NAME = "processor_config.json"
-DEFAULT_MODEL = "emotag-base"  # a folder in assets/: learned from real people, research only
-OPEN_MODEL = "emotag-base-open"  # a folder in assets/: learned from synthetic speech alone, Apache-2.0
+DEFAULT_MODEL = "emotag-base"  # a folder in assets/: trained on real people, research only
+OPEN_MODEL = "emotag-base-open"  # a folder in assets/: trained on synthetic speech alone, Apache-2.0
 DEFAULT_PRIOR = "emotag-gaussian-prior"  # a folder in assets/
 OPEN_HEAD = "open_head.safetensors"  # a file in assets/
 TASK = "talking-head"

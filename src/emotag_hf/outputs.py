@@ -1,4 +1,4 @@
-"""The containers that travel between the parts: motion, posed Gaussians, pictures, results.
+"""Data classes that are passed between the parts: motion, posed Gaussians, images, results.
 
 T is the number of video frames, N of Gaussians, C of cameras. Axis-angle in radians, metres, colours in [0, 1].
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -20,13 +21,13 @@ class FlameMotion:
     Args:
         expression: `[T, 50]` coefficients of `EXPRESSION_NAMES`.
         jaw_pose: `[T, 3]` axis-angle; +x opens.
-        eyelids: `[T, 2]` closure of the left and right lids, 0 open .. 1 shut.
+        eyelids: `[T, 2]` closure of the left and right eyelids, 0 open .. 1 closed.
         eyes_pose: `[T, 6]` axis-angle of the left, then the right eye.
         neck_pose, rotation: `[T, 3]` axis-angle of the neck and of the whole head.
         translation: `[T, 3]` metres.
-        mouth_code: `[T, R]` or None: what drives the inner-mouth Gaussians (GRMN's delta_mouth).
-        body_translation: `[T, 3]` metres or None: how far what the root joint alone carries (chest and shoulders) is
-            shifted against the head. FLAME's one neck joint cannot slide a head over its shoulders; people do.
+        mouth_code: `[T, R]` or None: offsets code of the inner-mouth Gaussians (GRMN's delta_mouth).
+        body_translation: `[T, 3]` metres or None: shift of chest and shoulders (the part that moves with the root joint
+            alone) against the head, which FLAME's single neck joint cannot express.
         fps: frames per second.
     """
 
@@ -41,7 +42,7 @@ class FlameMotion:
     body_translation: torch.Tensor | None = None
     fps: float = 25.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         num_frames = self.expression.shape[0]
         for name, dim in MOTION_DIMS.items():
             shape = tuple(getattr(self, name).shape)
@@ -54,7 +55,7 @@ class FlameMotion:
             )
 
     @classmethod
-    def zeros(cls, num_frames: int, *, fps: float = 25.0, device=None) -> FlameMotion:
+    def zeros(cls, num_frames: int, *, fps: float = 25.0, device: torch.device | str | None = None) -> FlameMotion:
         """A motionless, neutral head for `num_frames` frames."""
         return cls(**{n: torch.zeros(num_frames, d, device=device) for n, d in MOTION_DIMS.items()}, fps=fps)
 
@@ -64,11 +65,13 @@ class FlameMotion:
     def __getitem__(self, index: slice) -> FlameMotion:
         return self._map(lambda x: x[index])
 
-    def to(self, *args, **kwargs) -> FlameMotion:
+    def to(self, *args: Any, **kwargs: Any) -> FlameMotion:
         return self._map(lambda x: x.to(*args, **kwargs))
 
     def _map(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> FlameMotion:
-        changed = {f.name: fn(v) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}
+        changed: dict[str, Any] = {
+            f.name: fn(v) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)
+        }
         return replace(self, **changed)
 
     def head_inputs(self) -> dict[str, torch.Tensor]:
@@ -79,7 +82,7 @@ class FlameMotion:
     @classmethod
     def cat(cls, parts: list[FlameMotion]) -> FlameMotion:
         """Joins motions in time."""
-        joined = {n: torch.cat([getattr(p, n) for p in parts]) for n in MOTION_DIMS}
+        joined: dict[str, Any] = {n: torch.cat([getattr(p, n) for p in parts]) for n in MOTION_DIMS}
         for name in ("mouth_code", "body_translation"):
             rows = [getattr(p, name) for p in parts]
             joined[name] = None if rows[0] is None else torch.cat(rows)
@@ -88,13 +91,13 @@ class FlameMotion:
 
 @dataclass
 class GRMNOutput:
-    """What the Gated Residual Motion Network gives for T frames (METHOD 3).
+    """Output of the Gated Residual Motion Network for T frames (METHOD 3).
 
     Args:
         expression: `[B, T, 50]`; jaw_pose: `[B, T, 3]`; mouth_code: `[B, T, R]`: Base + g · Residual.
-        gate: `[B, T, 1]` in [0, 1], how much of the residual acts (g).
+        gate: `[B, T, 1]` in [0, 1], g, the weight of the residual.
         emotion_logits: `[B, T, 7]`, z_e in the order of `EMOTIONS`.
-        viseme_logits: `[B, T, 17]` of the training-only head, or None.
+        viseme_logits: `[B, T, 17]` of the viseme head, which only training uses, or None.
     """
 
     expression: torch.Tensor
@@ -119,7 +122,7 @@ class PosedGaussians:
     sh_degree: int = 0
 
     def __getitem__(self, frames: slice) -> PosedGaussians:
-        """Some of the frames."""
+        """A subset of the frames."""
         per_frame = self.colors.dim() == (4 if self.sh_degree else 3)
         return replace(
             self,
@@ -136,7 +139,7 @@ class PosedGaussians:
 
 @dataclass
 class RenderOutput:
-    """Pictures: `images [T, H, W, 3]` in [0, 1] over the background, `alphas [T, H, W, 1]`."""
+    """Rendered frames: `images [T, H, W, 3]` in [0, 1] over the background, `alphas [T, H, W, 1]`."""
 
     images: torch.Tensor
     alphas: torch.Tensor
@@ -144,7 +147,7 @@ class RenderOutput:
 
 @dataclass
 class EmoTaGOutput:
-    """What `EmoTaGModel.predict_motion` gives: the motion, and the gate and emotion over time.
+    """Output of `EmoTaGModel.predict_motion`: the motion, and the gate and emotion over time.
 
     Args:
         motion: `FlameMotion` of T frames.

@@ -1,4 +1,4 @@
-"""Makes transformers know the model type "emotag" and the task "talking-head". In: nothing. Out: registrations."""
+"""Registers the model type "emotag" and the task "talking-head" with transformers. In: nothing. Out: registrations."""
 
 from __future__ import annotations
 

@@ -44,15 +44,15 @@ def num_video_frames(num_samples: int, fps: float = 25.0, sampling_rate: int = S
 
 @dataclass(frozen=True)
 class LogMelOptions:
-    """Numbers of the embedded front end; part of the processor's configuration.
+    """Parameters of the embedded front end; part of the processor's configuration.
 
     Args:
-        initial_level_db: loudness (dBFS, RMS) that speech is expected to have before any has been heard.
-        initial_band_db: the long-term spectrum of speech at that loudness: knots over the 80 bands, dB.
-        initial_f0_hz: expected pitch.
-        prior_seconds: how much loud speech those initial values are worth.
-        memory_seconds: beyond this much loud speech the running means forget exponentially.
-        silence_dbfs: frames quieter than this never touch the running means, so that noise is never blown up.
+        initial_level_db: initial value of the running loudness of speech (dBFS, RMS).
+        initial_band_db: initial value of the running spectrum: knots over the 80 bands, dB.
+        initial_f0_hz: initial value of the running pitch.
+        prior_seconds: seconds of loud speech that the initial values count as.
+        memory_seconds: after this much loud speech the running means decay exponentially.
+        silence_dbfs: quieter frames do not update the running means, so that noise is not amplified.
     """
 
     initial_level_db: float = -24.0
@@ -77,7 +77,7 @@ def _mel_filters() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _mel_bins() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The filters without their zeros: bins and weights `[n]`, band after band, and where each band begins `[80]`."""
+    """The filters in sparse form: bins and weights `[n]`, band after band, and the first index of each band `[80]`."""
     bands, bins = np.nonzero(_mel_filters().T)
     starts = np.searchsorted(bands, np.arange(NUM_MEL_BANDS))
     return bins, _mel_filters()[bins, bands].astype(np.float64), starts
@@ -94,7 +94,7 @@ def _band_db(frames: np.ndarray) -> np.ndarray:
     tail = frames[:, -WINDOW:]
     emphasised = (tail - 0.97 * frames[:, -WINDOW - 1 : -1]) * _hann()
     power = np.abs(np.fft.rfft(emphasised, _FFT)) ** 2
-    # Summed band by band, which gives one row the bits that it has among a thousand; a matrix product would not.
+    # Summed band by band: unlike a matrix product, this rounds a row the same whatever the number of rows.
     bins, weights, starts = _mel_bins()
     mel = np.add.reduceat(power[:, bins].astype(np.float64) * weights, starts, axis=1)
     return 10 * np.log10(mel + 10 ** (_FLOOR_DB / 10))
@@ -117,7 +117,7 @@ def _pitch(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     peak = (middle >= ncc[:, :-2]) & (middle > ncc[:, 2:])
     score = np.where(peak, middle, 0)
     best = score.max(1)
-    # The first peak nearly as high as the best one: a multiple of the period is as periodic as the period.
+    # The first peak nearly as high as the best one, because multiples of the period have peaks as well.
     index = np.argmax(score >= 0.88 * best[:, None], 1)
     rows = np.arange(len(x))
     left, centre, right = ncc[rows, index], ncc[rows, index + 1], ncc[rows, index + 2]
@@ -128,7 +128,7 @@ def _pitch(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class LogMelStream:
-    """The embedded front end with its state: push sound, get feature frames.
+    """The embedded front end for streaming: push samples, get feature frames.
 
     Channels: 0..79 the mel bands relative to their running level over loud frames (0 silence, 1 at the level, at most
     2), 80 log-F0 relative to its running mean times voicing (natural log, within [-1, 1]), 81 voicing in [0, 1].
@@ -178,7 +178,7 @@ class LogMelStream:
         return np.concatenate([self._part(frames[i : i + 4096]) for i in range(0, count, 4096)])
 
     def _part(self, frames: np.ndarray) -> np.ndarray:
-        # A few thousand frames at a time: an hour of sound must not become gigabytes of windows.
+        # A few thousand frames at a time, to bound the memory for the windows of long recordings.
         bands = _band_db(frames)
         loudness = 10 * np.log10(np.mean(frames[:, -WINDOW:].astype(np.float64) ** 2, 1) + 1e-9)
         f0, voicing = _pitch(frames)
@@ -195,12 +195,12 @@ class LogMelStream:
         levels = np.empty((len(values), NUM_MEL_BANDS))
         pitches = np.empty(len(values))
         loudness = values[:, -1].tolist()
-        # No lower than this, or the noise floor of a very soft recording would be taken for speech.
+        # A lower bound, so that the noise floor of a very soft recording is not taken for speech.
         lowest = _FLOOR_DB + _RANGE_DB
         for k in range(len(values)):
             if loudness[k] > self.options.silence_dbfs:
-                # Frames far below the running level are pauses; they count a little, so that a level that starts
-                # (or was once) much too high comes down in the end.
+                # Frames far below the running level are pauses. They count with a small weight, so that a level that is
+                # much too high comes down.
                 step = 1.0 if loudness[k] > self._mean[-1] - 25 else 0.1
                 self._weight = min(self._weight + step, memory)
                 self._mean += (step / self._weight) * (values[k] - self._mean)
@@ -213,7 +213,7 @@ class LogMelStream:
 
 
 def log_mel_features(samples: np.ndarray, options: LogMelOptions | None = None) -> np.ndarray:
-    """Features of a whole recording: `[n]` samples -> `[ceil(n / 160), 82]` float32; one push and a flush."""
+    """Features of a whole recording: `[n]` samples -> `[ceil(n / 160), 82]` float32."""
     stream = LogMelStream(options)
     return np.concatenate([stream.push(samples), stream.flush()])
 
@@ -226,8 +226,8 @@ class SpeechEncoderFeatures:
 
     Args:
         model_id: Hub id or folder for `AutoModel.from_pretrained`; ignored when `model` is given.
-        revision: its revision.
-        model: a ready encoder instead (tests, fine-tuned encoders).
+        revision: revision of the encoder on the Hub.
+        model: an encoder that is already loaded, instead of `model_id`.
     """
 
     def __init__(self, model_id: str | None = None, revision: str | None = None, model=None):

@@ -1,4 +1,4 @@
-"""Sound in: any recording to float32 samples.
+"""Reads any recording as float32 samples.
 
 In: a path, bytes, an array with its rate or a dict. Out: `AudioClip` (the recording's own rate and channels, for the
 output video) or mono float32 at 16 kHz (for the audio front ends, METHOD 3).
@@ -23,13 +23,13 @@ from ..constants import SAMPLE_RATE
 
 logger = logging.getLogger(__name__)
 
-MIN_SECONDS = 0.04  # one video frame at 25 fps; less cannot move a mouth
+MIN_SECONDS = 0.04  # one video frame at 25 fps
 SILENCE = 1e-5  # -100 dBFS: below the noise of any recording, above the dither of an empty one
-MAX_GAP = 600  # seconds of sound that may be missing inside a file; a longer gap is a broken clock
+MAX_GAP = 600  # seconds of sound that may be missing inside a file; longer gaps are wrong time stamps
 MAX_CHANNELS = 8  # of an array; a longer second axis is time
 
-# Only containers with sound of their own. Play lists and scripts (hls, concat, ...) are refused because they make the
-# decoder open other files and addresses.
+# Only containers that hold sound. Play lists and scripts (hls, concat, ...) are refused: they make the decoder open
+# other files and addresses.
 _CONTAINERS = "wav,w64,aiff,au,caf,flac,mp3,aac,mov,mp4,m4a,ogg,matroska,webm,avi,mpeg,mpegts,flv,asf,amr,ac3,eac3"
 _EXPECTED = "wav, flac, mp3, m4a, ogg or a video with sound"
 
@@ -40,7 +40,7 @@ class AudioError(ValueError):
 
 @dataclass(frozen=True)
 class AudioClip:
-    """Sound as it was recorded.
+    """A recording at its own sampling rate.
 
     Args:
         samples: `[n, channels]` float32, nominally in [-1, 1], one or two channels.
@@ -50,7 +50,7 @@ class AudioClip:
     samples: np.ndarray
     sampling_rate: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[1] not in (1, 2):
             raise AudioError(f"samples: expected an array [n, 1] or [n, 2], got the shape {self.samples.shape}.")
 
@@ -62,7 +62,7 @@ class AudioClip:
     def mono(self, sampling_rate: int = SAMPLE_RATE) -> np.ndarray:
         """`[round(n * sampling_rate / self.sampling_rate)]` float32: the mean of the channels, resampled."""
         mono = self.samples.mean(axis=1)
-        if np.abs(mono).max(initial=0.0) < SILENCE:  # two channels wired in opposite phase cancel each other
+        if np.abs(mono).max(initial=0.0) < SILENCE:  # two channels in opposite phase cancel each other
             mono = self.samples[:, 0]
         return resample(mono[:, None], self.sampling_rate, sampling_rate)[:, 0]
 
@@ -73,13 +73,13 @@ def read_audio(audio: Any, sampling_rate: int | None = None, target_rate: int = 
 
 
 def load_audio(audio: Any, sampling_rate: int | None = None) -> AudioClip:
-    """Reads sound at its own rate and checks that it can drive a face.
+    """Reads a recording at its own rate and checks that it is usable: long enough, not silent, finite.
 
     Args:
         audio: a path, the bytes of a file, an `AudioClip`, an array or tensor (`[n]`, `[n, channels]` or
             `[channels, n]`, floats in [-1, 1] or 8, 16 or 32-bit integers at full scale), or a dict
             `{"array" | "raw", "sampling_rate"}` or `{"bytes" | "path"}`.
-        sampling_rate: Hz, the rate of a bare array; a file carries its own, and then this is not looked at.
+        sampling_rate: Hz, the rate of a bare array; ignored for a file, which has its own.
 
     Raises:
         AudioError: not decodable, no sound in it, shorter than 40 ms, silent, or not finite.
@@ -94,7 +94,7 @@ def load_audio(audio: Any, sampling_rate: int | None = None) -> AudioClip:
         clip = _decode_path(Path(audio))
     elif isinstance(audio, bytes | bytearray | memoryview):
         clip = decode(io.BytesIO(audio), f"{len(audio)} bytes")
-    elif hasattr(audio, "get_all_samples"):  # the decoders that `datasets` gives for a column of sound
+    elif hasattr(audio, "get_all_samples"):  # audio decoders of `datasets`
         decoded = audio.get_all_samples()
         clip = _from_array(decoded.data, decoded.sample_rate)
     elif isinstance(audio, np.ndarray) or hasattr(audio, "detach"):
@@ -109,12 +109,12 @@ def load_audio(audio: Any, sampling_rate: int | None = None) -> AudioClip:
 
 
 class StreamResampler:
-    """Band-limited resampling of sound as it comes, in phase: in any chunks the samples of the whole, 2 ms late.
+    """Band-limited, zero-phase resampling of a stream: the same samples for any chunk sizes, 2 ms late.
 
     Args:
         source_rate, target_rate: Hz.
         channels: 1 or 2.
-        block: samples that are worked on at once; None for 10 ms.
+        block: samples that are processed at once; None for 10 ms.
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int = 1, block: int | None = None):
@@ -127,7 +127,7 @@ class StreamResampler:
         self._resampler = None if same else av.AudioResampler(format="flt", layout=self._layout, rate=target_rate)
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """The next `[n, channels]` float32; gives the `[m, channels]` that are certain now."""
+        """Takes the next `[n, channels]` float32 samples; returns the `[m, channels]` that are complete now."""
         if self._resampler is None:
             return samples
         self._waiting = np.concatenate([self._waiting, samples]) if len(self._waiting) else samples
@@ -136,7 +136,7 @@ class StreamResampler:
         return self._run(now)
 
     def finish(self) -> np.ndarray:
-        """The rest; `round(n * target_rate / source_rate)` in all."""
+        """Ends the stream and returns the rest; `round(n * target_rate / source_rate)` samples in all."""
         if self._resampler is None:
             return self._waiting
         before = self._given
@@ -146,7 +146,7 @@ class StreamResampler:
         return np.pad(rest, ((0, missing - len(rest)), (0, 0)))
 
     def _run(self, samples: np.ndarray) -> np.ndarray:
-        frames = []
+        frames: list[av.AudioFrame] = []
         for start in range(0, len(samples), self._block):
             packed = np.ascontiguousarray(samples[start : start + self._block], dtype=np.float32).reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self._layout)
@@ -168,15 +168,15 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndar
     """Band-limited resampling: `[n, channels]` float32 -> `[round(n * target / source), channels]`, in phase."""
     if source_rate == target_rate:
         return samples
-    # Larger blocks than those of a stream: the same samples, sooner.
+    # Larger blocks than in a stream: faster, with the same samples.
     stream = StreamResampler(source_rate, target_rate, samples.shape[1], block=source_rate)
     return np.concatenate([stream.push(samples), stream.finish()])
 
 
 def decode(source: io.IOBase, name: str, stop: float = math.inf) -> AudioClip:
-    """Decodes the first audio stream of an open file without judging what is in it.
+    """Decodes the first audio stream of an open file; does not check the content.
 
-    `name` is for the messages. Of a video, time zero is its first picture; `stop` is where to end, in seconds.
+    `name` is used in messages. For a video, time 0 is its first frame; `stop` is the end in seconds.
     """
     try:
         # Tags in another encoding than UTF-8 are common, and no reason to refuse a recording.
@@ -193,7 +193,7 @@ def _decode_stream(container: av.container.InputContainer, name: str, stop: floa
     stream = container.streams.audio[0]
     rate, resampler, channels, wrong, late, start = stream.rate, None, 0, 0, 0, None
     broken: list[av.Packet] = []
-    pieces = bytearray()  # grows in place: an hour of sound is held once
+    pieces = bytearray()  # grows in place, so that long sound is in memory once
     for frame, after in pairwise(chain(_decoded(container, stream, broken), [None])):
         if resampler is None:
             channels, rate = min(frame.layout.nb_channels, 2), frame.sample_rate
@@ -204,8 +204,8 @@ def _decode_stream(container: av.container.InputContainer, name: str, stop: floa
         elif frame.time is not None and start is not None:
             missing = round((frame.time - start) * rate) - len(pieces) // (4 * channels)
             if missing / rate > 0.05 and (after is None or after.time is None or after.time <= frame.time):
-                wrong += 1  # a stamp that jumps ahead is believed only if the next one goes on from there
-            elif 0.05 < missing / rate < MAX_GAP:  # silence keeps what follows beside its picture
+                wrong += 1  # a time stamp that jumps ahead is used only if the next one continues from it
+            elif 0.05 < missing / rate < MAX_GAP:  # filled with silence, to keep the rest in sync
                 pieces += bytes(4 * channels * missing)
         for out in resampler.resample(frame):
             pieces += out.to_ndarray().tobytes()
@@ -220,10 +220,10 @@ def _decode_stream(container: av.container.InputContainer, name: str, stop: floa
     if wrong:
         logger.warning("audio: %d time stamps of %s jump ahead alone and are not followed.", wrong, name)
     samples = np.frombuffer(pieces, dtype=np.float32).reshape(-1, max(channels, 1))
-    if "mp4" in container.format.name and stream.duration:  # an mp4 knows where the padding of its last block begins
+    if "mp4" in container.format.name and stream.duration:  # its duration excludes the last block's padding
         padding = len(samples) - round(float(stream.duration * stream.time_base) * rate)
         samples = samples[: len(samples) - padding] if 0 < padding <= 4096 else samples  # else the header is wrong
-    if late:  # of a video: its sound begins after its picture, or before
+    if late:  # of a video: its sound begins later or earlier than its frames
         samples = np.pad(samples, ((late, 0), (0, 0))) if late > 0 else samples[-late:]
     return AudioClip(samples[: round(min(stop * rate, len(samples)))], rate)
 
@@ -235,7 +235,7 @@ def _decoded(
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
-        except av.error.FFmpegError:  # a damaged packet costs its own few milliseconds, as in every player
+        except av.error.FFmpegError:  # only the damaged packet is lost, as in players
             broken.append(packet)
             continue
         yield from frames

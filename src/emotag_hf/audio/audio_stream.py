@@ -1,7 +1,7 @@
-"""Sound as it arrives: chunks in, mono float32 at the rate of the front ends out, in pieces of any size.
+"""A stream of sound: chunks in, mono float32 at the front ends' rate out, in pieces of any size.
 
-In: arrays of any length at one rate, or nothing for a while. Out: the samples that `AudioClip.mono` gives for the
-whole, to the bit, some milliseconds late where the rate has to change.
+In: arrays of any length at one rate. Out: samples, bit-identical to those of `AudioClip.mono` for the whole recording;
+a few milliseconds late if they are resampled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .audio_io import MAX_CHANNELS, SILENCE, AudioError, StreamResampler, to_flo
 
 
 class AudioStream:
-    """A queue of sound; `push` and `clear` may be called from another thread than `take`.
+    """A queue of samples; `push` and `clear` may be called from another thread than `take`.
 
     Args:
         sampling_rate: Hz, of every chunk.
@@ -33,48 +33,48 @@ class AudioStream:
         self._lock = threading.Lock()
         self._chunks = self._pushed = self._dropped = 0
         self._channels: int | None = None
-        self._owed = 0.0  # samples of silence that were not whole yet
+        self._owed = 0.0  # fraction of a sample of silence, carried over to the next call
         self.finished = False
 
     @property
     def num_samples(self) -> float:
-        """Samples at `sampling_rate` that were pushed and not dropped."""
+        """Number of samples at `sampling_rate` that were pushed and not dropped."""
         return self._pushed - self._dropped * self.sampling_rate / self.target_rate
 
     def push(self, chunk: Any) -> None:
-        """The next `[n]` or `[n, channels]` samples: floats in [-1, 1], or integers at full scale; n may be 0.
+        """Adds the next `[n]` or `[n, channels]` samples: floats in [-1, 1], or integers at full scale; n may be 0.
 
         Raises:
-            AudioError: no array, another shape or number of channels, NaN, two channels that cancel each other, or the
-                stream has ended.
+            AudioError: not an array, another shape or number of channels, NaN, two channels that cancel each other, or
+                the stream has ended.
         """
         if self.finished:
-            raise AudioError("chunks: this stream has ended; start a new one for what comes after.")
+            raise AudioError("chunks: this stream has ended; start a new one.")
         self._chunks += 1
         self._add(self._mono(chunk))
 
     def push_silence(self, seconds: float) -> None:
-        """Silence in place of sound; parts of a sample are owed to the next call."""
+        """Adds silence; a fraction of a sample is carried over to the next call."""
         if self.finished:
-            raise AudioError("chunks: this stream has ended; start a new one for what comes after.")
+            raise AudioError("chunks: this stream has ended; start a new one.")
         self._owed += seconds * self.sampling_rate
         self._add(np.zeros(int(self._owed), np.float32))
         self._owed -= int(self._owed)
 
     def take(self, count: int) -> np.ndarray:
-        """Up to `count` of the samples that wait."""
+        """Removes and returns up to `count` queued samples."""
         with self._lock:
             taken, self._queue = self._queue[:count], self._queue[count:]
         return taken
 
     def clear(self) -> None:
-        """Drops the samples that wait."""
+        """Drops the queued samples."""
         with self._lock:
             self._dropped += len(self._queue)
             self._queue = self._queue[:0]
 
     def finish(self) -> None:
-        """Ends the sound; `take` still gives what waits."""
+        """Ends the sound; `take` still returns queued samples."""
         if not self.finished:
             self.finished = True
             with self._lock:

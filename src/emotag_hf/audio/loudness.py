@@ -1,6 +1,6 @@
-"""How loud speech is over time, which generated motion follows: whole recordings and streams alike, causally.
+"""Loudness of speech over time, which controls generated motion; causal, for recordings and streams.
 
-In: samples. Out: levels in [0, 1], 100 or 25 a second, the same to the bit in any chunks.
+In: samples. Out: levels in [0, 1], 100 or 25 per second, bit-identical for any chunk sizes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ..constants import MOTION_FPS
 
 
 class LevelStream:
-    """How strongly a person speaks, 100 values a second in [0, 1]: energy against its running peak, causally.
+    """Loudness of speech, 100 values per second in [0, 1]: energy relative to its running peak, causal.
 
     Args:
         sampling_rate: Hz.
@@ -21,10 +21,10 @@ class LevelStream:
         self._hop = sampling_rate // 100
         self._waiting = np.zeros(0, np.float32)
         self._peak = 0.05
-        self._last = np.zeros(4)  # the level is smoothed over 50 ms
+        self._last = np.zeros(4)  # for smoothing the level over 50 ms
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """The next `[n]` samples in [-1, 1]; gives the values that are now known."""
+        """Takes the next `[n]` samples in [-1, 1]; returns the values that are complete now."""
         samples = np.concatenate([self._waiting, np.asarray(samples)])
         count = len(samples) // self._hop
         self._waiting = samples[count * self._hop :].copy()
@@ -35,13 +35,13 @@ class LevelStream:
             level[i] = min(1.0, energy / self._peak)
         level = np.concatenate([self._last, level])
         self._last = level[count:]
-        # One sum after the other: the same bits in any chunks.
+        # Summed one after the other, so that rounding does not depend on the chunks.
         return (level[4:] + level[3:-1] + level[2:-2] + level[1:-3] + level[:-4]) / 5
 
 
 class LoudnessStream:
-    """The loudness that `MotionGenerator.hear` takes, 25 values a second, out of sound as it comes; that of
-    `loudness_from_samples` at k / 25 seconds, bit by bit.
+    """The loudness for `MotionGenerator.hear`, 25 values per second, of a stream of sound; bit-identical to
+    `loudness_from_samples` at k / 25 seconds.
 
     Args:
         sampling_rate: Hz.
@@ -54,7 +54,7 @@ class LoudnessStream:
         self._held = 0.0
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """The next `[n]` samples in [-1, 1]; gives the values that are now known."""
+        """Takes the next `[n]` samples in [-1, 1]; returns the values that are complete now."""
         self._known = np.concatenate([self._known, self._levels.push(samples)])
         out = []
         while (index := int(self._given / MOTION_FPS * 100) - self._first) < len(self._known):
@@ -67,14 +67,14 @@ class LoudnessStream:
         return np.array(out)
 
     def flush(self, count: int) -> np.ndarray:
-        """Ends the sound: the last level again and again, up to `count` values in all."""
+        """Ends the sound: repeats the last level, up to `count` values in all."""
         missing = max(0, count - self._given)
         self._given += missing
         return np.full(missing, self._held)
 
 
 def loudness_from_samples(samples: np.ndarray, sampling_rate: int, times: np.ndarray) -> np.ndarray:
-    """How strongly the person speaks at each frame, `[T]` in [0, 1]: energy against its running peak, causally.
+    """Loudness of speech at each frame, `[T]` in [0, 1]: energy relative to its running peak, causal.
 
     Args:
         samples: `[n]` mono in [-1, 1]. times: `[T]` seconds.

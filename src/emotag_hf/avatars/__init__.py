@@ -1,1 +1,1 @@
-"""An avatar on disk, and on its way to the Hub."""
+"""Avatars: their folder on disk, and their upload to the Hub."""

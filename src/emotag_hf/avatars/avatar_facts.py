@@ -1,7 +1,7 @@
-"""What an avatar says about itself, checked on the way into its folder and out of it. Not in the paper.
+"""The facts in avatar.json, checked when they are written and when they are read. Not in the paper.
 
-In: facts about a recording, a training, measurements, licences, pictures: our own, or out of a stranger's folder. Out:
-the same as JSON values and PNG, without a name or a path of the machine; or an AvatarError.
+In: facts about a recording, a training, measurements, licences, pictures: our own, or from an untrusted folder. Out:
+the same as JSON values and PNG, without names and paths of this machine; or an AvatarError.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..rights.consent import check_printable, is_sha256
 if TYPE_CHECKING:
     from ..models.modeling_emotag import EmoTaGModel
 
-PARTS = ("head", "motion", "gaussian_prior")  # what has a licence
+PARTS = ("head", "motion", "gaussian_prior")  # the parts with a licence of their own
 SOURCE = {  # key -> what it has to be; the last three may be unknown
     "sha256": "a SHA-256 as 64 digits 0-9 a-f",
     "frames_used": "a whole number from 1 on",
@@ -39,11 +39,11 @@ _A_PATH = re.compile(r"(^|[\s\"'(=,])(~?/\w|\\\\|[A-Za-z]:[\\/]|file:)")  # of a
 
 
 class AvatarError(ValueError):
-    """The folder is no avatar, or none can be written there; the message says what is wrong and what to do."""
+    """The folder is not an avatar, or no avatar can be written there; the message says what is wrong and what to do."""
 
 
 def source_of_clip(clip_info: dict[str, Any], frames_used: int) -> dict[str, Any]:
-    """What an avatar says of its recording, of what a processed clip's clip.json says: no name, no path.
+    """The facts about an avatar's recording, taken from a processed clip's clip.json, without names and paths.
 
     Args:
         clip_info: `ProcessedClip.info`.
@@ -65,7 +65,7 @@ def source_of_clip(clip_info: dict[str, Any], frames_used: int) -> dict[str, Any
 
 
 def check_source(source: dict[str, Any]) -> dict[str, Any]:
-    """`source` itself, if it has every key of `SOURCE` and no other. Raises AvatarError."""
+    """Returns `source` if it has exactly the keys of `SOURCE`. Raises AvatarError."""
     if not isinstance(source, dict) or set(source) != set(SOURCE):
         found = ", ".join(sorted(map(str, source))) if isinstance(source, dict) else type(source).__name__
         raise AvatarError(f"source: expected {', '.join(SOURCE)} and nothing else, got {found[:200]}.")
@@ -85,10 +85,10 @@ def check_source(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_licenses(model: EmoTaGModel, given: dict[str, str]) -> dict[str, str]:
-    """The licences of `PARTS`: those `given`, else what the config and the head's asset say.
+    """The licences of `PARTS`: those in `given`, else those in the config and in the head's asset.
 
     Raises:
-        AvatarError: a part is unknown; or the weights would be under a stricter licence than their config says.
+        AvatarError: a part is unknown; or the weights would have a stricter licence than in their config.
     """
     if unknown := sorted(set(given) - set(PARTS)):
         raise AvatarError(f"licenses: unknown {', '.join(unknown)}; expected {', '.join(PARTS)}.")
@@ -105,7 +105,7 @@ def check_licenses(model: EmoTaGModel, given: dict[str, str]) -> dict[str, str]:
 
 
 def check_base_model(name: str) -> str:
-    """`name` itself, if it could be one on the Hub. Raises AvatarError."""
+    """Returns `name` if it could be a name on the Hub. Raises AvatarError."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -120,7 +120,7 @@ def check_base_model(name: str) -> str:
 
 
 def check_name(what: str, name: Any) -> str:
-    """`name` itself, if it is a short text. Raises AvatarError, naming `what`."""
+    """Returns `name` if it is a short text. Raises AvatarError, naming `what`."""
     if not isinstance(name, str) or not name.strip() or len(name) > 200 or not name.isprintable():
         raise AvatarError(f"{what}: expected a short text, got {ascii(name)[:80]}.")
     return name

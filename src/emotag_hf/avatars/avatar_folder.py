@@ -1,14 +1,14 @@
-"""The avatar folder: a model folder that says whose face it is, of which recording, who agreed, and how good it is.
+"""The avatar folder: a model folder with the person's consent, facts about the recording and the training, and metrics.
 
-In: a pipeline and the facts of its adaptation. Out: one flat folder, as for the Hub, that is whole or not there; and
-back: `AvatarInfo`. Beside the model's own files (`EmoTaGPipeline.save_pretrained`) it holds
+In: a pipeline and the facts of its adaptation. Out: one flat folder with the layout of a Hub repository, written
+atomically; when read, `AvatarInfo`. Beside the model's own files (`EmoTaGPipeline.save_pretrained`) it holds
 
 - consent.json: docs/consent.md;
 - avatar.json: `format`, `format_version`, `package_version`, `base_model`, `source` (of the recording its hash, lengths
   and sizes: no name, no frame), `training`, `metrics` (held-out numbers, or null), `licenses` of head, motion network
   and Gaussian prior;
-- README.md, and LICENSE.md where Apache-2.0 does not say it all;
-- preview.png, a rendering, and background.png, what was behind the person: both optional.
+- README.md, and LICENSE.md if the licence is not Apache-2.0;
+- preview.png, a rendering, and background.png, the background of the video: both optional.
 
 There is no time stamp in it: the same adaptation writes the same files. (METHOD 5; the consent is not in the paper.)
 """
@@ -51,7 +51,7 @@ FORMAT = "emotag-avatar"
 FORMAT_VERSION = 1
 AVATAR_JSON, CARD = "avatar.json", "README.md"
 PREVIEW, BACKGROUND = "preview.png", "background.png"
-MAX_WEIGHTS_BYTES = 12_000_000  # of all *.safetensors of an avatar: a few seconds of a home connection
+MAX_WEIGHTS_BYTES = 12_000_000  # of all *.safetensors of an avatar, so that it downloads in seconds
 
 # The files that make a model folder an avatar -> how many bytes of each are read at most.
 AVATAR_FILES = {
@@ -81,7 +81,7 @@ class AvatarPipeline(Protocol):
 
 @dataclass(frozen=True)
 class AvatarInfo:
-    """What an avatar's folder says about itself; see the head of this file.
+    """The facts in an avatar's folder; see the first lines of this file.
 
     Args:
         consent: whose face it is, and what they agreed to.
@@ -89,7 +89,7 @@ class AvatarInfo:
         training: numbers of its adaptation.
         metrics: held-out numbers, or None.
         licenses: of `head`, `motion` and `gaussian_prior`.
-        base_model: whose prior it started from.
+        base_model: name of the model that was adapted.
         package_version: of the emotag_hf that wrote it.
     """
 
@@ -114,7 +114,7 @@ def make_avatar_files(
     licenses: dict[str, str] | None = None,
     base_model: str = DEFAULT_MODEL,
 ) -> dict[str, bytes]:
-    """Name and content of every file of an avatar but the model's own; the arguments are those of `write_avatar`."""
+    """Name and content of every file of an avatar except the model's own; arguments as in `write_avatar`."""
     consent = consent.for_clip(check_source(source)["sha256"])
     facts = {
         "format": FORMAT,
@@ -153,24 +153,24 @@ def write_avatar(
     base_model: str = DEFAULT_MODEL,
     overwrite: bool = False,
 ) -> AvatarInfo:
-    """Writes an avatar's folder, whole or not at all.
+    """Writes an avatar's folder atomically.
 
     Args:
         pipeline: the adapted pipeline; its avatar files become those of the folder.
-        folder: where. Only an empty folder or, with `overwrite`, an avatar may be there already.
+        folder: the folder to write. It must not exist, be empty or, with `overwrite`, be an avatar.
         consent: of the person, for the recording in `source`.
         source: of the recording, see `source_of_clip`.
         training, metrics: JSON values without paths; NumPy's numbers become Python's, NaN and infinity null. `metrics`
             are held-out numbers only.
         preview: a rendering (not a frame of the recording), `[H, W, 3]` uint8.
         background: what was behind the person, `[H, W, 3]` uint8.
-        licenses: of `motion` and `gaussian_prior`, where it is not the config's `weights_license`; of `head`, where its
-            asset does not say it.
+        licenses: of `motion` and `gaussian_prior`, if it differs from the config's `weights_license`; of `head`, if its
+            asset has none.
         base_model: Hub name of the model that was adapted.
-        overwrite: replace the avatar that is there.
+        overwrite: replace an existing avatar.
 
     Raises:
-        AvatarError: something else is there, the weights are too large, or an argument is not as it should be.
+        AvatarError: the folder holds something else, the weights are too large, or an argument is invalid.
         ConsentError: no consent for this recording.
     """
     target = _real(folder)
@@ -205,7 +205,7 @@ def write_avatar(
 
 
 def check_avatar_folder(folder: str | os.PathLike, overwrite: bool = False) -> None:
-    """Raises AvatarError if no avatar can be written at `folder`; to be asked before any work. It changes nothing."""
+    """Raises AvatarError if no avatar can be written at `folder`. Call it before any work; it changes nothing."""
     target = _real(folder)
     try:
         exists = target.exists()
@@ -229,7 +229,7 @@ def check_avatar_folder(folder: str | os.PathLike, overwrite: bool = False) -> N
 
 
 def is_avatar(folder: str | os.PathLike) -> bool:
-    """Whether a folder says that it is an avatar. Says nothing of whether it is whole: `read_avatar_info` does."""
+    """Whether a folder has an avatar.json. Whether it is complete and valid, `read_avatar_info` checks."""
     try:
         return _read_facts(Path(folder)).get("format") == FORMAT
     except (AvatarError, OSError):
@@ -237,13 +237,13 @@ def is_avatar(folder: str | os.PathLike) -> bool:
 
 
 def read_avatar_info(folder: str | os.PathLike) -> AvatarInfo:
-    """What an avatar's folder says about itself, checked; warns if its consent has expired.
+    """Reads and checks the facts in an avatar's folder; warns if the consent has expired.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        AvatarError: it is no avatar, or of a newer format, or not as documented.
-        ConsentError: its consent.json is not as documented.
-        ValueError: its model is not whole.
+        AvatarError: it is not an avatar, has a newer format, or is invalid.
+        ConsentError: its consent.json is invalid.
+        ValueError: its model is incomplete.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -285,9 +285,9 @@ def read_avatar_info(folder: str | os.PathLike) -> AvatarInfo:
 
 
 def check_links(folder: Path) -> None:
-    """Raises AvatarError if a link in a stranger's folder leads out of it: what lies there is not part of an avatar.
+    """Raises AvatarError if a link in an untrusted folder points outside it.
 
-    In the Hub's cache every file is a link into the `blobs` beside `snapshots`; that is no way out.
+    In the Hub's cache every file is a link to `blobs` next to `snapshots`; these links are allowed.
     """
     own = Path(os.path.realpath(folder))
     inside = [own]
@@ -300,8 +300,8 @@ def check_links(folder: Path) -> None:
 
 
 def read_avatar_files(folder: str | os.PathLike) -> dict[str, bytes]:
-    """Name and content of the files of `AVATAR_FILES` in a folder; {} if it is no avatar. Raises as
-    `read_avatar_info` does if it is one and not whole."""
+    """Name and content of the files of `AVATAR_FILES` in a folder; {} if it is not an avatar. Raises as
+    `read_avatar_info` if it is an incomplete one."""
     folder = Path(folder)
     if not is_avatar(folder):
         return {}
@@ -330,7 +330,7 @@ def _read_file(folder: Path, name: str) -> bytes | None:
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
-        raise AvatarError(f"folder: {path} has more than {limit:,} bytes, which no avatar's has.")
+        raise AvatarError(f"folder: {path} has more than {limit:,} bytes, too large for an avatar.")
     return content
 
 
@@ -344,7 +344,7 @@ def _check_size(folder: Path) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """Gives every file the ordinary mode (safetensors makes files that nobody else may read) and puts it on disk."""
+    """Gives every file the default permissions (safetensors makes files private) and syncs it to disk."""
     mode = (folder / AVATAR_JSON).stat().st_mode & 0o777
     for path in folder.iterdir():
         with suppress(PermissionError):  # drives without modes
@@ -354,7 +354,7 @@ def _settle(folder: Path) -> None:
 
 
 def _swap(new: Path, target: Path) -> None:
-    """Renames `new` to `target`. An avatar that is there steps aside first, and comes back if that fails."""
+    """Renames `new` to `target`. An existing avatar is renamed first, and restored if that fails."""
     old = None
     if target.exists():
         old = target.with_name(f"{target.name}.old-{secrets.token_hex(4)}")
@@ -366,14 +366,14 @@ def _swap(new: Path, target: Path) -> None:
             os.rename(old, target)
         raise
     if old is not None:
-        for name in _OURS:  # not rmtree: what somebody else put there in this very moment stays
+        for name in _OURS:  # not rmtree: files that another process has added must stay
             (old / name).unlink(missing_ok=True)
         with suppress(OSError):
             old.rmdir()
 
 
 def _real(folder: str | os.PathLike) -> Path:
-    """Where the avatar will lie: behind a link, if `folder` is one."""
+    """The path of the avatar, with links resolved."""
     return Path(os.path.realpath(folder))
 
 

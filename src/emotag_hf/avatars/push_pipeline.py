@@ -1,8 +1,8 @@
-"""Puts a pipeline on the Hub, an avatar with its consent. docs/sharing.md is for users. Not in the paper.
+"""Uploads a pipeline to the Hub, an avatar with its consent (docs/sharing.md). Not in the paper.
 
 In: a pipeline. Out: one flat repository: what `save_pretrained` writes, preview.mp4 (the avatar speaks the package's
-synthetic sample, marked as AI-generated), a card rendered anew from the facts, the consent.
-No file of a folder is uploaded as it lies there: all of it is read, checked and written again.
+synthetic sample, marked as AI-generated), a card rendered from the facts, and the consent. No file is uploaded
+unchanged from a folder: all are read, checked and written again.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..hub.avatar_card import LICENSE_MD, render_card, render_license
-from ..hub.hub_transfer import Pushed, full_repo_id, push_folder
+from ..hub.hub_transfer import Pushed, complete_repo_id, push_folder
 from ..hub.repo_contents import (
     PREVIEW_VIDEO,
-    check_nobody,
     check_repo_id,
     check_shareable,
-    settle_remote_code,
-    write_model_papers,
+    refuse_avatar,
+    set_remote_code,
+    write_model_card_and_license,
 )
 from ..rights.consent import CONSENT_JSON, parse_consent
 from ..utils.asset_paths import sample_path
@@ -38,7 +38,7 @@ def push_pipeline(
     commit_message: str | None = None,
     remote_code: bool = False,
 ) -> Pushed:
-    """Puts a pipeline on the Hub, an avatar with its consent.
+    """Uploads a pipeline to the Hub, an avatar with its consent.
 
     Args:
         pipeline: `EmoTaGPipeline`.
@@ -46,32 +46,32 @@ def push_pipeline(
 
     Raises:
         ConsentError: the person did not agree to publication, or the consent has expired.
-        ValueError: something of it may not leave this machine.
-        HubError: wrong token, no right to write, no connection; nothing was committed then.
+        ValueError: part of it must not be uploaded, such as another head's data or a local speech encoder.
+        HubError: a wrong token, no write permission or no connection; nothing was committed.
     """
     check_repo_id(repo_id)
     files = pipeline.avatar_files
     if files:
         parse_consent(files[CONSENT_JSON]).check_publication()
     else:
-        check_nobody(pipeline.model)
+        refuse_avatar(pipeline.model)
     check_shareable(pipeline.model, pipeline.processor)
-    repo_id = full_repo_id(repo_id, token)
+    repo_id = complete_repo_id(repo_id, token)
     with TemporaryDirectory(prefix="emotag_push_") as place:
         folder = Path(place)
         pipeline.save_pretrained(folder)
         _write_papers(pipeline, folder, repo_id)
-        settle_remote_code(folder, remote_code)
+        set_remote_code(folder, remote_code)
         pipeline(sample_path(), size=PREVIEW_SIZE).save(folder / PREVIEW_VIDEO)
         message = commit_message or ("Upload avatar" if files else "Upload model")
         return push_folder(folder, repo_id, private=private, token=token, message=message)
 
 
 def _write_papers(pipeline: AvatarPipeline, folder: Path, repo_id: str) -> None:
-    """README.md and LICENSE.md, from facts and not from what may have come with a stranger's folder."""
+    """Writes README.md and LICENSE.md from the facts, not from files of an untrusted folder."""
     files = pipeline.avatar_files
     if not files:
-        write_model_papers(pipeline.model, folder, repo_id, whole=True)
+        write_model_card_and_license(pipeline.model, folder, repo_id, whole=True)
         return
     facts, consent = json.loads(files[AVATAR_JSON]), parse_consent(files[CONSENT_JSON])
     for name in (PREVIEW, BACKGROUND):

@@ -1,4 +1,4 @@
-"""The `emotag` command; each module of this folder adds the commands that its name tells."""
+"""The `emotag` command; each module of this folder adds some commands."""
 
 from .emotag import main
 

@@ -1,6 +1,6 @@
-"""`emotag adapt`, `emotag dub` and `emotag evaluate`: from a clip to an avatar, and how good it is.
+"""`emotag adapt`, `emotag dub` and `emotag evaluate`: making, using and evaluating avatars.
 
-Every field of `AdaptArguments` is an option of both: the dataclass is the list of them.
+Every field of `AdaptArguments` is an option of `adapt` and `evaluate`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ..training.gaussians.adapt_arguments import QUALITIES, AdaptArguments
 from .fields import add_fields, given_fields
 
 _MODES = ("oracle", "driven", "audio-only")
-_NO_FLAG = ("budget_s",)  # has a flag of another name
-_SCORES = {  # metric -> what is printed of it
+_NO_FLAG = ("budget_s",)  # has a flag with another name
+_SCORES = {  # metric -> how it is printed
     "psnr_face_box": "face box {:.2f} dB",
     "psnr_mouth": "mouth {:.2f}",
     "psnr_eyes": "eyes {:.2f}",
@@ -35,51 +35,71 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def _add_adapt(commands: argparse._SubParsersAction) -> None:
     adapt = commands.add_parser("adapt", help="make an avatar of the person in a video")
-    adapt.add_argument("source", metavar="VIDEO|CLIP", help="a video, or what `emotag prepare` made of one")
-    adapt.add_argument("-o", "--output", metavar="DIR", help="the avatar's folder (default: VIDEO_avatar beside it)")
+    adapt.add_argument("source", metavar="VIDEO|CLIP", help="a video or a processed clip")
+    adapt.add_argument(
+        "-o", "--output", metavar="DIR", help="the avatar's folder (default: VIDEO_avatar, next to the video)"
+    )
     adapt.add_argument("--consent-file", metavar="FILE", help="the person's consent (default: asks; docs/consent.md)")
-    adapt.add_argument("--name", help="of the avatar (default: the person's, from the consent)")
-    adapt.add_argument("--force", action="store_true", help="go on where `emotag doctor` shows a red light")
-    adapt.add_argument("--resume", action="store_true", help="go on with a training that was stopped")
-    adapt.add_argument("--overwrite", action="store_true", help="replace the avatar that is there")
-    adapt.add_argument("--preview", metavar="FILE.png", help="a picture of how far it is, renewed every few seconds")
-    adapt.add_argument("--report-to", metavar="TRACKER", help="tensorboard or trackio; logs go beside the avatar")
+    adapt.add_argument("--name", help="name of the avatar (default: the person's name in the consent)")
+    adapt.add_argument("--force", action="store_true", help="continue although the doctor's verdict is red")
+    adapt.add_argument("--resume", action="store_true", help="continue an interrupted training")
+    adapt.add_argument("--overwrite", action="store_true", help="replace an existing avatar")
+    adapt.add_argument(
+        "--preview", metavar="FILE.png", help="an image of the current avatar, updated every few seconds"
+    )
+    adapt.add_argument(
+        "--report-to", metavar="TRACKER", help="tensorboard or trackio; logs are written next to the avatar"
+    )
     _add_training(adapt)
-    adapt.add_argument("--json", action="store_true", help="for programs")
-    adapt.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
+    adapt.add_argument("--json", action="store_true", help="print the result as JSON")
+    adapt.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no last line")
     adapt.set_defaults(run=_adapt, after_stop="the same command with --resume goes on where it was")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser("evaluate", help="adapt to the first part of a clip and score the later frames")
     evaluate.add_argument("source", metavar="CLIP|VIDEO", help="a processed clip or a video")
-    evaluate.add_argument("-o", "--output", required=True, metavar="DIR", help="for the videos and metrics.json")
+    evaluate.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the videos and metrics.json")
     evaluate.add_argument(
         "--mode", action="append", choices=_MODES,
-        help="what moves the avatar; give it again for several, which are trained for once (default: oracle)",
+        help="what moves the avatar; repeat it for several modes with one training (default: oracle)",
     )  # fmt: skip
-    evaluate.add_argument("--train-fraction", type=float, default=0.5, help="of the frames (default: %(default)s)")
+    evaluate.add_argument(
+        "--train-fraction", type=float, default=0.5, help="share of the frames to train on (default: %(default)s)"
+    )
     evaluate.add_argument("--train-clip", metavar="CLIP", help="train on another clip of the same person instead")
-    evaluate.add_argument("--test-frames", type=_frames, metavar="A:B", help="from A up to, not with, B (default: all)")
-    evaluate.add_argument("--blocks", action="store_true", help="blocks of 15 frames by turns: a diagnostic, no result")
+    evaluate.add_argument(
+        "--test-frames", type=_frames, metavar="A:B", help="test frames A to B - 1 (default: all later ones)"
+    )
+    evaluate.add_argument(
+        "--blocks", action="store_true", help="alternating blocks of 15 frames: a diagnostic, not a result"
+    )
     evaluate.add_argument(
         "--track-steps", type=int, metavar="N",
-        help="of the oracle's tracking by pixels, a frame; 0 leaves it to landmarks (default: 80)",
+        help="steps of the oracle's tracking by pixels per frame; 0: landmarks only (default: 80)",
     )  # fmt: skip
-    evaluate.add_argument("--true-background", action="store_true", help="paste it around the person: a diagnostic")
-    evaluate.add_argument("--action-units", action="store_true", help="also their error, by tracking what was written")
-    evaluate.add_argument("--truth", action="store_true", help="also write the real test frames")
-    evaluate.add_argument("--sheet", action="store_true", help="also pictures beside the real ones")
+    evaluate.add_argument(
+        "--true-background", action="store_true", help="paste the true background around the person: a diagnostic"
+    )
+    evaluate.add_argument(
+        "--action-units",
+        action="store_true",
+        help="also measure the error of action units, by tracking the rendered video",
+    )
+    evaluate.add_argument("--truth", action="store_true", help="also write the true test frames")
+    evaluate.add_argument("--sheet", action="store_true", help="also write a contact sheet of true and rendered frames")
     _add_training(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print metrics.json")
-    evaluate.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    evaluate.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     evaluate.set_defaults(run=_evaluate, after_stop="no numbers were written")
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quality", choices=QUALITIES, default="fast", help="(default: %(default)s)")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="train so long; 15 make a usable avatar")
-    parser.add_argument("--base-model", metavar="DIR", help="whose motion network speaks (default: the embedded one)")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="seconds to train; 15 give a usable avatar")
+    parser.add_argument(
+        "--base-model", metavar="DIR", help="the model whose motion network is used (default: the embedded one)"
+    )
     parser.add_argument("--prior", default="default", metavar="DIR", help="a Gaussian prior, or none")
     group = parser.add_argument_group("numbers of the training (defaults are those of quality fast)")
     add_fields(group, AdaptArguments, _NO_FLAG)
@@ -94,7 +114,7 @@ def _frames(text: str) -> range:
 
 
 def _arguments(args: argparse.Namespace) -> AdaptArguments:
-    """The preset, with what was given on the command line in it."""
+    """The preset with the options given on the command line."""
     return AdaptArguments.preset(args.quality, budget_s=args.budget, **given_fields(args, AdaptArguments, _NO_FLAG))
 
 
@@ -103,7 +123,7 @@ def _prior(args: argparse.Namespace) -> str | None:
 
 
 def _adapt(args: argparse.Namespace) -> int:
-    arguments = _arguments(args)  # said before a second is spent, if it is wrong
+    arguments = _arguments(args)  # checked before any work
     source = Path(args.source)
     if not source.exists():
         raise FileNotFoundError(f"source: expected a video or a processed clip, but there is no {source}.")
@@ -145,16 +165,18 @@ def _adapt(args: argparse.Namespace) -> int:
 
 
 def _add_dub(commands: argparse._SubParsersAction) -> None:
-    dub = commands.add_parser("dub", help="new speech for the person in a video, by their avatar")
-    dub.add_argument("video", help="the video that the avatar was made of")
-    dub.add_argument("audio", help="what they shall say")
+    dub = commands.add_parser("dub", help="new speech for the person in a video, with their avatar")
+    dub.add_argument("video", help="the video from which the avatar was made")
+    dub.add_argument("audio", help="the recording to speak")
     dub.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
     dub.add_argument("--model", required=True, metavar="DIR", help="folder of the person's avatar")
-    dub.add_argument("--clip", metavar="DIR", help="what `emotag prepare` made of the video (default: prepares it)")
+    dub.add_argument("--clip", metavar="DIR", help="the processed clip of the video (default: prepares it)")
     dub.add_argument("--emotion", metavar="NAME|JSON|FILE.json", help="as in emotag speak")
-    dub.add_argument("--intensity", type=float, default=1.0, help="how much of it, 0 to 1 (default: %(default)s)")
+    dub.add_argument(
+        "--intensity", type=float, default=1.0, help="strength of the emotion, 0 to 1 (default: %(default)s)"
+    )
     dub.add_argument("--json", action="store_true", help="for programs: no progress, the video as the last line")
-    dub.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
+    dub.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no last line")
     dub.set_defaults(run=_dub)
 
 
@@ -195,8 +217,8 @@ def _last_line(facts: dict[str, Any]) -> str:
 
 @contextmanager
 def _bar(name: str, hidden: bool) -> Iterator[Callable[[Any], None]]:
-    """A bar over the share of the training that is done, with the PSNR of the training's pictures. It is there from the
-    first step on: before that, somebody may be asked for consent."""
+    """A progress bar with the PSNR on training images. It appears at the first step, because before that the person may
+    be asked for consent."""
     from tqdm.auto import tqdm
 
     shares = 1000
@@ -205,7 +227,7 @@ def _bar(name: str, hidden: bool) -> Iterator[Callable[[Any], None]]:
 
     def on_step(trainer: Any) -> None:
         done = round(min(trainer.progress, 1.0) * shares)
-        if not bars:  # a resumed training begins further on, and what was done before says nothing of how fast it is
+        if not bars:  # so that a resumed training does not distort the estimated time
             bars.append(tqdm(None, name, shares, initial=done, disable=True if hidden else None, bar_format=form))
         bars[0].set_postfix_str(f"{trainer.psnr:.1f} dB", refresh=False)
         bars[0].update(done - bars[0].n)

@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-# Options of `prepare` that go on as they are, and those of them that say which teacher makes a feature.
+# Options that are passed to `prepare`, and those of them that select a teacher.
 _OPTIONS = ("audio", "size", "crop", "face", "max_seconds", "face_landmarker", "head", "license", "overwrite")
 
 
@@ -16,7 +16,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds the three commands to `emotag`'s."""
     _add_prepare(commands)
     _add_doctor(commands)
-    setup = commands.add_parser("setup", help="install what a part needs beyond pip install (tracking: MediaPipe)")
+    setup = commands.add_parser("setup", help="install what pip install cannot (tracking: MediaPipe)")
     setup.add_argument("part", choices=["tracking"], help="tracking: what prepare and doctor need")
     setup.add_argument("--dry-run", action="store_true", help="only say what would be installed")
     setup.add_argument("-y", "--yes", action="store_true", help="do not ask")
@@ -24,20 +24,26 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_prepare(commands: argparse._SubParsersAction) -> None:
-    prepare = commands.add_parser("prepare", help="track a video: a processed clip for training")
+    prepare = commands.add_parser("prepare", help="make a processed clip from a video")
     prepare.add_argument("videos", nargs="+", metavar="VIDEO", help="a video, several, a folder, or a VHAP export")
     prepare.add_argument(
         "-o", "--output", metavar="DIR",
         help="the clip's folder (default: VIDEO_clip beside it); with several videos, the folder that holds the clips",
     )  # fmt: skip
-    prepare.add_argument("--audio", metavar="FILE", help="its sound, if it lies in another file (one video only)")
+    prepare.add_argument("--audio", metavar="FILE", help="separate file with its sound (one video only)")
     prepare.add_argument("--size", type=int, default=512, help="pixels of the crop, even (default: %(default)s)")
-    prepare.add_argument("--crop", choices=["face", "whole"], default="face", help="a square around the head, or all")
-    prepare.add_argument("--face", type=int, metavar="N", help="whose, from the left: 1, 2, ... (default: the largest)")
-    prepare.add_argument("--max-seconds", type=float, default=300.0, help="use no more (default: %(default)g)")
+    prepare.add_argument(
+        "--crop", choices=["face", "whole"], default="face", help="a square around the head, or the whole frame"
+    )
+    prepare.add_argument(
+        "--face", type=int, metavar="N", help="which face, counted from the left: 1, 2, ... (default: the largest)"
+    )
+    prepare.add_argument(
+        "--max-seconds", type=float, default=300.0, help="seconds of the video to use at most (default: %(default)g)"
+    )
     prepare.add_argument("--face-landmarker", metavar="FILE", help="MediaPipe's face_landmarker.task, for blendshapes")
     prepare.add_argument("--head", metavar="FILE", help="another head asset (default: the open head)")
-    prepare.add_argument("--license", help="what the clip may be used for; written into clip.json")
+    prepare.add_argument("--license", help="licence of the clip; written into clip.json")
     teachers = prepare.add_argument_group("teachers (each has an offline default)")
     teachers.add_argument("--speech", metavar="MODEL", help="a speech encoder, such as facebook/wav2vec2-base-960h")
     teachers.add_argument("--action-units", metavar="HOW", help="head, blendshapes or OpenFace's CSV")
@@ -46,22 +52,32 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
     teachers.add_argument("--depth", metavar="MODEL", help="a depth model, such as Depth Anything")
     teachers.add_argument("--normals", metavar="MODEL", help="a normals model, such as Sapiens")
     many = prepare.add_argument_group("many videos")
-    many.add_argument("--workers", type=int, default=1, help="processes side by side (default: %(default)s)")
-    many.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="every N-th, from the I-th (0..)")
-    prepare.add_argument("--overwrite", action="store_true", help="replace a clip that was made otherwise")
-    prepare.add_argument("--json", action="store_true", help="for programs")
-    prepare.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    many.add_argument("--workers", type=int, default=1, help="parallel processes (default: %(default)s)")
+    many.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="only every N-th video, starting with the I-th (from 0)",
+    )
+    prepare.add_argument("--overwrite", action="store_true", help="replace a clip that was made with other options")
+    prepare.add_argument("--json", action="store_true", help="print the result as JSON")
+    prepare.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     prepare.set_defaults(run=_prepare, after_stop="the same command goes on where it was")
 
 
 def _add_doctor(commands: argparse._SubParsersAction) -> None:
     doctor = commands.add_parser("doctor", help="is this video good enough, and what to record again?")
     doctor.add_argument("video", help="a video or a processed clip")
-    doctor.add_argument("--audio", metavar="FILE", help="its sound, if it lies in another file")
-    doctor.add_argument("--face", type=int, metavar="N", help="whose, from the left: 1, 2, ... (default: the largest)")
-    doctor.add_argument("--max-seconds", type=float, default=60.0, help="look at no more (default: %(default)g)")
-    doctor.add_argument("-o", "--output", metavar="PAGE.html", help="also a page with pictures")
-    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.add_argument("--audio", metavar="FILE", help="separate file with its sound")
+    doctor.add_argument(
+        "--face", type=int, metavar="N", help="which face, counted from the left: 1, 2, ... (default: the largest)"
+    )
+    doctor.add_argument(
+        "--max-seconds", type=float, default=60.0, help="seconds of the video to check at most (default: %(default)g)"
+    )
+    doctor.add_argument("-o", "--output", metavar="PAGE.html", help="also write an HTML page with images")
+    doctor.add_argument("--json", action="store_true", help="print the result as JSON")
     doctor.set_defaults(run=_doctor)
 
 
@@ -123,7 +139,7 @@ def _prepare_all(args: argparse.Namespace, options: dict) -> int:
     if args.audio:
         raise ValueError("--audio: expected one video, got several; each takes its own sound.")
     if not args.output:
-        raise ValueError("--output: several videos need the folder that shall hold their clips; give -o DIR.")
+        raise ValueError("--output: several videos need the folder for their clips; give -o DIR.")
     del options["audio"]
     sources = args.videos[0] if len(args.videos) == 1 else args.videos
     results = prepare_many(sources, args.output, workers=args.workers, shard=args.shard, **options)

@@ -1,6 +1,6 @@
-"""The `emotag` command. In: words on the command line. Out: a command's exit code, or one sentence about what is wrong.
+"""The `emotag` command. In: the command line. Out: an exit code, or an error message of one sentence.
 
-Exit codes: 0 done, 1 a fault of ours (with its traceback), 2 something the user can put right (one sentence), 130 ^C.
+Exit codes: 0 success, 1 internal error (with traceback), 2 user error (one sentence), 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _USER_ERRORS = (ValueError, OSError, ImportError)  # wrong input, files and disk
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with one sentence instead of a page of usage."""
+    """argparse with a one-sentence error instead of the usage text."""
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")

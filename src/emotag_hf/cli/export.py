@@ -13,29 +13,43 @@ _OPTIONS = ("emotion", "intensity", "seed", "size", "background")  # of the pipe
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds the command to `emotag`'s."""
     export = commands.add_parser("export", help="splats, a 3D page or motion for other programs")
-    export.add_argument("audio", nargs="?", help="what is spoken (default: nothing, the avatar at rest; splats only)")
+    export.add_argument(
+        "audio", nargs="?", help="the recording to speak (default: none, the avatar at rest; splats only)"
+    )
     export.add_argument("--sample", action="store_true", help="speak the synthetic sample that comes with the package")
     export.add_argument(
         "-o", "--output", required=True, metavar="OUT",
         help=".html: a page that plays it in 3D; .ply, .compressed.ply, .splat: the Gaussians of one frame; .json, "
         ".csv, .npz: the motion with ARKit's names (docs/exporting.md)",
     )  # fmt: skip
-    export.add_argument("--format", metavar="KIND", help="one of these without the dot, for a file of another name")
-    export.add_argument("--frame", type=int, default=0, help="whose Gaussians, at 25 fps (default: %(default)s)")
-    export.add_argument("--y-down", action="store_true", help="Gaussians for viewers that show them upside down")
+    export.add_argument("--format", metavar="KIND", help="one of these without the dot, for a file with another suffix")
+    export.add_argument(
+        "--frame", type=int, default=0, help="frame whose Gaussians are written, at 25 fps (default: %(default)s)"
+    )
+    export.add_argument(
+        "--y-down", action="store_true", help="turn the Gaussians for viewers that show them upside down"
+    )
     export.add_argument("--model", metavar="DIR", help="folder or Hub name of an avatar (default: the embedded one)")
     export.add_argument("--emotion", metavar="NAME|JSON|FILE.json", help=f"{', '.join(EMOTIONS)}; as in emotag speak")
-    export.add_argument("--intensity", type=float, default=1.0, help="how much of it, 0 to 1 (default: %(default)s)")
-    export.add_argument("--seed", type=int, default=0, help="of head motion, blinks and gaze (default: %(default)s)")
-    export.add_argument("--size", type=int, default=512, help="of the page's picture in pixels (default: %(default)s)")
-    export.add_argument("--background", metavar="COLOUR|FILE", help="of the page (default: the avatar's own)")
-    export.add_argument("--json", action="store_true", help="for programs")
+    export.add_argument(
+        "--intensity", type=float, default=1.0, help="strength of the emotion, 0 to 1 (default: %(default)s)"
+    )
+    export.add_argument(
+        "--seed", type=int, default=0, help="random seed of head motion, blinks and gaze (default: %(default)s)"
+    )
+    export.add_argument(
+        "--size", type=int, default=512, help="size of the page's view in pixels (default: %(default)s)"
+    )
+    export.add_argument(
+        "--background", metavar="COLOUR|FILE", help="background of the page (default: the avatar's own)"
+    )
+    export.add_argument("--json", action="store_true", help="print the result as JSON")
     export.add_argument("-q", "--quiet", action="store_true", help="no last line")
     export.set_defaults(run=_export)
 
 
 def _export(args: argparse.Namespace) -> int:
-    # The quick checks come first: loading the model for a file that is not there would waste the user's time.
+    # The quick checks come first, before the model is loaded.
     from ..audio.audio_io import load_audio
     from ..export import FORMATS, pick_format
     from ..export.files import check_target

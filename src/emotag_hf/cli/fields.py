@@ -1,4 +1,4 @@
-"""A dataclass of numbers as options of the command line: `--steps`, `--learning-rate`, `--refine / --no-refine`.
+"""Command-line options from a dataclass: `--steps`, `--learning-rate`, `--refine / --no-refine`.
 
 In: a parser's group and a dataclass whose fields carry `metadata["help"]`. Out: the options, and what was given.
 """
@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 
 def add_fields(group: argparse._ArgumentGroup, cls: type, without: Sequence[str] = ()) -> None:
-    """An option a field; what is not given stays None, so that a preset can be told from a wish."""
+    """Adds one option per field; options that are not given stay None, to be filled from a preset."""
     kinds = get_type_hints(cls)
     for item in fields(cls):
         if item.name in without:

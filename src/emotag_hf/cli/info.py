@@ -9,7 +9,7 @@ import json
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds the command to `emotag`'s."""
     info = commands.add_parser("info", help="versions, back ends, licences of what is loaded")
-    info.add_argument("--json", action="store_true", help="for programs")
+    info.add_argument("--json", action="store_true", help="print the result as JSON")
     info.set_defaults(run=_info)
 
 

@@ -1,4 +1,5 @@
-"""`emotag pretrain`: a motion network out of many people's processed clips, synthetic speech, or both (METHOD 5).
+"""`emotag pretrain`: pretrains a motion network on processed clips of many people, synthetic speech, or both (METHOD
+5).
 
 Every field of `PretrainArguments` is an option. On many processes: `torchrun --nproc-per-node 2 -m emotag_hf.cli
 pretrain ...`, or `accelerate launch`.
@@ -16,24 +17,32 @@ from .fields import add_fields, given_fields
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds the command to `emotag`'s."""
-    pretrain = commands.add_parser("pretrain", help="teach the motion network on many people's clips")
+    pretrain = commands.add_parser("pretrain", help="pretrain the motion network on clips of many people")
     pretrain.add_argument("dataset", nargs="*", metavar="DIR", help="processed clips, or folders of them")
-    pretrain.add_argument("-o", "--output", required=True, metavar="DIR", help="for weights, config, report and state")
-    pretrain.add_argument("--persons", metavar="FILE.json", help="who is in which clip (default: each a person)")
-    pretrain.add_argument("--leave-out", default="", metavar="A,B", help="persons or clips that are not learned from")
+    pretrain.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder for weights, config, report and checkpoint"
+    )
+    pretrain.add_argument(
+        "--persons",
+        metavar="FILE.json",
+        help="JSON file of the persons in the clips (default: each clip its own person)",
+    )
+    pretrain.add_argument(
+        "--leave-out", default="", metavar="A,B", help="persons or clips to leave out of the training"
+    )
     pretrain.add_argument(
         "--validation", default="", metavar="A,B", help="persons to judge by; it ends when they gain no more"
     )
     pretrain.add_argument("--synthetic", metavar="FILE.npz", help="speech of conversion_scripts/synthesize_speech")
-    pretrain.add_argument("--lags", metavar="FILE.json", help="clip -> frames by which its sound is late")
+    pretrain.add_argument("--lags", metavar="FILE.json", help="JSON file: clip -> frames by which its sound is late")
     pretrain.add_argument(
         "--start", metavar="DIR", help="a pretraining to begin with, or none (default: emotag-base-open)"
     )
     pretrain.add_argument("--audio-model", metavar="MODEL", help="the speech encoder that the clips were prepared with")
-    pretrain.add_argument("--resume", action="store_true", help="go on where a stopped pretraining was")
+    pretrain.add_argument("--resume", action="store_true", help="continue an interrupted pretraining")
     add_fields(pretrain.add_argument_group("numbers of the training"), PretrainArguments)
-    pretrain.add_argument("--json", action="store_true", help="for programs")
-    pretrain.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
+    pretrain.add_argument("--json", action="store_true", help="print the result as JSON")
+    pretrain.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no last line")
     pretrain.set_defaults(run=_pretrain, after_stop="the same command with --resume goes on where it was")
 
 

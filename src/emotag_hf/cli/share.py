@@ -1,6 +1,6 @@
 """`emotag push`: an avatar's folder to the Hub.
 
-In: a folder, and a name on the Hub. Out: the repository's address, and what happened in a line.
+In: a folder, and a name on the Hub. Out: the repository's address, and one line of result.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from dataclasses import asdict
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds the command to `emotag`'s."""
-    push = commands.add_parser("push", help="put an avatar on the Hub, privately unless --public is given")
+    push = commands.add_parser("push", help="upload an avatar to the Hub, privately unless --public is given")
     push.add_argument("folder", metavar="DIR", help="the avatar's folder")
-    push.add_argument("repo_id", metavar="USER/NAME", help="where to; made if it is not there")
+    push.add_argument("repo_id", metavar="USER/NAME", help="where to; created if it does not exist")
     push.add_argument("--public", action="store_true", help="let everybody see it (default: a private repository)")
-    push.add_argument("--token", help="with the right to write (default: HF_TOKEN, or of `hf auth login`)")
-    push.add_argument("--message", metavar="TEXT", help="of the commit")
-    push.add_argument("--remote-code", action="store_true", help="also a file for users of trust_remote_code=True")
-    push.add_argument("--json", action="store_true", help="for programs")
-    push.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
+    push.add_argument("--token", help="token with write permission (default: HF_TOKEN, or of `hf auth login`)")
+    push.add_argument("--message", metavar="TEXT", help="message of the commit")
+    push.add_argument(
+        "--remote-code", action="store_true", help="also upload a file for users of trust_remote_code=True"
+    )
+    push.add_argument("--json", action="store_true", help="print the result as JSON")
+    push.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no last line")
     push.set_defaults(run=_push, after_stop="the repository holds what it held before, or all of it")
 
 

@@ -1,4 +1,4 @@
-"""`emotag speak` and `emotag demo`. In: a recording. Out: a video, and what happened in a line."""
+"""`emotag speak` and `emotag demo`. In: a recording. Out: a video, and one line of result."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     speak.set_defaults(run=_speak)
     demo = commands.add_parser("demo", help="a first video: the embedded person speaks the embedded sample")
     demo.add_argument("-o", "--output", default="demo.mp4", metavar="OUT.mp4", help="(default: %(default)s)")
-    demo.add_argument("--json", action="store_true", help="for programs")
-    demo.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
+    demo.add_argument("--json", action="store_true", help="print the result as JSON")
+    demo.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no last line")
     demo.set_defaults(run=_demo)
 
 
@@ -35,24 +35,32 @@ def _add_arguments(speak: argparse.ArgumentParser) -> None:
         help=f"{', '.join(EMOTIONS)}; or JSON, such as '{{\"happy\": 0.7}}', or a file of keyframes (docs/emotion.md; "
         "default: what the voice says)",
     )  # fmt: skip
-    speak.add_argument("--intensity", type=float, default=1.0, help="how much of it, 0 to 1 (default: %(default)s)")
-    speak.add_argument("--seed", type=int, default=0, help="of head motion, blinks and gaze (default: %(default)s)")
+    speak.add_argument(
+        "--intensity", type=float, default=1.0, help="strength of the emotion, 0 to 1 (default: %(default)s)"
+    )
+    speak.add_argument(
+        "--seed", type=int, default=0, help="random seed of head motion, blinks and gaze (default: %(default)s)"
+    )
     speak.add_argument("--fps", type=float, default=25, help="frames per second, 10 to 60 (default: %(default)s)")
     speak.add_argument("--size", type=int, default=512, help="width and height in pixels, even (default: %(default)s)")
     speak.add_argument("--background", metavar="COLOUR|FILE", help="'#rrggbb', a name or a picture (default: its own)")
     speak.add_argument(
         "--head-motion", type=float, default=1.0, help="strength of what is generated, 0 to 2 (default: %(default)s)"
     )
-    speak.add_argument("--pose-from", metavar="CLIP", help="a processed clip whose head motion is taken instead")
-    speak.add_argument("--expression-from", metavar="CLIP", help="a processed clip whose lids and brows are taken")
+    speak.add_argument(
+        "--pose-from", metavar="CLIP", help="a processed clip whose head motion replaces the generated one"
+    )
+    speak.add_argument(
+        "--expression-from", metavar="CLIP", help="a processed clip whose eyelids and brows replace the generated ones"
+    )
     speak.add_argument(
         "--json", action="store_true", help="for programs: no progress, facts of the video as the last line"
     )
-    speak.add_argument("-q", "--quiet", action="store_true", help="no progress, no last line")
+    speak.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no last line")
 
 
 def _speak(args: argparse.Namespace) -> None:
-    # The quick checks come first: loading the model for a file that is not there would waste the user's time.
+    # The quick checks come first, before the model is loaded.
     from ..audio.audio_io import load_audio
     from ..pipelines.talking_head import SpeakOptions
     from ..utils.asset_paths import sample_path

@@ -1,1 +1,1 @@
-"""How good a rendered head is: pictures against their truth, and reports of it (METHOD 7)."""
+"""Evaluation of avatars: metrics against the true frames, and reports (METHOD 7)."""

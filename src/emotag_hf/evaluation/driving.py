@@ -1,7 +1,7 @@
-"""What moves an avatar in each mode of METHOD 7: a motion of the test frames, out of what the mode is given.
+"""The motion of the test frames in each evaluation mode (METHOD 7).
 
-In: a person's `EmoTaGModel`, the test frames' track and pictures (oracle), their pose, action units and sound (driven),
-or their sound alone (audio-only). Out: `FlameMotion`, a frame for each test frame, in the clip's camera.
+In: a person's `EmoTaGModel`, the test frames' track and pixels (oracle), their pose, action units and sound (driven),
+or their sound alone (audio-only). Out: `FlameMotion` of the test frames, in the clip's camera.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ def oracle_motion(
     options: RefineOptions | None = None,
     progress: Callable[[Any], Any] = iter,
 ) -> FlameMotion:
-    """Pose and expression tracked on the test frames' pixels: measures head, Gaussians and tracker, no speech.
+    """Pose and expression tracked on the test frames' pixels: evaluates head, Gaussians and tracker without the motion
+    network.
 
     Args:
         model: the person.
         track: of all frames of the clip, with the person's identity.
-        frame: gives frame i, `[H, W, 3]` uint8.
+        frame: returns frame i, `[H, W, 3]` uint8.
         test: the frames.
-        background: `[H, W, 3]` in [0, 1], the person's own plate.
+        background: `[H, W, 3]` in [0, 1], the person's background.
         options, progress: of `refine_photometric`.
     """
     refined = refine_photometric(track, model, frame, list(test), background, options, progress)
@@ -53,8 +54,8 @@ def oracle_motion(
 def driven_motion(
     model: EmoTaGModel, pose: FlameMotion, test: Sequence[int], action_units: np.ndarray, speech: torch.Tensor
 ) -> FlameMotion:
-    """Head, neck, eyes and lids as they are tracked in the test frames; expression, jaw and mouth from GRMN, which is
-    given the sound and the action units: the paper's inference.
+    """Head, neck, eyes and eyelids tracked in the test frames; expression, jaw and mouth from GRMN, from sound and
+    action units, as in the paper's inference.
 
     Args:
         model: the person.
@@ -76,13 +77,12 @@ def driven_motion(
 def audio_only_motion(
     model: EmoTaGModel, test: Sequence[int], speech: torch.Tensor, samples: np.ndarray
 ) -> FlameMotion:
-    """Nothing of the test frames but the sound: what the avatar does with any recording, from its rest pose, the most
-    ordinary one of the training frames.
+    """From the sound of the test frames alone, as with any recording, with the neutral pose of the training frames.
 
     Args:
         model: the person.
         test: the frames.
-        speech: `[1, L, F]` of `speech_features`; samples: `[n]` at 16 kHz that they are of.
+        speech: `[1, L, F]` of `speech_features`; samples: the same sound, `[n]` at 16 kHz.
     """
     count = test[-1] - test[0] + 1
     loudness = loudness_from_samples(samples, SAMPLE_RATE, model.native_times(count, MOTION_FPS))
@@ -94,11 +94,11 @@ def audio_only_motion(
 def calibrated_action_units(
     training: HeadTrack, track: HeadTrack, test: Sequence[int], head: ParametricHead
 ) -> np.ndarray:
-    """Action units of the test frames, calibrated to the person's neutral in the training frames.
+    """Action units of the test frames, calibrated to the person's neutral face in the training frames.
 
     Args:
         training: the training frames' track, valid in them alone.
-        track, test: the tested clip's frames, and which.
+        track, test: the tested clip's track, and the numbers of its test frames.
 
     Returns:
         `[n, 14]` intensities 0 to 5, in the order of `ACTION_UNITS`.
@@ -114,7 +114,7 @@ def sound_of(audio: AudioClip, test: Sequence[int], late: float = 0.0) -> AudioC
     Args:
         audio: the clip's.
         test: the frames.
-        late: frames by which the sound comes later than the picture; what the clip does not have is silence.
+        late: frames by which the sound is late; missing sound is silence.
     """
     rate = audio.sampling_rate
     first, last = (round((i + late) * rate / MOTION_FPS) for i in (test[0], test[-1] + 1))
@@ -125,7 +125,7 @@ def sound_of(audio: AudioClip, test: Sequence[int], late: float = 0.0) -> AudioC
 
 
 def speech_features(processor: EmoTaGProcessor, sound: AudioClip) -> tuple[torch.Tensor, np.ndarray]:
-    """What GRMN hears of a sound: `[1, L, F]`, and its samples `[n]` at 16 kHz."""
+    """GRMN's input features of a sound, `[1, L, F]`, and its samples `[n]` at 16 kHz."""
     samples = sound.mono(SAMPLE_RATE)
     return processor(audio=samples, sampling_rate=SAMPLE_RATE)["input_features"], samples
 

@@ -1,10 +1,9 @@
-"""Metrics of METHOD 7: rendered frames and their truth in, one number per frame and metric out, with intervals.
+"""Metrics of METHOD 7: rendered and true frames in, one value per frame and metric out, with confidence intervals.
 
 In: two videos, or two streams of RGB frames in step. Out: `Scores`: PSNR and SSIM of the frame and of its face box,
 PSNR of mouth and eyes, flicker, mouth landmarks, lips over time and, where action units are given, their error.
 
-LPIPS and SyncNet, which METHOD 7 asks for where their weights are present, are left out: both are networks whose
-weights are downloads of their own, and neither those nor a way to fetch them come with this package.
+LPIPS and SyncNet are left out: both need weights that are separate downloads.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ _PIXELS = 512  # LMD is in pixels of a picture this high
 
 UPPER_FACE = ("AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU45")  # the others are the lower face
 
-_SMALLEST = 16  # pixels each way: less leaves no window of SSIM in the face box
-_LEAST_MSE = 1e-9  # of equal pictures: their PSNR is 138 dB, not infinite, so that means exist
-_SSIM_EVERY = 3  # frames: neighbours are alike, and SSIM costs as much as all else together
+_SMALLEST = 16  # pixels each way: else no SSIM window fits into the face box
+_LEAST_MSE = 1e-9  # lower bound, so that equal images have 138 dB instead of infinity
+_SSIM_EVERY = 3  # frames: SSIM is as slow as all other metrics together
 _SSIM_WINDOW = 7
-_MIN_FACES = 10  # frames; fewer give no landmark metrics
+_MIN_FACES = 10  # frames with faces, for landmark metrics
 _MAX_LAG = 8  # frames either way
-_BLOCK = 15  # frames drawn together by the bootstrap, since neighbours are alike
+_BLOCK = 15  # frames of a bootstrap block, because neighbours are correlated
 _DRAWS = 2000
 _LIPS = ("lip_opening", "lip_opening_truth")
 _FROM_LANDMARKS = ("psnr_mouth", "psnr_eyes", "lmd_mouth")
@@ -51,17 +50,18 @@ class Scores:
     """Metrics of T frames, kept frame by frame.
 
     Args:
-        per_frame: name -> `[T]` float64, NaN where it was not measured:
+        per_frame: name -> `[T]` float64, NaN where not measured:
 
             - `psnr`, `psnr_face_box`, `psnr_mouth`, `psnr_eyes`: dB. The face box is rows 25 % to 87.5 % and columns
-              25 % to 75 %; mouth and eye boxes follow the truth's landmarks. Equal pictures have 138 dB.
+              25 % to 75 %; mouth and eye boxes follow the truth's landmarks. Equal images have 138 dB.
             - `ssim`, `ssim_face_box`: -1 to 1, of every third frame.
-            - `flicker`: mean |change since the frame before (prediction) - the same (truth)|, 0 to 510; not in frame 0.
-            - `lmd_mouth`: mean distance of the mouth's landmarks after centring, pixels of a picture 512 high.
-            - `lip_opening`, `lip_opening_truth`: gap of the inner lips over the height of the face.
+            - `flicker`: mean absolute difference between the change since the previous frame in prediction and truth,
+              0 to 510; not in frame 0.
+            - `lmd_mouth`: mean distance of the mouth's landmarks after centring, pixels at an image height of 512.
+            - `lip_opening`, `lip_opening_truth`: gap of the inner lips divided by the height of the face.
             - `aue_upper`, `aue_lower`: sum over action units of the squared error, intensities 0 to 5; see
               [`with_action_units`].
-        resized: whether the prediction was brought to the truth's size.
+        resized: whether the prediction was resized to the truth's size.
     """
 
     per_frame: dict[str, np.ndarray]
@@ -71,11 +71,11 @@ class Scores:
         return len(self.per_frame["psnr"])
 
     def summary(self) -> dict[str, float]:
-        """The mean of every metric over the frames that have it; the lips' openings become correlations.
+        """The mean of each metric over the frames that have it; for the lip openings their correlation.
 
-        `lip_r` is Pearson's r of rendered and true opening, `lip_lag` the frames by which the rendered lips are late
-        (up to 8 either way) where r is largest, `lip_r_at_lag` that r. `frames_with_face` counts frames with a face in
-        both pictures; below ten of them, what needs landmarks is left out.
+        `lip_r` is Pearson's r of rendered and true opening, `lip_lag` the delay of the rendered lips in frames (-8 to
+        8) at which r is largest, `lip_r_at_lag` that r. `frames_with_face` counts frames with a face in both; with
+        fewer than ten, metrics that need landmarks are left out.
         """
         out: dict[str, float] = {"frames": len(self), "resized": self.resized}
         for name, values in self.per_frame.items():
@@ -92,13 +92,14 @@ class Scores:
         return out
 
     def interval(self, name: str) -> tuple[float, float]:
-        """The 95 % interval of one number of the summary, from resampled blocks of 15 frames: see [`block_interval`].
+        """The 95 % confidence interval of one value of the summary, by a bootstrap over blocks of 15 frames: see
+        [`block_interval`].
 
-        It says how far the number would move with other frames of the same recording. That another person, or another
-        training, would give another number is not in it. `lip_r_at_lag` keeps its lag.
+        It covers the variation over frames of this recording, not over people or trainings. `lip_r_at_lag` keeps its
+        lag.
 
         Raises:
-            ValueError: a number that the summary does not have or that no interval belongs to; under 30 frames.
+            ValueError: an unknown name or one without an interval; fewer than 30 frames.
         """
         samples = self._samples()
         if name not in samples:
@@ -106,19 +107,19 @@ class Scores:
         return block_interval(samples[name])
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Every interval that there is; none of what fewer than 30 frames have."""
+        """All intervals; values with fewer than 30 frames have none."""
         return {name: block_interval(v) for name, v in self._samples().items() if len(v) >= 2 * _BLOCK}
 
     @property
     def has_landmarks(self) -> bool:
-        """Whether faces were looked for."""
+        """Whether landmarks were measured."""
         return _LIPS[0] in self.per_frame
 
     def with_action_units(self, predicted: np.ndarray, truth: np.ndarray) -> Scores:
         """The same scores with `aue_upper` and `aue_lower` of action units `[T, 14]`, as in [`action_unit_errors`].
 
         Raises:
-            ValueError: not as many frames as were scored.
+            ValueError: another number of frames.
         """
         upper, lower = action_unit_errors(predicted, truth)
         if len(upper) != len(self):
@@ -126,7 +127,7 @@ class Scores:
         return replace(self, per_frame=self.per_frame | {"aue_upper": upper, "aue_lower": lower})
 
     def _samples(self) -> dict[str, np.ndarray]:
-        """What each number of the summary is made of, as `block_interval` takes it."""
+        """The per-frame values of each number of the summary, as `block_interval` takes them."""
         summary = self.summary()
         out = {name: values for name, values in self.per_frame.items() if name in summary}
         if "lip_r" in summary:
@@ -153,16 +154,16 @@ def score_videos(
 
     Args:
         predicted, truth: paths.
-        start, stop: which frames of the truth count: from `start` up to, not with, `stop`; None is the end.
-        pred_start: the frame of the prediction that belongs to `start`; None is the same number.
-        landmarks: whether to look for faces; without, only PSNR, SSIM and flicker are measured.
+        start, stop: range of the truth's frames that are scored, `stop` excluded; None is the end.
+        pred_start: the prediction's frame for `start`; None is the same number.
+        landmarks: whether to detect faces; without, only PSNR, SSIM and flicker are measured.
 
     Returns:
         `Scores` of the frames that both have; a warning is logged where one ends first.
 
     Raises:
-        ValueError: fewer than two frames in that range, negative frame numbers. VideoReadError,
-            FileNotFoundError: what is no video. ImportError: MediaPipe is not installed and landmarks are asked for.
+        ValueError: fewer than two frames in that range, negative frame numbers. VideoReadError, FileNotFoundError: not
+            a video. ImportError: MediaPipe is not installed, but `landmarks` is True.
     """
     pred_start = start if pred_start is None else pred_start
     for name, value in (("start", start), ("pred_start", pred_start), ("stop", stop)):
@@ -177,12 +178,12 @@ def score_videos(
 
 
 def score_frames(predicted: Iterable[np.ndarray], truth: Iterable[np.ndarray], *, landmarks: bool = True) -> Scores:
-    """Scores frames against their truth; both are gone through once, and no more than two pairs are held.
+    """Scores frames against their truth; both are read once, with at most two pairs in memory.
 
     Args:
-        predicted, truth: RGB frames `[H, W, 3]` uint8 in step. Predictions of another size are brought to the truth's,
-            linearly, smoothed first where they shrink.
-        landmarks: whether to look for faces (in each frame of both, with MediaPipe).
+        predicted, truth: RGB frames `[H, W, 3]` uint8 in sync. Predictions of another size are resized to the truth's,
+            with antialiasing.
+        landmarks: whether to detect faces (in each frame of both, with MediaPipe).
 
     Returns:
         `Scores` of the frames that both have; a warning is logged where one ends first.
@@ -203,7 +204,7 @@ def score_frames(predicted: Iterable[np.ndarray], truth: Iterable[np.ndarray], *
             row["ssim"], row["ssim_face_box"] = math.nan, math.nan
             if index % _SSIM_EVERY == 0:
                 row["ssim"], row["ssim_face_box"] = _ssim(picture, true)
-            # What changed in the one less what changed in the other is the change of their difference.
+            # The difference of the changes is the change of the difference.
             row["flicker"] = math.nan if before is None else float(np.abs(difference - before).mean())
             before = difference
             if faces is not None:
@@ -238,16 +239,17 @@ def action_unit_errors(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.nda
 
 
 def block_interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a mean over frames, or of a correlation, by a moving-block bootstrap; always the same.
+    """The 95 % confidence interval of a mean over frames, or of a correlation, by a moving-block bootstrap with a fixed
+    seed.
 
-    Blocks of 15 neighbouring frames are drawn, because neighbours are alike and an interval from single frames would
-    be far too narrow; the end goes on at the beginning (Politis and Romano 1992), so that every frame counts alike.
-    With few blocks it still is too narrow: of simulated series whose neighbours correlate 0.8, 62 % had their true mean
-    inside at 39 frames, 81 % at 139, 86 % at 375 (by single frames 38 to 46 %). The difference of two methods on the
-    same frames is told best by the interval of `a.per_frame[name] - b.per_frame[name]`.
+    Blocks of 15 frames are drawn, because neighbouring frames are correlated and an interval from single frames would
+    be much too narrow. Blocks wrap around at the end (Politis and Romano 1992), so that all frames have equal weight.
+    With few blocks it is still too narrow: for simulated series with a correlation of 0.8 between neighbours, the
+    coverage was 62 % at 39 frames, 81 % at 139, 86 % at 375 (with single frames 38 to 46 %). To compare two methods on
+    the same frames, use the interval of `a.per_frame[name] - b.per_frame[name]`.
 
     Args:
-        values: `[T]`, whose mean is meant, or `[T, 2]`, whose Pearson correlation. NaN is left out of a mean.
+        values: `[T]` for the mean, or `[T, 2]` for the Pearson correlation. A mean ignores NaN.
 
     Raises:
         ValueError: fewer than 30 frames.
@@ -272,8 +274,8 @@ def block_interval(values: np.ndarray) -> tuple[float, float]:
 class _FacePair:
     """Follows the face of the prediction and that of the truth. A context manager: MediaPipe holds resources.
 
-    These are the windows that `track_landmarks` follows faces in, one frame at a time, since the boxes of a frame are
-    needed while it is there; looking back and choosing among several people, which need all frames, are left out.
+    Tracks faces as `track_landmarks` does, but frame by frame, without the steps that need all frames (tracking
+    backwards, choosing among several people).
     """
 
     def __enter__(self) -> _FacePair:
@@ -301,7 +303,7 @@ class _FacePair:
 
 
 def _face_metrics(difference: np.ndarray, points: np.ndarray | None, true: np.ndarray | None) -> dict[str, float]:
-    """What a frame's landmarks say; all NaN unless both faces were found."""
+    """The metrics from a frame's landmarks; all NaN unless both faces were found."""
     if points is None or true is None:
         return dict.fromkeys((*_FROM_LANDMARKS, *_LIPS), math.nan)
     mouth, eyes, shape = list(MOUTH_POINTS), list(EYE_POINTS), difference.shape
@@ -316,7 +318,7 @@ def _face_metrics(difference: np.ndarray, points: np.ndarray | None, true: np.nd
 
 
 def _box(points: np.ndarray, margin: float, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Rows and columns of the pixels that hold the points and a margin around them."""
+    """Rows and columns of the bounding box of the points with a margin."""
     low, high = points.min(0), points.max(0)
     half = (high - low) / 2 * (1 + margin)
     x0, y0 = np.floor(np.maximum((low + high) / 2 - half, 0)).astype(int)
@@ -325,19 +327,19 @@ def _box(points: np.ndarray, margin: float, shape: tuple[int, ...]) -> tuple[sli
 
 
 def _opening(points: np.ndarray) -> float:
-    """Gap of the inner lips over the face's height, which neither scale nor turning in the picture changes."""
+    """Gap of the inner lips divided by the face's height, invariant to scale and rotation in the image."""
     gap, height = (np.linalg.norm(points[a] - points[b]) for a, b in (_INNER_LIPS, _FACE_HEIGHT))
     return float(gap / max(height, 1e-6))
 
 
 def _pearson(pairs: np.ndarray) -> float:
-    """Pearson's r of `[n, 2]`; 0 where one of the two stands still."""
+    """Pearson's r of `[n, 2]`; 0 if one of the two is constant."""
     a, b = (pairs - pairs.mean(0)).T
     return float((a * b).sum() / max(math.sqrt((a * a).sum() * (b * b).sum()), 1e-12))
 
 
 def _shifted(pairs: np.ndarray, lag: int) -> np.ndarray:
-    """Pairs of what is rendered `lag` frames later than it is true; `[n - |lag|, 2]`."""
+    """Pairs of rendered and true values with the rendered ones `lag` frames later; `[n - |lag|, 2]`."""
     count = len(pairs) - abs(lag)
     return np.stack([pairs[max(lag, 0) :][:count, 0], pairs[max(-lag, 0) :][:count, 1]], 1)
 
@@ -348,7 +350,7 @@ def _best_lag(pairs: np.ndarray) -> int:
 
 
 def _pairs(predicted: Iterable[np.ndarray], truth: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Checked frames in step, until one of the two ends."""
+    """Pairs of checked frames, until one of the two ends."""
     streams, first = {"predicted": iter(predicted), "truth": iter(truth)}, {}
     for index in itertools.count():
         frames = {name: next(stream, None) for name, stream in streams.items()}
@@ -373,7 +375,7 @@ def _face_box(shape: tuple[int, ...]) -> tuple[slice, slice]:
 
 
 def _psnr(difference: np.ndarray) -> float:
-    """dB of a part of a difference, int16; NaN of nothing."""
+    """dB of a part of a difference, int16; NaN if it is empty."""
     if difference.size == 0:
         return math.nan
     flat = difference.astype(np.int32).ravel()

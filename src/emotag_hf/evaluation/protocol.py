@@ -1,8 +1,8 @@
-"""METHOD 7's protocol: adapt to the first part of a clip, make the later frames, and score what was written.
+"""METHOD 7's protocol: adapt to the first part of a clip, render the later frames, and score the written videos.
 
 In: a processed clip or a video. Out: a folder with `oracle.mp4`, `driven.mp4`, `audio_only.mp4` (the test frames alone,
-over a background plate of the training frames) and `metrics.json`; `Evaluation`s. Nothing of the test frames reaches
-the weights: `split` sees to that, and a test corrupts them and compares the weights.
+over a background plate of the training frames) and `metrics.json`; `Evaluation`s. The test frames do not influence the
+weights: `split` hides them, and a test corrupts them and compares the weights.
 """
 
 from __future__ import annotations
@@ -76,40 +76,41 @@ def evaluate_modes(
     sheet: bool = False,
     progress: bool | None = None,
 ) -> list[Evaluation]:
-    """Adapts once to the first part of a clip and scores the avatar on the later frames, in every mode asked for.
+    """Adapts once to the first part of a clip and scores the avatar on the later frames, in each of `modes`.
 
     The modes (METHOD 7): `"oracle"`: pose and expression are tracked on the test frames' pixels; `"driven"`: that pose,
-    action units of the test frames' landmarks and the sound, from which the motion network makes expression and jaw;
-    `"audio-only"`: the sound, from the rest pose, the most ordinary one of the training frames.
+    with expression and jaw predicted by the motion network from the test frames' sound and action units;
+    `"audio-only"`: the sound alone, with the neutral pose of the training frames.
 
     Args:
         clip: a processed clip, its folder, or a video, which is prepared in a folder of `output`.
-        output: a folder, made if it is not there. What an earlier evaluation left in it goes.
+        output: a folder, created if it does not exist. Files of an earlier evaluation in it are deleted.
         modes: one or more of them.
         train_fraction: share of the frames to train on, the first ones.
         train_clip: trains on another clip of the same person instead, on all of it.
-        test_frames: numbers of frames of `clip` to test on; None is every frame that is later than the training's.
-        blocks: trains and tests on blocks of 15 frames by turns: a diagnostic, no result.
-        quality: `"fast"` or `"best"`, where no arguments are given.
-        arguments: the numbers of the adaptation.
-        base_model: whose motion network it is, a model or its folder; None is the embedded one.
-        prior: the Gaussian prior as `adapt` takes it. For a figure, it must not know the person, nor must `base_model`.
-        model: a person's model that was trained on exactly these training frames; it is used as it is.
-        refine: numbers of the oracle's tracking; with `steps=0` landmarks alone are its pose and expression.
-        true_background: pastes the true background around the person: a diagnostic, which metrics.json says.
-        action_units: also the action units' error (AUE): the written face is tracked once more.
-        truth: also writes the real test frames, truth.mp4. sheet: also pictures beside the real ones, sheet.png (with
-            several modes `<mode>_sheet.png`). Both hold real frames.
+        test_frames: frame numbers of `clip` to test on; None is all frames later than the training frames.
+        blocks: trains and tests on alternating blocks of 15 frames: a diagnostic, not a result.
+        quality: `"fast"` or `"best"`, if no arguments are given.
+        arguments: parameters of the adaptation.
+        base_model: its motion network is used, a model or its folder; None is the embedded one.
+        prior: the Gaussian prior as `adapt` takes it. For a valid result, neither it nor `base_model` may have seen the
+            person.
+        model: a model that was trained on exactly these training frames, used instead of adapting.
+        refine: options of the oracle's tracking; with `steps=0` pose and expression come from landmarks alone.
+        true_background: pastes the true background around the person: a diagnostic, recorded in metrics.json.
+        action_units: also measures the action units' error (AUE), by tracking the rendered face.
+        truth: also writes the true test frames, truth.mp4. sheet: also writes a contact sheet of true and rendered
+            frames, sheet.png (with several modes `<mode>_sheet.png`). Both contain real frames.
         progress: shows or hides bars; None shows them on a terminal.
 
     Returns:
         `Evaluation`s in the order of `modes`; `read_metrics` reads them from metrics.json again.
 
     Raises:
-        ValueError: an unknown mode; frames that cannot be split so; a mode that needs sound and a clip without; the two
-            clips are of one video; a file in the way.
-        FileNotFoundError: there is no such clip, video or model.
-        ImportError: action units are asked for, and MediaPipe is not installed.
+        ValueError: an unknown mode; an impossible split; a mode that needs sound and a clip without; two clips of the
+            same video; `output` is a file.
+        FileNotFoundError: the clip, video or model does not exist.
+        ImportError: `action_units` is True, and MediaPipe is not installed.
     """
     modes, output = _checked_modes(modes), _checked_output(output)
     arguments = arguments or AdaptArguments.preset(quality)
@@ -117,7 +118,7 @@ def evaluate_modes(
     other = None if train_clip is None else _opened(train_clip, output, progress)
     _check_clips(clip, other, modes)
     if action_units:
-        load_mediapipe()  # or an ImportError, before the work
+        load_mediapipe()  # raises ImportError before the work
     split = split_frames(
         len(clip),
         fraction=train_fraction,
@@ -126,18 +127,18 @@ def evaluate_modes(
         train_count=None if other is None else len(other),
     )
     base, processor = _loaded(base_model)
-    output.mkdir(parents=True, exist_ok=True)  # nothing is left of a call that was refused
+    output.mkdir(parents=True, exist_ok=True)  # only now, so that an invalid call leaves nothing
     training, stages = SplitClip(other or clip, split.train, base.head), _Stages(progress)
     weights: dict[str, str] = {}
     personal = None
     with stages("tracking the training frames"):
-        training.track, training.background  # noqa: B018 - made now, so that nobody counts it as training
+        training.track, training.background  # noqa: B018 - computed now, so that its time does not count as training
     if model is None:
         weights["base_motion"] = weights_sha256(base.motion)
         model, refined, seen = _trained(training, base, arguments, prior, weights, stages)
         if set(modes) - {"oracle"} and training.audio is not None:
             with stages("personalising the motion"):
-                personal = personalise_motion(model, training, seen, motion=refined)
+                personal = personalise_motion(model, training, seen, motion=refined)  # type: ignore[arg-type]
     weights["avatar"] = weights_sha256(model.gaussians, model.expression_code, shape=model.shape)
     weights["motion"] = weights_sha256(model.motion, identity_embedding=model.identity_embedding)
     refine = refine or RefineOptions()
@@ -168,7 +169,7 @@ def evaluate_modes(
 
 
 def read_metrics(path: str | os.PathLike) -> list[Evaluation]:
-    """The evaluations in a metrics.json, for tables over many of them.
+    """Reads the evaluations in a metrics.json.
 
     Raises:
         FileNotFoundError: there is no such file. ValueError: it is not one of this package's.
@@ -204,12 +205,13 @@ def _trained(
     weights: dict[str, str],
     stages: _Stages,
 ) -> tuple[EmoTaGModel, FlameMotion, list[int]]:
-    """The person's model after METHOD 5's first stage, the Gaussians; the motion and frames it was trained with."""
+    """Trains the person's Gaussians (METHOD 5, first stage); returns the model, and the motion and frames it was
+    trained with."""
     prior = load_prior(prior)
     if prior is not None:
         weights["prior"] = weights_sha256(prior)
     with stages("training", _SHARES) as bar:
-        trainer = GaussianTrainer(TrainingScene(training, training.train_frames, base.head), arguments, prior)
+        trainer = GaussianTrainer(TrainingScene(training, training.train_frames, base.head), arguments, prior)  # type: ignore[arg-type]
         trainer.train(lambda now: bar.at(now.progress, f"{now.psnr:.1f} dB"))
         return make_model(trainer, base, training.path.name), trainer.motion(), list(trainer.frames)
 
@@ -217,7 +219,7 @@ def _trained(
 def _tested(
     trial: Trial, mode: str, output: Path, about: dict[str, Any], stages: _Stages, action_units: bool
 ) -> Evaluation:
-    """Makes, writes and scores one mode's video."""
+    """Renders, writes and scores one mode's video."""
     path, shared = output / f"{_stem(mode)}.mp4", {k: v for k, v in stages.seconds.items() if ": " not in k}
     with stages(f"{mode}: motion", len(trial.test)) as bar:
         motion = trial.motion(mode, bar.over)
@@ -231,7 +233,7 @@ def _tested(
 
 
 def _write(path: Path, found: list[Evaluation], extra: dict[str, Any]) -> None:
-    """What the modes share once, then what each has of its own."""
+    """Common values once, then those of each mode."""
     first = asdict(found[0])
     content = {"format": FORMAT, "split": found[0].split} | {name: first[name] for name in _SHARED} | extra
     for one in found:
@@ -240,11 +242,11 @@ def _write(path: Path, found: list[Evaluation], extra: dict[str, Any]) -> None:
 
 
 class _Stages:
-    """Counts the seconds of each stage, and shows it on a terminal."""
+    """Measures the seconds of each stage, and shows it on a terminal."""
 
     def __init__(self, progress: bool | None):
         self.seconds: dict[str, float] = {}
-        self._disable = None if progress is None else not progress  # None: only where someone looks
+        self._disable = None if progress is None else not progress  # None: only on a terminal
 
     @contextmanager
     def __call__(self, name: str, total: int | None = None) -> Iterator[_Bar]:
@@ -258,7 +260,7 @@ class _Stages:
 
 
 class _Bar:
-    """A bar that is told a share, or counts what runs through it."""
+    """A progress bar that is set to a share, or counts an iterable."""
 
     def __init__(self, bar: Any):
         self._bar = bar
@@ -325,7 +327,7 @@ def _stem(mode: str) -> str:
 
 
 def _clear(output: Path) -> None:
-    """Takes away what an earlier evaluation wrote: the folder speaks of one."""
+    """Deletes the files of an earlier evaluation."""
     stems = [_stem(mode) for mode in MODES]
     for name in (METRICS, TRUTH, SHEET, *(f"{s}.mp4" for s in stems), *(f"{s}_{SHEET}" for s in stems)):
         (output / name).unlink(missing_ok=True)

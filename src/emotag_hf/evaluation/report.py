@@ -1,7 +1,7 @@
-"""Reports of evaluations: what was trained on, tested on, with which weights, and what came out (METHOD 7 and 8).
+"""Reports of evaluations: training and test frames, weights and scores (METHOD 7 and 8).
 
 In: `Scores` and the facts of a run; frames. Out: `metrics.json`, a Markdown table beside the published numbers, and a
-sheet of pictures to look at. Every file is whole or not there.
+contact sheet. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..rights.provenance import package_version
-from ..utils.atomic_write import whole_file
+from ..utils.atomic_write import atomic_write
 
 MODES = ("oracle", "driven", "audio-only")  # METHOD 7
 FORMAT = "emotag-evaluation"
 
-# The published result videos against their truth. The first four rows are METHOD 8, of whole videos, which may hold
-# training frames; the last two are `score_videos` on the second halves of five of the scenes. All of them take head
-# pose, neck, eyes and action units from the test frames' own tracking, and the background is the truth's.
+# Scores of the published result videos. The first four rows are METHOD 8, over whole videos, which may include training
+# frames; the last two are `score_videos` on the second halves of five of the scenes. All use head pose, neck, eyes and
+# action units tracked in the test frames, and the true background.
 PUBLISHED: dict[str, dict[str, float]] = {
     "EmoTaG, 5 emotional scenes": {"psnr": 36.99, "psnr_face_box": 34.94, "ssim": 0.966, "flicker": 1.02},
     "InsTaG, 5 emotional scenes": {"psnr": 30.43, "psnr_face_box": 26.44, "ssim": 0.928, "flicker": 1.45},
@@ -56,20 +56,20 @@ _COLUMNS = {  # name of the metric -> heading and decimals
     "lip_r": ("lip r", 2),
 }
 _SPLITS = {"later": "later frames", "mixed": "frames in between (diagnostic)", "other clip": "another clip"}
-_BAND = 8  # pictures side by side on a sheet
+_BAND = 8  # images side by side on a sheet
 _CAPTION = 14  # pixels for a line of text
-_GAIN = 4  # by how much a difference is shown larger
+_GAIN = 4  # amplification of differences
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One scored video and how it came about: the content of `metrics.json`.
+    """One scored video and how it was made: the content of `metrics.json`.
 
     Args:
         mode: `"oracle"`, `"driven"` or `"audio-only"`.
         clip: name of the clip that was tested on.
         train_frames, test_frames: indices into `train_clip` and `clip`.
-        weights: what was used -> the sha256 of its file, as `"motion"`, `"prior"`, `"avatar"`.
+        weights: `"motion"`, `"prior"`, `"avatar"` -> sha256 of the file that was used.
         seconds: stage -> wall seconds.
         scores: `Scores.summary()`.
         intervals: name -> (low, high), `Scores.intervals()`.
@@ -77,7 +77,7 @@ class Evaluation:
         version: of this package.
 
     Raises:
-        ValueError: another mode; no frames, or the same in training and test; no weights, or a hash that is none.
+        ValueError: an unknown mode; no frames, or frames in both training and test; no weights, or an invalid hash.
     """
 
     mode: str
@@ -103,10 +103,10 @@ class Evaluation:
         if self.train_clip in (None, self.clip) and shared:
             raise ValueError(
                 f"test_frames: expected frames that were not trained on, got {len(shared)} that were, the first is "
-                f"{min(shared)}; no number may come from them."
+                f"{min(shared)}; they must not be scored."
             )
         if not self.weights:
-            raise ValueError("weights: expected the sha256 of at least one file, got none; a number needs its weights.")
+            raise ValueError("weights: expected the sha256 of at least one file, got none.")
         for name, digest in self.weights.items():
             if not re.fullmatch("[0-9a-f]{64}", str(digest)):
                 raise ValueError(f"weights: expected the sha256 of {name} as 64 hexadecimal digits, got {digest!r}.")
@@ -114,19 +114,19 @@ class Evaluation:
 
     @property
     def split(self) -> str:
-        """`"later"`: every test frame is later than all training frames, as METHOD 7 wants it; `"mixed"`: not so, which
-        is a diagnostic and no result; `"other clip"`: trained on another clip."""
+        """`"later"`: all test frames are later than all training frames, as METHOD 7 requires; `"mixed"`: they are not,
+        a diagnostic only; `"other clip"`: trained on another clip."""
         if self.train_clip not in (None, self.clip):
             return "other clip"
         return "later" if min(self.test_frames) > max(self.train_frames) else "mixed"
 
     def to_json(self) -> str:
-        """As JSON text, one line for each part. Raises ValueError for numbers that are not finite."""
+        """JSON text, one line per key. Raises ValueError for numbers that are not finite."""
         return _json({"format": FORMAT, "split": self.split} | asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Evaluation:
-        """The way back from `to_json`. Raises ValueError for another JSON, or none."""
+        """Reads the text of `to_json`. Raises ValueError for anything else."""
         try:
             content = json.loads(text)
         except json.JSONDecodeError as error:
@@ -138,28 +138,28 @@ class Evaluation:
 
 
 def write_metrics(path: str | os.PathLike, payload: Evaluation | Mapping[str, Any]) -> Path:
-    """Writes an evaluation, or any JSON object, and returns the path. The file is whole or not there.
+    """Writes an evaluation, or any JSON object, atomically; returns the path.
 
     Raises:
         ValueError: `path` is a folder; a number that is not finite. FileNotFoundError: its folder does not exist.
     """
     text = payload.to_json() if isinstance(payload, Evaluation) else _json(payload)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return Path(path)
 
 
 def write_table(path: str | os.PathLike, evaluations: Sequence[Evaluation]) -> Path:
     """Writes [`markdown_table`] and returns the path. Raises as `write_metrics` does."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(markdown_table(evaluations), encoding="utf-8")
     return Path(path)
 
 
 def markdown_table(evaluations: Sequence[Evaluation]) -> str:
-    """Evaluations, their means and what was published, as a Markdown table with a line on how to read it.
+    """A Markdown table of evaluations, their means and published scores, with a line on how to read it.
 
-    A mean is over evaluations of one mode and one kind of split, each counting alike. 95 % intervals stand in
+    Means are over evaluations of one mode and one kind of split, with equal weights. 95 % confidence intervals are in
     brackets.
     """
     columns = {n: c for n, c in _COLUMNS.items() if any(n in row for row in _all_scores(evaluations))}
@@ -190,16 +190,16 @@ def contact_sheet(
     captions: Sequence[str] = (),
     width: int = 192,
 ) -> Path:
-    """Writes rows of pictures, one above the other, as a PNG to look at; after eight columns it goes on below.
+    """Writes rows of images, one above the other, as a PNG; wraps after eight columns.
 
     Args:
-        rows: equally many RGB frames `[H, W, 3]` uint8 in each, all of one size.
+        rows: the same number of RGB frames `[H, W, 3]` uint8 in each, all of one size.
         path: where to; ends in .png.
-        captions: one for each column; none leaves them out.
-        width: pixels of one picture on the sheet.
+        captions: one per column, or none.
+        width: pixels of one image on the sheet.
 
     Raises:
-        ValueError: no rows, rows or pictures that do not match, another ending; see `write_metrics` for the path.
+        ValueError: no rows, rows or images that do not match, another suffix; see `write_metrics` for the path.
     """
     shapes = {frame.shape for row in rows for frame in row}
     dtypes = {frame.dtype.name for row in rows for frame in row}
@@ -223,7 +223,7 @@ def contact_sheet(
         for number, row in enumerate(rows):
             picture = Image.fromarray(row[column]).resize((width, height), Image.Resampling.LANCZOS)
             sheet.paste(picture, (x, y + top + number * height))
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         sheet.save(partial, "PNG")
     return Path(path)
 
@@ -240,10 +240,10 @@ def comparison_sheet(
     """Writes every tenth frame as a `contact_sheet`: the truth above, the prediction below.
 
     Args:
-        predicted, truth: RGB frames `[H, W, 3]` uint8 of one size, in step; gone through once.
+        predicted, truth: RGB frames `[H, W, 3]` uint8 of one size, in sync; read once.
         path: where to; ends in .png.
-        every: of how many frames one is shown.
-        difference: whether a third row shows four times the difference, with grey where there is none.
+        every: every how many frames one is shown.
+        difference: whether to add a third row with four times the difference, grey where it is 0.
         first: number of the first frame, for the captions.
 
     Raises:
@@ -254,7 +254,7 @@ def comparison_sheet(
     rows: list[list[np.ndarray]] = [[], [], []]
     captions = []
     for index, (picture, true) in enumerate(itertools.islice(zip(predicted, truth), 0, None, every)):
-        rows[0].append(true.copy())  # whoever makes the frames may paint the next one into the same array
+        rows[0].append(true.copy())  # copied, because a generator may reuse the array
         rows[1].append(picture.copy())
         if difference and picture.shape == true.shape:
             error = _GAIN * np.subtract(picture, true, dtype=np.int16) + 128
@@ -279,7 +279,7 @@ def _row(start: Sequence[str], scores: Mapping, intervals: Mapping, columns: Map
 
 
 def _mean(members: Sequence[Evaluation]) -> dict[str, float]:
-    """Means of what all of them have."""
+    """Means of the metrics that all of them have."""
     shared = set.intersection(*(set(one.scores) for one in members))
     return {name: sum(one.scores[name] for one in members) / len(members) for name in shared}
 

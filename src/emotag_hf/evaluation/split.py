@@ -1,10 +1,11 @@
-"""A clip cut into training and test frames, so that nothing of the test frames can reach a weight (METHOD 7).
+"""Splits a clip into training and test frames without leakage: nothing of the test frames can reach a weight (METHOD
+7).
 
-In: a `ProcessedClip` and frame numbers. Out: `SplitClip`, the clip as training may see it: its head, background plate
-and teachers' features are made again from the training frames alone, and another frame cannot be read; and `follow`,
-which tracks the test frames with the identity that training found.
+In: a `ProcessedClip` and frame numbers. Out: `SplitClip`, the clip as training may see it: track, background and
+teachers' features are computed again from the training frames alone, and other frames cannot be read; and `follow`,
+which tracks the test frames with the identity of the training frames.
 
-What is left of the whole clip is the choice of the window that was cut from the video, and the sound.
+Only the crop of the video and the sound still depend on the whole clip.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from ..preprocessing.features.av_offset import AVOffset
 from ..preprocessing.tracking.head_track import FaceLandmarks, HeadTrack
 from ..video.cropping import FrameCrop
 
-BLOCK = 15  # frames of a block, where blocks of training and test take turns
-_LEAST = 2  # frames on either side; flicker and a fit need as many
+BLOCK = 15  # frames per block, with alternating training and test blocks
+_LEAST = 2  # minimum of training and of test frames; flicker and a fit need as many
 
 
 @dataclass(frozen=True)
 class FrameSplit:
-    """Frame numbers, rising: `train` of the clip that is trained on, `test` of the one that is tested on."""
+    """Increasing frame numbers: `train` in the clip that is trained on, `test` in the one that is tested on."""
 
     train: tuple[int, ...]
     test: tuple[int, ...]
@@ -47,19 +48,19 @@ def split_frames(
     blocks: bool = False,
     train_count: int | None = None,
 ) -> FrameSplit:
-    """Which frames are trained on and which are tested on.
+    """Chooses the training and test frames.
 
     Args:
         num_frames: of the clip that is tested on.
-        fraction: of them for training: the first ones. The test frames are later, all of them.
-        test_frames: numbers of some frames to test on instead of all later ones.
-        blocks: blocks of 15 frames by turns for training and test, a diagnostic that is no result: neighbours of the
-            test frames are trained on. `fraction` is not used.
-        train_count: frames of another clip that is trained on, all of them; then any frame may be tested on.
+        fraction: share of the frames for training, the first ones. All later frames are test frames.
+        test_frames: frame numbers to test on instead of all later ones.
+        blocks: alternating blocks of 15 frames for training and test. A diagnostic, not a result, because neighbours of
+            the test frames are trained on. `fraction` is ignored.
+        train_count: number of frames of another clip, all of which are trained on; then any frame may be a test frame.
 
     Raises:
-        ValueError: fewer than two frames on either side, frames that are not there or not in rising order, test frames
-            that are not later than the training frames.
+        ValueError: fewer than two training or test frames, invalid or unsorted frame numbers, test frames that are not
+            later than the training frames.
     """
     frames = range(num_frames)
     if blocks and (test_frames is not None or train_count is not None):
@@ -90,14 +91,14 @@ def split_frames(
 
 
 def split_track(clip: ProcessedClip, train_frames: Sequence[int], head: ParametricHead | None = None) -> HeadTrack:
-    """The head fitted again to the landmarks of the training frames alone.
+    """Fits the head again to the landmarks of the training frames alone.
 
-    The clip's own track has one identity for all frames, and every frame's motion leans on its neighbours': both know
-    the test frames.
+    The clip's own track has one identity for all frames and smooths motion over neighbours, so it depends on the test
+    frames.
 
     Returns:
-        `HeadTrack` of all the clip's frames; those that are not trained on are not valid, hold the motion of the
-        nearest training frame, and have no landmarks.
+        `HeadTrack` of all the clip's frames; other than training frames are not valid, have the motion of the nearest
+        training frame, and no landmarks.
 
     Raises:
         ValueError: the track belongs to another head, or no training frame shows a face.
@@ -112,7 +113,7 @@ def split_track(clip: ProcessedClip, train_frames: Sequence[int], head: Parametr
 
 
 def follow(clip: ProcessedClip, shape: torch.Tensor, head: ParametricHead | None = None) -> HeadTrack:
-    """Every frame of the clip, tracked with an identity `shape` `[S]` that is known already; for testing.
+    """Tracks every frame of the clip with a given identity `shape` `[S]`; for testing.
 
     Raises:
         ValueError: the track belongs to another head, or no frame shows a face.
@@ -127,15 +128,15 @@ class SplitClip:
 
     Args:
         clip: the whole clip.
-        train_frames: what may be seen. Any other frame raises ValueError, whoever asks for it.
+        train_frames: the frames that may be read. Any other frame raises ValueError.
         head: the head that the clip was tracked with; None is the open head.
 
     Attributes:
-        track: see [`split_track`]. valid: `track.valid`, False wherever frames may not be seen.
-        background: the plate made of the training frames.
-        features: what the teachers say of the training frames; the rows of other frames are zero. Action units are the
-            fitted head's and the identity is the default descriptor, whatever the clip's were; what a CSV or a
-            classifier said of a frame is kept.
+        track: see [`split_track`]. valid: `track.valid`, False in all other frames.
+        background: the background computed from the training frames.
+        features: the teachers' outputs for the training frames; other rows are zero. Action units are computed from the
+            fitted head and the identity is the default descriptor, whatever the clip has; outputs of a CSV or a
+            classifier are kept.
     """
 
     def __init__(self, clip: ProcessedClip, train_frames: Sequence[int], head: ParametricHead | None = None):
@@ -198,12 +199,12 @@ class SplitClip:
 
     @property
     def audio(self) -> AudioClip | None:
-        """The whole clip's sound: in METHOD 7 the test's sound is what is given."""
+        """The whole clip's sound, because in METHOD 7 the test frames' sound is given."""
         return self.whole.audio
 
     @cached_property
     def audio_offset(self) -> AVOffset | None:
-        """By how much the sound is late, told by the lips of the training frames. None without sound."""
+        """The delay of the sound, estimated from the training frames. None without sound."""
         if self.audio is None:
             return None
         from ..preprocessing.features.av_offset import estimate_av_offset
@@ -226,7 +227,7 @@ class SplitClip:
         if sources.get("action_units") != units_teacher.SOURCE_OPENFACE:
             features["action_units"] = torch.from_numpy(units_teacher.action_units_from_track(self.track, self.head))
             sources["action_units"] = units_teacher.SOURCE_HEAD
-        if sources.get("emotion") in (None, emotion_teacher.SOURCE_RULE):  # which leans on the neighbouring frames
+        if sources.get("emotion") in (None, emotion_teacher.SOURCE_RULE):  # the rule smooths over neighbouring frames
             units = features["action_units"][train].numpy()
             emotion = torch.zeros_like(features["emotion"])
             emotion[train] = torch.from_numpy(emotion_teacher.emotion_from_action_units(units, self.fps))
@@ -249,7 +250,7 @@ class SplitClip:
 
 
 class _Frames(Sequence):
-    """A split clip's pictures, as the teachers want them."""
+    """A split clip's frames, with the interface that the teachers use."""
 
     def __init__(self, clip: SplitClip):
         self._clip = clip
@@ -262,8 +263,8 @@ class _Frames(Sequence):
 
 
 def joined_tracks(first: HeadTrack, second: HeadTrack, rows: Sequence[int]) -> HeadTrack:
-    """The frames of `first`, and after them some of `second`, which count as not valid: what is calibrated to a person
-    is calibrated to `first`. The camera is `first`'s."""
+    """The frames of `first`, followed by some of `second` as not valid, so that calibration to the person uses `first`
+    only. The camera is that of `first`."""
     parts = [first.motion, second.motion[list(rows)]]
     motion = FlameMotion(**{n: torch.cat([getattr(p, n) for p in parts]) for n in MOTION_DIMS}, fps=first.motion.fps)
     numbers = ("confidence", "error", "held_out_error", "landmarks")
@@ -273,9 +274,9 @@ def joined_tracks(first: HeadTrack, second: HeadTrack, rows: Sequence[int]) -> H
 
 
 def plate_for(picture: np.ndarray, made_in: FrameCrop, wanted: FrameCrop) -> np.ndarray:
-    """A background plate `[H, W, 3]` of one clip as another clip's window shows it, if both are of the same place.
+    """The background `[H, W, 3]` of one clip in another clip's crop, if both show the same place.
 
-    Two videos of different size are taken to show the same view.
+    Videos of different size are assumed to show the same view.
     """
     if made_in == wanted:
         return picture
@@ -290,7 +291,7 @@ def plate_for(picture: np.ndarray, made_in: FrameCrop, wanted: FrameCrop) -> np.
 
 
 def _landmarks(clip: ProcessedClip, frames: Iterable[int]) -> FaceLandmarks:
-    """What was tracked in some of a clip's frames; in the others there is no face."""
+    """The landmarks of some of a clip's frames; other frames have no face."""
     points = clip.track.landmarks.numpy()
     found = np.zeros(len(points), bool)
     found[list(frames)] = True

@@ -1,7 +1,7 @@
-"""A person's model put to the test (METHOD 7): the motion of each mode, the video of it, and its scores.
+"""Tests a person's model (METHOD 7): motion, video and scores of each mode.
 
 In: an `EmoTaGModel` that was trained on a `SplitClip`, and the frames to test on. Out: mp4 files of these frames, over
-the plate of the training frames, and `Scores` of what is in the files.
+the background of the training frames, and `Scores` of these files.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ from .split import SplitClip, follow, plate_for
 
 logger = logging.getLogger(__name__)
 
-# Of x264. From 1 to 12 PSNR stays within 0.02 dB; what an mp4 costs (0.3 dB at 31 dB, 0.6 at 37) are the halved colour
-# planes that every ordinary one has, the published ones too.
+# x264's crf. From 1 to 12 PSNR stays within 0.02 dB; the loss of an mp4 (0.3 dB at 31 dB, 0.6 at 37) is due to the
+# halved chroma planes, which the published videos have, too.
 _CRF = 4
 Progress = Callable[[Any], Any]
 
 
 @dataclass
 class Trial:
-    """One person on one clip.
+    """Tests one person's model on one clip.
 
     Args:
         model: the person, trained on `training`.
-        processor: makes what the model's motion network hears.
-        clip: whose frames `test` (rising) are tested on.
+        processor: makes the input features of the motion network.
+        clip: the clip that is tested on.
         test: their numbers.
-        training: what the model was trained on; of this clip or another.
-        true_background: pastes the true background where the clip's matte says that nobody is: a diagnostic.
-        refine: numbers of the oracle's tracking.
+        training: the clip that the model was trained on, this or another.
+        true_background: pastes the true background outside the clip's matte: a diagnostic.
+        refine: options of the oracle's tracking.
     """
 
     model: EmoTaGModel
@@ -73,19 +73,19 @@ class Trial:
 
     @cached_property
     def track(self) -> HeadTrack:
-        """Every frame of the tested clip, by landmarks, with the person's identity."""
+        """The track of the tested clip by landmarks, with the person's identity."""
         return follow(self.clip, self.model.shape.detach().cpu(), self.model.head)
 
     @cached_property
     def background(self) -> torch.Tensor:
-        """`[H, W, 3]` in [0, 1]: the training frames' plate."""
+        """`[H, W, 3]` in [0, 1]: the background of the training frames."""
         picture = plate_for(self.training.background[0], self.training.crop, self.clip.crop)
         return torch.from_numpy(np.ascontiguousarray(picture)).float() / 255
 
     @cached_property
     def sound(self) -> AudioClip | None:
-        """From the first test frame to the end of the last, in step with the lips if the training frames tell by how
-        much it is late; None without sound."""
+        """The sound of the test frames, in sync with the lips if its delay is known from the training frames; None
+        without sound."""
         if self.clip.audio is None:
             return None
         offset = self.training.audio_offset if self.training.whole is self.clip else None
@@ -93,7 +93,7 @@ class Trial:
         return sound_of(self.clip.audio, self.test, late)
 
     def motion(self, mode: str, progress: Progress = iter) -> FlameMotion:
-        """What moves the avatar in `mode`, a frame for each test frame; see `driving`."""
+        """The motion of the test frames in `mode`; see `driving`."""
         if mode == "oracle":
             return self._oracle(progress)
         from ..preprocessing.features.action_units import grmn_action_units
@@ -106,7 +106,7 @@ class Trial:
         )
 
     def _oracle(self, progress: Progress) -> FlameMotion:
-        """Tracked once: the pose of the driven mode is the oracle's, its face is not."""
+        """Tracked once; the driven mode uses its pose."""
         if self._tracked is None:
             self._tracked = oracle_motion(
                 self.model, self.track, self.clip.frame, self.test, self.background, self.refine, progress
@@ -123,28 +123,28 @@ class Trial:
         return calibrated_action_units(self.training.track, self.track, self.test, self.model.head)
 
     def write(self, motion: FlameMotion, path: Path, mode: str, progress: Progress = iter) -> None:
-        """Draws the test frames and writes them to `path`, with the sound that belongs to them."""
+        """Renders the test frames and writes them to `path`, with their sound."""
         about = make_provenance(model=self.model.config.avatar_name, mode=mode)
         with self._writer(path, about) as writer:
             for frame in progress(self._pictures(motion)):
                 writer.write(frame)
 
     def write_truth(self, path: Path) -> None:
-        """The real test frames, to be looked at beside the others."""
+        """Writes the true test frames for comparison."""
         with self._writer(path, {}) as writer:
             for frame in self.truth():
                 writer.write(frame)
 
     def truth(self) -> Iterator[np.ndarray]:
-        """The real test frames, `[H, W, 3]` uint8."""
+        """The true test frames, `[H, W, 3]` uint8."""
         return (self.clip.frame(index) for index in self.test)
 
     def score(self, path: Path, action_units: bool = False) -> Scores:
         """Scores the frames of a written video against the real ones.
 
         Args:
-            path: what `write` wrote.
-            action_units: also tracks the written face and compares its action units (AUE).
+            path: a video of `write`.
+            action_units: also tracks the rendered face and compares its action units (AUE).
         """
         landmarks = is_available("mediapipe")
         if not landmarks:
@@ -153,7 +153,7 @@ class Trial:
         return scores.with_action_units(self._seen_units(path), self.action_units) if action_units else scores
 
     def _seen_units(self, path: Path) -> np.ndarray:
-        """Action units `[n, 14]` of the face in a written video, seen through the same tracker; NaN without one."""
+        """Action units `[n, 14]` of the face in a rendered video, by the same tracker; NaN without a face."""
         from ..preprocessing.tracking.fit import fit_head
         from ..preprocessing.tracking.landmarks import NoFaceError, track_landmarks
 
@@ -169,7 +169,7 @@ class Trial:
         return units
 
     def _writer(self, path: Path, about: dict[str, Any]) -> VideoWriter:
-        gapless = self.test[-1] - self.test[0] + 1 == len(self.test)  # else sound and picture would part
+        gapless = self.test[-1] - self.test[0] + 1 == len(self.test)  # else sound and video would be out of sync
         crop = self.clip.crop
         sound = self.sound if gapless else None
         return VideoWriter(path, crop.width, crop.height, MOTION_FPS, audio=sound, metadata=about, crf=_CRF)

@@ -1,7 +1,7 @@
-"""The ways out: splats of a posed frame, a viewer in one HTML file, motion with ARKit names (docs/exporting.md).
+"""Export: splats of a posed frame, a viewer in one HTML file, motion with ARKit names (docs/exporting.md).
 
-In: pieces (a model, a motion, Gaussians, sound). Out: a file, of a kind that its name tells.
-`TalkingHeadOutput.export` hands them over.
+In: a model, a motion, Gaussians, sound. Out: a file; its suffix selects the format. `TalkingHeadOutput.export` calls
+these functions.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Files that are whole or not there. In: a path and bytes. Out: the file, or one sentence about why
-not."""
+"""Format by suffix, and atomic writes of exported files. In: a path and bytes. Out: the file, or an error of one
+sentence."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..utils.atomic_write import check_place, whole_file
+from ..utils.atomic_write import atomic_write, check_writable
 
 
 def pick_format(path: str | os.PathLike, format: str | None, formats: Sequence[str]) -> str:
-    """One of `formats`: the one that was asked for, or that of the name. Raises ValueError."""
+    """One of `formats`: `format`, or that of the path's suffix. Raises ValueError."""
     if format is None:
         name = Path(path).name.lower()
         matching = [kind for kind in formats if name.endswith(f".{kind}")]
@@ -27,23 +27,23 @@ def check_target(path: str | os.PathLike) -> Path:
     """Checks, before any work, that a file can be written at `path`, and returns it.
 
     Raises:
-        ValueError: the name of a folder, or of a link, which might lead anywhere.
-        FileNotFoundError, PermissionError: its folder does not exist or is closed.
+        ValueError: a folder, or a link.
+        FileNotFoundError, PermissionError: its folder does not exist or is not writable.
     """
     path = Path(path)
     if path.is_symlink():
         raise ValueError(f"path: expected a file name, but {path} is a link; delete it or choose another name.")
-    return check_place(path)
+    return check_writable(path)
 
 
-def write_whole(path: str | os.PathLike, pieces: Sequence[bytes]) -> Path:
-    """Writes bytes under another name beside `path` and renames them when they are all there; returns the path.
+def write_bytes(path: str | os.PathLike, pieces: Sequence[bytes]) -> Path:
+    """Writes bytes atomically; returns the path.
 
-    Raises: as `check_target`; OSError: the disk is full, ...; an older file is then still there.
+    Raises: as `check_target`; OSError: the disk is full, ...; an older file is kept then.
     """
     path = check_target(path)
     try:
-        with whole_file(path) as partial, partial.open("xb") as file:
+        with atomic_write(path) as partial, partial.open("xb") as file:
             for piece in pieces:
                 file.write(piece)
     except OSError as error:
@@ -51,4 +51,4 @@ def write_whole(path: str | os.PathLike, pieces: Sequence[bytes]) -> Path:
     return path
 
 
-__all__ = ["check_target", "pick_format", "write_whole"]
+__all__ = ["check_target", "pick_format", "write_bytes"]

@@ -1,8 +1,8 @@
 """Motion for Blender and game engines: JSON, CSV or npz, with ARKit's 52 blendshape names.
 
-In: `FlameMotion`. Out: a file; an npz holds our own numbers too, and comes back as the same motion. Units and axes are
-in docs/exporting.md. ARKit has fewer names than the head has directions: one name for two sides (browInnerUp and
-cheekPuff) gets their mean, and cheekRaiser, tongueUp, nostrils and neck are in the npz alone.
+In: `FlameMotion`. Out: a file; an npz also holds the package's own parameters and can be loaded again. Units and axes
+are in docs/exporting.md. ARKit has fewer names than the head has directions: one name for two sides (browInnerUp and
+cheekPuff) gets their mean; cheekRaiser, tongueUp, nostrils and neck are only in the npz.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from ..constants import EXPRESSION_NAMES, MOTION_DIMS
 from ..outputs import FlameMotion
 from ..utils.rotations import quat_multiply, rotation_matrix, rotation_to_quat
-from .files import check_target, pick_format, write_whole
+from .files import check_target, pick_format, write_bytes
 
 MOTION_FORMATS = ("json", "csv", "npz")
 FORMAT, FORMAT_VERSION = "emotag-motion", 1
@@ -47,7 +47,7 @@ _POSES = ("head_rotation", "head_translation", "left_eye_rotation", "right_eye_r
 
 
 def arkit_blendshapes(motion: FlameMotion) -> np.ndarray:
-    """`[T, 52]` float32 in [0, 1], columns as `ARKIT_NAMES`; what goes beyond is cut off, as ARKit never gives it."""
+    """`[T, 52]` float32 in [0, 1], columns as `ARKIT_NAMES`; values are clipped to [0, 1], as in ARKit."""
     own = dict(zip(EXPRESSION_NAMES, motion.expression.detach().cpu().double().numpy().T))
     eyes = motion.eyes_pose.detach().cpu().double().numpy() / LOOK  # [T, 6]: x is + down, y is + to the person's left
     computed = {
@@ -64,7 +64,8 @@ def arkit_blendshapes(motion: FlameMotion) -> np.ndarray:
 
 
 def _expression(own: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """An ARKit curve out of the head's own: `mouthSmileLeft` is `mouthSmile_L`, `cheekPuff` the mean of its sides."""
+    """An ARKit curve from the head's expression: `mouthSmileLeft` is `mouthSmile_L`, `cheekPuff` the mean of both
+    sides."""
     if name in own:
         return own[name]
     for side, ending in (("Left", "_L"), ("Right", "_R")):
@@ -76,7 +77,7 @@ def _expression(own: dict[str, np.ndarray], name: str) -> np.ndarray:
 def pose_curves(motion: FlameMotion) -> dict[str, np.ndarray]:
     """Rotations as unit quaternions wxyz `[T, 4]`, the head's place `[T, 3]` in metres.
 
-    `head_rotation` is root and neck together, in the world; the eyes turn against the head.
+    `head_rotation` is root and neck together, in the world; eye rotations are relative to the head.
     """
     turn = rotation_matrix(motion.rotation.float().cpu())
     head = quat_multiply(rotation_to_quat(turn), rotation_to_quat(rotation_matrix(motion.neck_pose.float().cpu())))
@@ -86,7 +87,7 @@ def pose_curves(motion: FlameMotion) -> dict[str, np.ndarray]:
 
 
 def _continuous(quats: torch.Tensor) -> torch.Tensor:
-    """The one of q and -q that is nearer to the frame before, so that a program may blend between frames."""
+    """Chooses q or -q, whichever is nearer to the previous frame, so that programs can interpolate."""
     flips = torch.where((quats[1:] * quats[:-1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
     return torch.cat([quats[:1], quats[1:] * flips.cumprod(0)])
 
@@ -98,13 +99,13 @@ def save_motion(
 
     Args:
         motion: T frames, as `TalkingHeadOutput.motion` or `ProcessedClip.track.motion`.
-        path: `.json`, `.csv` or `.npz`; a file that exists is replaced once the new one is whole.
-        format: one of `MOTION_FORMATS`; None goes by the name.
+        path: `.json`, `.csv` or `.npz`; an existing file is replaced only when the new one is complete.
+        format: one of `MOTION_FORMATS`; None uses the suffix.
         metadata: JSON values kept in a JSON or npz file, such as `TalkingHeadOutput.metadata`.
 
     Raises:
         ValueError: no such format; numbers that are not finite.
-        FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
+        FileNotFoundError, PermissionError, OSError: it cannot be written; no partial file is left.
     """
     kind = pick_format(path, format, MOTION_FORMATS)
     check_target(path)
@@ -113,7 +114,7 @@ def save_motion(
         if not bool(torch.isfinite(value).all()):
             raise ValueError(f"motion: expected finite numbers in {name}, got NaN or infinity.")
     encode = {"json": _to_json, "csv": _to_csv, "npz": _to_npz}[kind]
-    return os.fspath(write_whole(path, [encode(motion, metadata or {})]))
+    return os.fspath(write_bytes(path, [encode(motion, metadata or {})]))
 
 
 def _to_json(motion: FlameMotion, metadata: dict[str, Any]) -> bytes:
@@ -159,11 +160,11 @@ def _rounded(values: np.ndarray) -> list[list[float]]:
 
 
 def load_motion(path: str | os.PathLike) -> FlameMotion:
-    """Reads a motion that `save_motion` wrote as npz, to the bit; `pose_from` and `expression_from` take it.
+    """Reads a motion that `save_motion` wrote as npz, without loss; `pose_from` and `expression_from` take it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not such a file, one of other names than this package's, or one that unpacks to too much.
+        ValueError: not such a file, other expression names than this package's, or too large when unpacked.
     """
     path = Path(path)
     if not path.is_file():

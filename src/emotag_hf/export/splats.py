@@ -1,8 +1,8 @@
 """One posed frame as a splat file for other programs: 3DGS PLY, SuperSplat's compressed PLY, antimatter15's `.splat`.
 
-In: `PosedGaussians`. Out: a file. All three are plain numpy and need neither CUDA nor
-gsplat, whose exporter is the judge of them in the tests. Differences from gsplat 1.5's: the PLY has the normals (zeros)
-that the first 3DGS viewer reads, and a value that is the same in a whole chunk is no division by zero.
+In: `PosedGaussians`. Out: a file. All three are written with numpy, without CUDA and gsplat; the tests compare them
+with gsplat's exporter. Differences from gsplat 1.5: the PLY has normals (zeros), which the original 3DGS viewer reads,
+and a chunk of equal values does not divide by zero.
 
 World: metres, y up, the head looks along +z, the person's left at +x, as everywhere in this package. 3DGS scenes come
 from COLMAP, whose y points down, and most viewers expect that: `y_down` turns the head by 180 degrees about z.
@@ -18,14 +18,14 @@ import torch
 
 from ..outputs import PosedGaussians
 from ..rendering.spherical_harmonics import SH_C0
-from .files import check_target, pick_format, write_whole
+from .files import check_target, pick_format, write_bytes
 
 SPLAT_FORMATS = ("ply", "compressed.ply", "splat")
 _CHUNK = 256  # Gaussians of a compressed PLY that share their ranges
-_MIN_OPACITY = 1 / 255  # what the rasteriser does not draw; a compressed PLY leaves it out
+_MIN_OPACITY = 1 / 255  # the rasteriser skips what is fainter; a compressed PLY leaves it out
 _LOG_SCALES = (-20.0, 20.0)  # the range that readers of compressed PLY expect
-# What half a turn about z does to the first nine harmonics, in the order of `rendering.spherical_harmonics`: those with
-# an odd number of x and y change their sign.
+# Effect of a rotation by 180 degrees about z on the first nine harmonics, in the order of
+# `rendering.spherical_harmonics`: those with an odd number of x and y change sign.
 _SH_HALF_TURN = np.array([1, -1, 1, -1, 1, -1, 1, -1, 1], np.float32)
 
 
@@ -56,7 +56,7 @@ class Splats:
         quats = _array(torch.nn.functional.normalize(posed.quats[frame], dim=-1))
         colors = _array(posed.frame_colors(frame))
         sh = colors if posed.sh_degree else ((colors - 0.5) / np.float32(SH_C0))[:, None]
-        # The ends of the sigmoid lie at infinity, which no reader takes.
+        # Clamped, because logits of 0 and 1 are infinite.
         opacities = np.clip(_array(posed.opacities).astype(np.float64), 1e-7, 1 - 1e-7)
         logits = np.log(opacities / (1 - opacities)).astype(np.float32)
         if y_down:
@@ -64,7 +64,7 @@ class Splats:
             w, x, y, z = quats.T
             quats = np.stack([-z, -y, x, w], 1)  # (0, 0, 0, 1) * q: half a turn about z
             sh = sh * _SH_HALF_TURN[: sh.shape[1], None]
-        # a Gaussian that a motion flattened to nothing still has a logarithm
+        # avoids the logarithm of 0
         return cls(means, quats, np.log(np.maximum(scales, 1e-12)), logits, sh)
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class Splats:
 
 
 def check_frame(frame: int, count: int) -> int:
-    """`frame`, if it is one of `count` frames. Raises ValueError."""
+    """Returns `frame` if it is one of `count` frames. Raises ValueError."""
     if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < count:
         raise ValueError(f"frame: expected a whole number from 0 to {count - 1}, got {frame!r}.")
     return frame
@@ -99,24 +99,24 @@ def write_splats(
     format: str | None = None,
     y_down: bool = False,
 ) -> str:
-    """Writes one frame for viewers and editors of Gaussian splats; returns the path.
+    """Writes the Gaussians of one frame for splat viewers and editors; returns the path.
 
     Args:
         posed: what `EmoTaGModel.pose` gave.
-        path: `.ply`, `.compressed.ply` or `.splat`; a file that exists is replaced once the new one is whole.
-        frame: which, from 0.
+        path: `.ply`, `.compressed.ply` or `.splat`; an existing file is replaced only when the new one is complete.
+        frame: index of the frame, from 0.
         format: `"ply"` (exact, 68 bytes a Gaussian), `"compressed.ply"` (16), `"splat"` (32, no view-dependent
-            colours); None goes by the name.
-        y_down: for viewers that expect COLMAP's axes and show the head upside down without it.
+            colours); None uses the suffix.
+        y_down: turns the Gaussians for viewers that expect COLMAP's axes, which would show the head upside down.
 
     Raises:
         ValueError: no such frame or format.
-        FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
+        FileNotFoundError, PermissionError, OSError: it cannot be written; no partial file is left.
     """
     kind = pick_format(path, format, SPLAT_FORMATS)
     check_target(path)
     encode = {"ply": to_ply, "compressed.ply": to_compressed_ply, "splat": to_splat}[kind]
-    return os.fspath(write_whole(path, [encode(Splats.of(posed, frame, y_down))]))
+    return os.fspath(write_bytes(path, [encode(Splats.of(posed, frame, y_down))]))
 
 
 def to_ply(splats: Splats) -> bytes:
@@ -143,8 +143,8 @@ def to_splat(splats: Splats) -> bytes:
 
 
 def to_compressed_ply(splats: Splats) -> bytes:
-    """SuperSplat's compressed PLY: 16 bytes a Gaussian (and one more for each higher harmonic of a colour), which share
-    their ranges in chunks of 256 neighbours. What is too transparent to be drawn is left out."""
+    """SuperSplat's compressed PLY: 16 bytes a Gaussian (and one more for each higher harmonic of a colour), with value
+    ranges per chunk of 256 neighbours. Invisible Gaussians are left out."""
     splats = splats[splats.opacities > _MIN_OPACITY]
     splats = splats[np.argsort(_morton(splats.means), kind="stable")]
     starts = np.arange(0, len(splats), _CHUNK)
@@ -205,7 +205,7 @@ def _pack_rotation(quats: np.ndarray) -> np.ndarray:
 
 
 def _morton(means: np.ndarray) -> np.ndarray:
-    """`[N]` keys that put neighbours in space beside each other: the ten bits of x, y and z interleaved."""
+    """`[N]` Morton keys, which sort neighbours in space next to each other: ten interleaved bits of x, y and z each."""
     low, high = means.min(0, initial=0), means.max(0, initial=0)
     cells = ((means - low) / np.maximum(high - low, 1e-12) * 1023).astype(np.uint64)
     keys = np.zeros(len(means), np.uint64)

@@ -1,7 +1,7 @@
-"""A talking head as one HTML file that opens from disk: turn it while it speaks, no server and no network.
+"""A 3D viewer of a talking head in one HTML file, without server or network.
 
-In: a model, its motion, a camera, a background, the sound and what is to be said about it. Out: a page with all of it
-inside, and a small renderer of our own (assets/viewer) in WebGL 2 that follows `rasterize`'s conventions.
+In: a model, its motion, a camera, a background, the sound and metadata. Out: a page that contains all of it, and a
+small WebGL 2 renderer (assets/viewer) with `rasterize`'s conventions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 VIEWER_FORMATS = ("html",)
 _SCRIPTS = ("data.js", "pose.js", "splats.js", "player.js")
-_SOUND_RATE = 48_000  # Hz, one that every browser's AAC decoder plays
+_SOUND_RATE = 48_000  # Hz, supported by the AAC decoder of every browser
 _BIT_RATE = 96_000  # of both channels together
 _JPEG = {"quality": 92, "subsampling": 0}
 
@@ -51,13 +51,13 @@ def render_viewer(
 ) -> str:
     """The page as text.
 
-    The page holds the person's head: whoever gets it can look at it from all sides and take it apart.
+    The page contains the person's 3D head: whoever has the file can view and extract it.
 
     Args:
         model: whose Gaussians.
         motion: T frames of it, at `fps`.
-        camera: of the page's picture before somebody turns it.
-        background: `[H, W, 3]` in [0, 1], the size of the page's picture.
+        camera: the initial view.
+        background: `[H, W, 3]` in [0, 1], in the size of the page's canvas.
         audio: what is spoken.
         metadata: JSON values that mark it as AI-generated.
 
@@ -102,13 +102,13 @@ def render_viewer(
 
 
 def _pivot(motion: FlameMotion) -> list[float]:
-    """What the mouse turns the view about: the middle of the head, a little behind its origin between the eyes."""
+    """Centre of rotation: the middle of the head, a little behind its origin between the eyes."""
     middle = motion.translation.detach().cpu().float().mean(0)
     return [float(x) for x in middle + middle.new_tensor([0.0, -0.02, -0.05])]
 
 
 def _fill(template: str, parts: dict[str, str]) -> str:
-    """Puts each part where its `{{NAME}}` stands; what a part holds is not looked at again."""
+    """Replaces each `{{NAME}}` by its part, in one pass."""
     pieces = template.split("{{")
     done = [pieces[0]]
     for piece in pieces[1:]:
@@ -122,7 +122,7 @@ def _asset(name: str) -> str:
 
 
 def _for_script(values: Any) -> str:
-    """JSON that cannot end the script element it stands in, whatever a name holds."""
+    """JSON that is escaped so that it cannot end the surrounding script element."""
     text = json.dumps(values, allow_nan=False, separators=(",", ":"))  # ASCII: no line separators of Unicode either
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -1,11 +1,11 @@
-"""What the viewer plays, packed small: a mesh that moves, and Gaussians bound to its triangles (METHOD 2).
+"""Compressed data for the viewer: an animated mesh, and Gaussians bound to its triangles (METHOD 2).
 
 In: a model and T frames of motion. Out: a header (JSON values) and one deflated block of arrays.
 
-Nothing is stored per Gaussian and frame. The mesh's vertices are a mean and a few directions (its principal components
-over these frames) with codes per frame; the mouth's Gaussians and the correctives are linear in their own codes, as in
-the model. The page carries the Gaussians along as `modeling_gaussians.pose_torch` does. Most arrays are 16-bit numbers
-with a step of their own, all low bytes before all high bytes, which deflate packs better.
+Nothing is stored per Gaussian and frame. The mesh is a mean and principal components over these frames, with codes per
+frame; inner-mouth Gaussians and correctives are linear in their own codes, as in the model. The page poses the
+Gaussians as `modeling_gaussians.pose_torch` does. Most arrays are quantised to 16 bits, all low bytes before all high
+bytes, which compresses better.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 from ..models.modeling_emotag import EmoTaGModel
 from ..outputs import FlameMotion
 
-MAX_FRAMES = 4500  # three minutes at 25 fps; longer, the page grows too slow to open
-TOLERANCE = 1e-5  # metres: how far a vertex may be off in the mean; its footprint in a 512 px portrait is 1/80 px
+MAX_FRAMES = 4500  # three minutes at 25 fps; longer pages open too slowly
+TOLERANCE = 1e-5  # metres, allowed RMS error of a vertex: 1/80 px in a 512 px portrait
 _BASIS_FRAMES = 400  # frames that the components are found on, evenly spaced over the motion
 _POSE_CHUNK = 64
 _LEVELS = 65535  # steps of a 16-bit number
@@ -29,7 +29,7 @@ _LEVELS = 65535  # steps of a 16-bit number
 
 @dataclass
 class Packed:
-    """Arrays for the page. `header` says of each: name, kind, shape, offset in bytes, and for 16 bits `low`, `step`."""
+    """Arrays for the page. `header` has for each: name, kind, shape, offset in bytes, and for 16 bits `low`, `step`."""
 
     header: list[dict[str, Any]] = field(default_factory=list)
     blocks: list[bytes] = field(default_factory=list)
@@ -61,14 +61,14 @@ class Packed:
         self.size += planes.size
 
     def deflated(self) -> bytes:
-        """Everything, as a zlib stream."""
+        """All arrays as a zlib stream."""
         packer = zlib.compressobj(9)
         return b"".join([*(packer.compress(block) for block in self.blocks), packer.flush()])
 
 
 @torch.no_grad()
 def pack_motion(model: EmoTaGModel, motion: FlameMotion) -> Packed:
-    """Packs an avatar in motion.
+    """Packs an animated avatar.
 
     Raises:
         ValueError: more than `MAX_FRAMES` frames.
@@ -78,7 +78,7 @@ def pack_motion(model: EmoTaGModel, motion: FlameMotion) -> Packed:
             f"motion: expected 1 to {MAX_FRAMES} frames for a viewer, got {len(motion)}; export a part of it."
         )
     gaussians, packed = model.gaussians, Packed()
-    # Only what a Gaussian rides on goes along.
+    # Only the triangles with Gaussians are stored.
     used_faces, binding = gaussians.binding.cpu().unique(return_inverse=True)
     used_vertices, corners = model.head.faces.cpu()[used_faces].unique(return_inverse=True)
     packed.add_indices("corners", corners.numpy())
@@ -113,7 +113,8 @@ def _vertices(model: EmoTaGModel, motion: FlameMotion, used: torch.Tensor) -> np
 
 
 def _add_mesh(packed: Packed, vertices: np.ndarray) -> None:
-    """Mean, components and codes of `vertices [T, V', 3]`, as many as `TOLERANCE` asks for. `vertices` is used up."""
+    """Adds mean, components and codes of `vertices [T, V', 3]`, as many as `TOLERANCE` requires. Overwrites
+    `vertices`."""
     offsets = vertices.reshape(len(vertices), -1)
     mean = offsets.mean(0, dtype=np.float64).astype(np.float32)
     offsets -= mean

@@ -1,1 +1,1 @@
-"""Repositories on the Hub: what they may hold, up and down, their cards."""
+"""Repositories on the Hub: allowed contents, upload and download, model cards."""

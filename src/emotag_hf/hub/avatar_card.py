@@ -1,7 +1,7 @@
 """The model card and the licence file of an avatar. Not in the paper.
 
 In: the facts of avatar.json and the consent. Out: README.md with the Hub's YAML header, rendered from
-assets/avatar_card.md.template, and LICENSE.md. Every word in them that a user gave is escaped: a name is no Markdown.
+assets/avatar_card.md.template, and LICENSE.md. Text from users is escaped, so that a name cannot contain Markdown.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _FRAMES = {
     "test": "frames of the recording that were held out of training",
     "validation": "frames of the recording that were kept aside, and said when to stop",
 }
-_MAX_ROWS = 60  # of a table; the rest stands in avatar.json
+_MAX_ROWS = 60  # rows of a table; all of them are in avatar.json
 
 
 def is_open_license(name: str) -> bool:
-    """Whether a licence is the package's own, which asks for no more than naming its owner."""
+    """Whether a licence is a permissive one like the package's own, which only requires attribution."""
     return name.lower() == "apache-2.0"
 
 
@@ -50,12 +50,12 @@ def hub_license(consent: Consent, licenses: dict[str, str]) -> dict[str, str]:
     """`license`, and unless that is Apache-2.0 `license_name` and `license_link`, as the Hub's header has them."""
     if consent.is_synthetic:
         return hub_weights_license(licenses.values())
-    # a likeness is under no software licence, however free the weights are
+    # a person's likeness is not covered by a software licence, however free the weights are
     return {"license": "other", "license_name": LIKENESS_LICENSE, "license_link": LICENSE_MD}
 
 
 def hub_weights_license(names: Iterable[str]) -> dict[str, str]:
-    """The same for weights under the licences `names`, which show nobody."""
+    """The same for weights under the licences `names` that show no real person."""
     closed = {re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.") for name in names} - {"apache-2.0"}
     if not closed:
         return {"license": "apache-2.0"}
@@ -74,10 +74,10 @@ def render_card(
     """README.md of an avatar.
 
     Args:
-        facts: what avatar.json says.
+        facts: the content of avatar.json.
         consent: whose avatar it is.
         has_preview, has_video: whether preview.png and preview.mp4 are there.
-        repo_id: its name on the Hub, if it is to lie there.
+        repo_id: its name on the Hub, if it is uploaded.
     """
     person, source = escape(consent.person), facts["source"]
     template = Template(Path(asset_path("avatar_card.md.template")).read_text(encoding="utf-8"))
@@ -102,10 +102,10 @@ def render_card(
 
 
 def render_license(consent: Consent, licenses: dict[str, str]) -> str | None:
-    """LICENSE.md of an avatar; None where its YAML header says it all.
+    """LICENSE.md of an avatar; None if the licence in the card's YAML header is enough.
 
     Raises:
-        FileNotFoundError: a part is under the research licence, and this installation does not hold its text.
+        FileNotFoundError: a part is under the research licence, and this installation lacks its text.
     """
     if "license_link" not in hub_license(consent, licenses):
         return None
@@ -125,7 +125,8 @@ def render_license(consent: Consent, licenses: dict[str, str]) -> str | None:
 
 
 def research_license_text() -> str:
-    """WEIGHTS_LICENSE, which has to travel with weights that are under it; from the checkout or the installed wheel."""
+    """The text of WEIGHTS_LICENSE, which has to accompany weights under it; read from the checkout or the installed
+    wheel."""
     checkout = Path(__file__).parents[3] / "WEIGHTS_LICENSE"
     if checkout.is_file():
         return checkout.read_text(encoding="utf-8")
@@ -135,14 +136,14 @@ def research_license_text() -> str:
         text = None
     if not text:
         raise FileNotFoundError(
-            "WEIGHTS_LICENSE has to go with an avatar made of these weights, and this installation lacks it; "
+            "WEIGHTS_LICENSE has to accompany an avatar made with these weights, and this installation lacks it; "
             "install emotag_hf again from its wheel."
         )
     return text
 
 
 def escape(text: str) -> str:
-    """Text as Markdown that shows it as it is: no tags, links, tables or headings come of it. Keeps line breaks."""
+    """Escapes text for Markdown, so that no tags, links, tables or headings come of it. Keeps line breaks."""
     text = "\n".join(" ".join(line.split()) for line in text.splitlines())
     text = re.sub(r"([!#$&()*/<>@\[\\\]^_`{|}~])", r"\\\1", text)  # "/" and "@": or an address becomes a link
     return re.sub(r"^([-+=])", r"\\\1", text, flags=re.M)
@@ -241,7 +242,7 @@ def _license_note(consent: Consent, licenses: dict[str, str]) -> str:
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """The rows of nested facts. Lists, such as frame numbers, are for programs: avatar.json has them."""
+    """Table rows of nested facts. Lists, such as frame numbers, are left out; avatar.json has them."""
     rows: list[tuple[str, Any]] = []
     for key, value in facts.items():
         if isinstance(value, dict):

@@ -1,7 +1,8 @@
-"""To the Hub and back: the one module that talks to it. Not in the paper.
+"""Upload to and download from the Hub: the only module that connects to it. Not in the paper.
 
-In: a folder of files with agreed names, or a repository's name. Out: one commit, or a folder in the cache. Only names
-of `DOWNLOADED` come down and only names of `UPLOADED` go up; a pickle does neither. A failure is one sentence.
+In: a folder of files with known names, or a repository's name. Out: one commit, or a folder in the cache. Only files
+named in `DOWNLOADED` are downloaded and only files named in `UPLOADED` are uploaded, pickles never. A failure is a
+HubError of one sentence.
 """
 
 from __future__ import annotations
@@ -30,24 +31,24 @@ from .repo_contents import DOWNLOADED, MAX_BYTES, PICKLES, UPLOADED, check_repo_
 
 logger = logging.getLogger(__name__)
 
-_TROUBLES = (HTTPError, OSError, RuntimeError, ValueError)  # of huggingface_hub, whatever it stumbles over
+_TROUBLES = (HTTPError, OSError, RuntimeError, ValueError)  # all that huggingface_hub raises
 
 
 class HubError(OSError):
-    """The Hub, or the way to it, refused; the message says what is there now and what to do."""
+    """The Hub refused, or could not be reached; the message says what is in the repository now and what to do."""
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did.
+    """The result of a push.
 
     Args:
         repo_id: `user/name`.
         url: of the repository.
-        commit: that holds what was pushed.
+        commit: the commit that holds what was pushed.
         private: whether the repository is.
-        changed: False if all of it was there already, so that there is no new commit.
-        files: name -> bytes, of what the repository holds of ours now.
+        changed: False if the repository had the same files already, so that no commit was made.
+        files: name -> size in bytes, of the files of `UPLOADED` in the repository now.
     """
 
     repo_id: str
@@ -58,8 +59,9 @@ class Pushed:
     files: dict[str, int]
 
 
-def full_repo_id(repo_id: str, token: str | None = None) -> str:
-    """`"user/name"` of a name; `"name"` alone is one of the user whose token it is. Raises ValueError, HubError."""
+def complete_repo_id(repo_id: str, token: str | None = None) -> str:
+    """`"user/name"` for `"name"`: a name alone is completed by the user whose token it is. Raises ValueError,
+    HubError."""
     if "/" in check_repo_id(repo_id):
         return repo_id
     with _in_words(repo_id, "nothing was pushed"):
@@ -75,20 +77,20 @@ def push_folder(
     message: str = "Upload",
     prune: bool = True,
 ) -> Pushed:
-    """Puts the files of a flat folder into a repository, in one commit: all of them are there, or none.
+    """Uploads the files of a flat folder to a repository in one commit.
 
     Args:
         folder: holds files with names of `UPLOADED`, and nothing else.
-        repo_id: `"user/name"`; made if it is not there.
-        private: of a new repository. One that is public already is not taken for a private push.
+        repo_id: `"user/name"`; created if it does not exist.
+        private: of a new repository. If the repository exists and is public, a private push is refused.
         token: of the user; None for the one that is logged in.
         message: of the commit.
-        prune: delete what the repository has of `UPLOADED` and the folder has not, by the same commit. Files of other
-            names are never touched.
+        prune: in the same commit, delete files of `UPLOADED` that the repository has and the folder lacks. Files of
+            other names are never touched.
 
     Raises:
-        ValueError: the name is none, or the folder holds something else, or too much.
-        HubError: wrong token, no right to write, no connection; nothing was committed then.
+        ValueError: the name is invalid, or the folder holds other files or too many bytes.
+        HubError: a wrong token, no write permission or no connection; nothing was committed.
     """
     check_repo_id(repo_id)
     files = files_to_push(Path(folder))
@@ -100,7 +102,7 @@ def push_folder(
         if private and before.private is False:
             raise HubError(
                 f"private: {repo_id} is there and is public; choose another name, make it private on its settings "
-                "page, or say that it shall be public (--public, private=False). Nothing was pushed."
+                "page, or push to a public repository (--public, private=False). Nothing was pushed."
             )
         if not private and before.private:
             logger.warning("%s is there and is private, and stays so; its settings page makes it public.", repo_id)
@@ -121,7 +123,7 @@ def fetch(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> str:
-    """The local folder of a repository, downloaded where the cache does not hold it; of a folder, itself.
+    """The local folder of a repository, downloaded if it is not in the cache. A local folder is returned unchanged.
 
     Args:
         repo_id: a folder, or `"user/name"`.
@@ -129,7 +131,7 @@ def fetch(
 
     Raises:
         FileNotFoundError: neither a folder nor a repository that can be reached.
-        ValueError: the repository has no safetensors weights, or is larger than anybody's avatar.
+        ValueError: the repository has no safetensors weights, or is larger than `MAX_BYTES`.
     """
     name = os.fspath(repo_id)
     if os.path.isdir(name):
@@ -153,12 +155,12 @@ def fetch(
 
 
 class RefusedRepository(ValueError):
-    """A repository whose files are not wanted here."""
+    """A repository that is not downloaded: it has no safetensors weights, or is too large."""
 
 
 def _is_safe(api: HfApi, name: str, revision: str | None) -> bool:
-    """Looks at a repository before anything of it comes down; False if it cannot be asked, so that the cache has to
-    do. Raises RefusedRepository."""
+    """Checks a repository's file list before any download; False if the Hub cannot be reached, so that only the cache
+    is used. Raises RefusedRepository."""
     try:
         info = api.model_info(name, revision=revision, files_metadata=True)
     except (RepositoryNotFoundError, RevisionNotFoundError):
@@ -189,7 +191,7 @@ def _is_safe(api: HfApi, name: str, revision: str | None) -> bool:
 
 @contextmanager
 def _in_words(repo_id: str, state: str) -> Iterator[None]:
-    """Whatever huggingface_hub raises in the block, as one sentence of `HubError`."""
+    """Turns what huggingface_hub raises in the block into a `HubError` of one sentence."""
     try:
         yield
     except HubError:
@@ -199,8 +201,8 @@ def _in_words(repo_id: str, state: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException, repo_id: str) -> str:
-    """Why it failed and what to do. What a server says is quoted in part only, and never obeyed by a terminal."""
-    while isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading" hides why
+    """Why it failed and what to do. A server's message is shortened and its control characters are escaped."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading" hides the cause
         error = error.__cause__
     endpoint = HfApi().endpoint
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
@@ -224,4 +226,4 @@ def _reason(error: BaseException, repo_id: str) -> str:
     return text
 
 
-__all__ = ["HubError", "Pushed", "fetch", "full_repo_id", "push_folder"]
+__all__ = ["HubError", "Pushed", "fetch", "complete_repo_id", "push_folder"]

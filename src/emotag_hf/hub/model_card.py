@@ -1,7 +1,7 @@
-"""The card and the licence file of a mere model: no person's avatar. Not in the paper.
+"""The card and the licence file of a model that is not a person's avatar. Not in the paper.
 
-In: a model. Out: README.md with the Hub's YAML header, and LICENSE.md where Apache-2.0 does not say it all. An avatar's
-card is `avatar_card`'s. A name out of a config is a stranger's text, and escaped.
+In: a model. Out: README.md with the Hub's YAML header, and LICENSE.md if the licence is not Apache-2.0. Avatars have
+the card of `avatar_card`. Names from a config are untrusted text and are escaped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .avatar_card import (
     research_license_text,
 )
 
-_LONGEST = 200  # letters of a name that are shown
+_LONGEST = 200  # characters of a name that are shown
 
 _CARD = """---
 {header}
@@ -70,8 +70,9 @@ def render_model_card(model, repo_id: str, *, whole: bool = False) -> str:
 
     Args:
         model: an `EmoTaGModel` or a `GaussianPrior`.
-        repo_id: where it will lie.
-        whole: whether a processor and preview.mp4 lie there too, as `EmoTaGPipeline.push_to_hub` puts them.
+        repo_id: the repository it is for.
+        whole: whether the repository also has the processor and preview.mp4, as `EmoTaGPipeline.push_to_hub` uploads
+            them.
     """
     from huggingface_hub import ModelCardData
 
@@ -100,7 +101,7 @@ def render_model_card(model, repo_id: str, *, whole: bool = False) -> str:
 
 
 def render_model_license(license_name: str) -> str | None:
-    """LICENSE.md of a model; None where its YAML header says it all.
+    """LICENSE.md of a model; None if the licence in the card's YAML header is enough.
 
     Raises:
         FileNotFoundError: as `research_license_text`.

@@ -1,9 +1,9 @@
-"""What a repository of ours may hold, checked before anything leaves the machine. Not in the paper.
+"""What may be uploaded to a repository, checked before any upload. Not in the paper.
 
-In: a model, or a folder of files for `hub_transfer`. Out: nothing, or a ValueError. Only names of `DOWNLOADED` come
-down and only names of `UPLOADED` go up; a pickle does neither. What stays here: the numbers of any head but
-the package's own (FLAME belongs to its licensee), speech encoders (named by id and revision, never copied), and a
-person without their consent.
+In: a model, or a folder of files for `hub_transfer`. Out: nothing, or a ValueError. Only files named in `DOWNLOADED`
+are downloaded and only files named in `UPLOADED` are uploaded, pickles never. Never uploaded are the data of any head
+but the package's own (FLAME is licensed to each user), speech encoders (referenced by id and revision), and avatars
+without the person's consent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DOWNLOADED = (
     "preview.png", "background.png",
 )  # fmt: skip
 UPLOADED = (*DOWNLOADED, PREVIEW_VIDEO, SHIM)
-MAX_BYTES = 1_000_000_000  # of all files of a repository that come down or go up; an avatar has seven million
+MAX_BYTES = 1_000_000_000  # of all files of a repository in one transfer; an avatar has seven million
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".joblib")
 _REMOTE_CODE = '''"""Loads this model through the package emotag_hf; that is all it does."""
 
@@ -48,15 +48,15 @@ _AUTO_MAP = {
 }
 
 
-def write_model_papers(model, folder: Path, repo_id: str, *, whole: bool = False) -> None:
-    """README.md and LICENSE.md of a mere model."""
+def write_model_card_and_license(model, folder: Path, repo_id: str, *, whole: bool = False) -> None:
+    """Writes README.md and LICENSE.md of a model that is not an avatar."""
     (folder / CARD).write_text(render_model_card(model, repo_id, whole=whole), encoding="utf-8")
     if text := render_model_license(model.config.weights_license):
         (folder / LICENSE_MD).write_text(text, encoding="utf-8")
 
 
 def check_repo_id(repo_id: str) -> str:
-    """`repo_id` itself, if it is `"name"` or `"user/name"` as the Hub takes them; a path is none. Raises ValueError."""
+    """Returns `repo_id` if it is a valid `"name"` or `"user/name"` of the Hub (a path is not). Raises ValueError."""
     try:
         validate_repo_id(repo_id)
         if repo_id:
@@ -70,7 +70,7 @@ def check_repo_id(repo_id: str) -> str:
 
 
 def files_to_push(folder: Path) -> dict[str, Path]:
-    """Name and path of everything in a folder that goes up. Raises ValueError for anything that may not."""
+    """Name and path of every file in a folder to upload. Raises ValueError for a file that must not be uploaded."""
     files = {path.name: path for path in sorted(folder.iterdir())}
     for name, path in files.items():
         if name not in UPLOADED or path.is_symlink() or not path.is_file():
@@ -81,8 +81,8 @@ def files_to_push(folder: Path) -> dict[str, Path]:
     return files
 
 
-def check_nobody(model) -> None:
-    """Raises ValueError if a model shows a person, whose consent and card have to go along."""
+def refuse_avatar(model) -> None:
+    """Raises ValueError if a model is a person's avatar: it is uploaded with consent and card only."""
     camera = getattr(model.config, "camera", None) or {}
     if getattr(model, "is_avatar", False) or "K" in camera:  # only a person's model has the camera of their clip
         raise ValueError(
@@ -92,13 +92,13 @@ def check_nobody(model) -> None:
 
 
 def refuse_push(save_options: dict) -> None:
-    """Raises ValueError for `save_pretrained(push_to_hub=True)`, which would pass by every check of this module."""
+    """Raises ValueError for `save_pretrained(push_to_hub=True)`, which would bypass the checks of this module."""
     if save_options.pop("push_to_hub", False):
         raise ValueError("push_to_hub: expected nothing here; save first, then call push_to_hub('user/name').")
 
 
 def check_shareable(model, processor=None) -> None:
-    """Raises ValueError for another head than the embedded one, and for a speech encoder that nobody else can find."""
+    """Raises ValueError for a head other than the embedded one, and for a speech encoder that is not on the Hub."""
     head = getattr(model, "head", None)
     if head is not None:
         own = hashlib.sha256(Path(asset_path(OPEN_HEAD)).read_bytes()).hexdigest()
@@ -129,8 +129,8 @@ def _check_encoder(name: str | None, revision: str | None) -> None:
         )
 
 
-def settle_remote_code(folder: Path, wanted: bool) -> None:
-    """Writes the shim and names it in the JSON files, or takes such names out of them."""
+def set_remote_code(folder: Path, wanted: bool) -> None:
+    """Writes the remote-code file and refers to it in the JSON files, or removes such references."""
     for name, classes in _AUTO_MAP.items():
         path = folder / name
         if not path.is_file():
@@ -145,6 +145,6 @@ def settle_remote_code(folder: Path, wanted: bool) -> None:
 
 
 __all__ = [
-    "DOWNLOADED", "PREVIEW_VIDEO", "SHIM", "UPLOADED", "check_nobody", "check_repo_id", "check_shareable",
-    "files_to_push", "refuse_push", "settle_remote_code", "write_model_papers",
+    "DOWNLOADED", "PREVIEW_VIDEO", "SHIM", "UPLOADED", "refuse_avatar", "check_repo_id", "check_shareable",
+    "files_to_push", "refuse_push", "set_remote_code", "write_model_card_and_license",
 ]  # fmt: skip

@@ -1,1 +1,1 @@
-"""Configurations, processors and models, named as transformers names them."""
+"""Configurations, processors and models, with file names as in transformers."""

@@ -18,12 +18,12 @@ from ..audio.audio_features import FRAME_RATE, LATENCY_MS
 from .configuration_emotag import EmoTaGMotionConfig
 
 TOKEN_RATE = 50  # hidden states of wav2vec2, HuBERT and WavLM per second
-_TOKEN_MS = 25  # sound that one of their tokens sees
+_TOKEN_MS = 25  # milliseconds of sound that one token covers
 
 
 @dataclass
 class AudioNetState:
-    """What a `LogMelAudioNet` remembers between chunks; made by `init_state`, updated in place by `step`."""
+    """State of a `LogMelAudioNet` between chunks; made by `init_state`, updated in place by `step`."""
 
     pending: torch.Tensor  # [B, k, 82] frames that do not fill a video frame yet
     caches: list[torch.Tensor] = field(default_factory=list)  # the past inputs of each convolution
@@ -33,7 +33,7 @@ class AudioNetState:
 
 
 class CausalConv1d(nn.Module):
-    """A convolution over `[B, C, T]` that sees only the past; the past inputs it needs are its cache."""
+    """Causal convolution over `[B, C, T]`; the past inputs that it needs are its cache."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1):
         super().__init__()
@@ -66,8 +66,8 @@ class _Block(nn.Module):
 class LogMelAudioNet(nn.Module):
     """Causal TCN over log-mel features: `[B, Tf, 82]` at 100 Hz -> `[B, T, hidden]`, T = ceil(Tf * fps / 100).
 
-    Video frame t stands for the time t / fps and sees about a second of the past and `look_ahead_ms` of the future,
-    the latency of the feature window included.
+    Video frame t is at time t / fps. Its receptive field is about a second of the past and `look_ahead_ms` of the
+    future, including the latency of the feature window.
     """
 
     kernel = 5
@@ -92,12 +92,12 @@ class LogMelAudioNet(nn.Module):
         )
 
     def certain(self, frames_in: int) -> int:
-        """Video frames that are certain once so many feature frames of a stream are known."""
+        """Number of video frames that are determined by so many feature frames of a stream."""
         groups = min((frames_in + self.lead) // self.per_frame, self.num_frames(frames_in) + self.delay)
         return max(0, groups - self.delay)
 
     def num_frames(self, features: int) -> int:
-        """Video frames of a recording of so many feature frames."""
+        """Number of video frames of a recording of so many feature frames."""
         return -(-features // self.per_frame)
 
     def _convolutions(self) -> list[CausalConv1d]:
@@ -109,13 +109,13 @@ class LogMelAudioNet(nn.Module):
         return AudioNetState(like.new_zeros(batch_size, self.lead, self.feature_dim), caches)
 
     def step(self, features: torch.Tensor, state: AudioNetState, flush: bool = False) -> torch.Tensor:
-        """`[B, k, 82]` new frames -> `[B, t, hidden]` for the video frames that are now certain (t may be 0)."""
+        """`[B, k, 82]` new frames -> `[B, t, hidden]` for the video frames that are now determined (t may be 0)."""
         groups, dropped = self.group(features, state, flush)
         return self.run(groups, state)[:, dropped:]
 
     def group(self, features: torch.Tensor, state: AudioNetState, flush: bool = False) -> tuple[torch.Tensor, int]:
-        """`[B, k, 82]` new frames -> `[B, n * per_frame, 82]`, the groups of a video frame that are now whole, and how
-        many of the first of them belong to no video frame but to the past of the first one."""
+        """`[B, k, 82]` new frames -> `[B, n * per_frame, 82]`, the complete groups of one video frame each, and how
+        many of them precede the first video frame."""
         x = torch.cat([state.pending, features.to(state.pending)], 1)
         state.frames_in += features.shape[1]
         wanted = -(-state.frames_in // self.per_frame) + self.delay - state.groups
@@ -152,8 +152,8 @@ class LogMelAudioNet(nn.Module):
 class TransformerAudioNet(nn.Module):
     """The paper's Audio Net: `[B, Tt, D]` hidden states at 50 Hz -> `[B, T, hidden]`, T = ceil(Tt * fps / 50).
 
-    Difference from the paper: its window is centred on the video frame; here it is shifted, if need be, so that no
-    token hears more than `look_ahead_ms` after the frame. The encoder below still hears the whole recording.
+    Difference from the paper, whose window is centred on the video frame: here it is shifted if necessary, so that no
+    token covers more than `look_ahead_ms` after the frame. The encoder itself still attends to the whole recording.
     """
 
     def __init__(self, config: EmoTaGMotionConfig):
@@ -186,10 +186,10 @@ class TransformerAudioNet(nn.Module):
         return self.encoder(windows).mean(1).unflatten(0, (batch, frames))
 
     def num_frames(self, features: int) -> int:
-        """Video frames of a recording of so many tokens."""
+        """Number of video frames of a recording of so many tokens."""
         return -(-features * self.fps // TOKEN_RATE)
 
 
 def build_audio_net(config: EmoTaGMotionConfig) -> nn.Module:
-    """The Audio Net that `config.frontend` asks for."""
+    """Makes the Audio Net for `config.frontend`."""
     return LogMelAudioNet(config) if config.frontend == "log_mel" else TransformerAudioNet(config)

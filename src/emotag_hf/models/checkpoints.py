@@ -1,6 +1,6 @@
-"""Refuses what is not a whole, matching safetensors checkpoint, in one sentence.
+"""Checks that a checkpoint is a complete safetensors file that matches its config.
 
-In: a folder, or what transformers says of a load. Out: nothing, or a ValueError.
+In: a folder, or transformers' loading report. Out: nothing, or a ValueError of one sentence.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check_weights_file(folder: str | os.PathLike) -> None:
 
 
 def check_safetensors(path: str | os.PathLike, argument: str) -> None:
-    """Raises ValueError naming `argument` unless `path` is a whole safetensors file."""
+    """Raises ValueError naming `argument` unless `path` is a complete safetensors file."""
     with open(path, "rb") as file:
         if file.read(4).startswith(_PICKLE_STARTS):
             raise ValueError(

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from ..constants import EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS, SAMPLE_RATE, TASK
 
-# What PreTrainedConfig itself may hand through; anything else unknown is a spelling mistake.
+# What PreTrainedConfig itself may pass on; any other unknown name is a spelling mistake.
 _INHERITED = {
     "_name_or_path", "_attn_implementation", "attn_implementation", "_experts_implementation", "name_or_path",
     "torch_dtype", "custom_pipelines", "auto_map", "model_type", "task_specific_params", "_commit_hash",
@@ -21,24 +21,24 @@ _INHERITED = {
 
 
 class StrictNames:
-    """Refuses unknown keyword arguments, which `PreTrainedConfig` would store in silence."""
+    """Refuses unknown keyword arguments, which `PreTrainedConfig` would store silently."""
 
-    def __post_init__(self, **kwargs: Any):
+    def __post_init__(self, **kwargs: Any) -> None:
         unknown = sorted(
             k for k in kwargs if k not in _INHERITED and not k.startswith("_") and not hasattr(PreTrainedConfig, k)
         )
         if unknown:
-            known = sorted(n for n in type(self).__dataclass_fields__ if not hasattr(PreTrainedConfig, n))
+            known = sorted(n for n in type(self).__dataclass_fields__ if not hasattr(PreTrainedConfig, n))  # type: ignore[attr-defined]
             raise ValueError(
                 f"{type(self).__name__}: unknown argument{'s' * (len(unknown) > 1)} {', '.join(unknown)}; "
                 f"expected one of {', '.join(known)}."
             )
-        super().__post_init__(**kwargs)
-        # Not as one of `@strict`'s class validators, whose wrapping turns a sentence into a page.
+        super().__post_init__(**kwargs)  # type: ignore[misc]
+        # Not a class validator of `@strict`, which would wrap the message in a long one.
         self._check_values()
 
     def _check_values(self) -> None:
-        """Raises ValueError for sizes that cannot be."""
+        """Raises ValueError for invalid sizes."""
 
 
 def _positive(config: PreTrainedConfig, *names: str) -> None:
@@ -54,8 +54,8 @@ class EmoTaGHeadConfig(StrictNames, PreTrainedConfig):
     """The parametric head (METHOD 2).
 
     Args:
-        asset (`str`): `"open_head"` for the embedded head, or the path of a head asset in safetensors. The numbers of
-            a head never go into a checkpoint (FLAME belongs to its licensee); they are read from the asset again.
+        asset (`str`): `"open_head"` for the embedded head, or the path of a head asset in safetensors. A head's data
+            are never stored in a checkpoint (FLAME is licensed to each user); they are loaded from the asset.
         sha256 (`str`, *optional*): hash of that asset; loading refuses another one, because Gaussians are bound to
             its triangles.
         num_shape (`int`): identity directions used.
@@ -84,20 +84,21 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
         audio_model (`str`, *optional*): Hub id or folder of the speech encoder; only with `"transformers"`.
         audio_revision (`str`, *optional*): its revision.
         sampling_rate (`int`): of the sound, 16,000.
-        audio_feature_dim (`int`): channels that the front end gives: 82 for `"log_mel"`, 768 for wav2vec2-base.
+        audio_feature_dim (`int`): channels of the front end: 82 for `"log_mel"`, 768 for wav2vec2-base.
         audio_window (`int`): tokens around a video frame (`"transformers"` only, 16 in the paper).
-        hidden_dim (`int`): width of the audio feature `a` and of the expression feature `e`.
-            The paper has 256; the embedded weights are smaller.
+        hidden_dim (`int`): width of the audio feature `a` and of the expression feature `e`. The paper has 256; the
+            embedded weights are smaller.
         num_layers (`int`): blocks of the Audio Net.
         num_attention_heads, intermediate_dim (`int`): its Transformer (`"transformers"` only; 8 and 1024).
         audio_activation (`str`): in its feed-forward layers, `"gelu"`, or `"relu"` as in the authors' checkpoints.
-        look_ahead_ms (`int`): how much sound after a frame may shape it, 0..160 ms: the latency of streaming.
+        look_ahead_ms (`int`): sound after a frame that may influence it, 0..160 ms: the latency of streaming.
         num_action_units (`int`), identity_dim (`int`), num_emotions (`int`): inputs e and id, and the size of z_e.
         num_visemes (`int`): classes of the auxiliary head that is only used in training.
         expression_dim, jaw_dim (`int`): the face motion (50 and 3).
-        mouth_code_dim (`int`): numbers that drive the inner-mouth Gaussians through the tri-plane.
+        mouth_code_dim (`int`): size of the code that moves the inner-mouth Gaussians through the tri-plane.
         triplane_dim, triplane_resolution (`int`): channels and cells of that tri-plane.
-        listener_dim (`int`): hidden units of the Voice Listener, which hears emotion (`"log_mel"` only); 0 for none.
+        listener_dim (`int`): hidden units of the Voice Listener, which reads emotion from the voice (`"log_mel"` only);
+            0 for none.
         dropout (`float`): in the Audio Net, while training.
         fps (`int`): frames per second of the motion; a divisor of 50 for `"log_mel"`.
     """
@@ -160,11 +161,11 @@ class EmoTaGGaussiansConfig(StrictNames, PreTrainedConfig):
     """The Gaussians on the head (METHOD 2).
 
     Args:
-        num_gaussians (`int`): how many. Adding or removing some goes through `RiggedGaussians.resize`, which keeps
-            this number true.
-        num_mouth_gaussians (`int`): how many of them, the last ones, lie inside the mouth and take GRMN's mouth motion.
+        num_gaussians (`int`): their number; `RiggedGaussians.resize` updates it.
+        num_mouth_gaussians (`int`): how many of them (the last ones) are inside the mouth and move with GRMN's mouth
+            code.
         sh_degree (`int`): degree of the spherical harmonics, 0..2.
-        num_correctives (`int`): numbers of the expression code that changes means and colours; 0 for none.
+        num_correctives (`int`): size of the expression code that changes means and colours; 0 for none.
     """
 
     model_type = "emotag_gaussians"
@@ -196,10 +197,10 @@ class EmoTaGConfig(StrictNames, PreTrainedConfig):
         head_config, motion_config, gaussians_config (`dict` or config): the three parts.
         camera (`dict`, *optional*): how the avatar is framed: `{"target": [x, y, z] m, "distance": m, "focal": image
             widths}`; or the camera of its clip, `{"width", "height", "K": 3 x 3 px, "viewmat": 4 x 4}`.
-        rest_pose (`dict`, *optional*): where the person's head and body are between movements: `rotation`, `neck_pose`,
-            `translation`, `body_translation`, three numbers each (rad, m), to which generated motion is added.
-        backdrop (`dict`, *optional*): what is behind it when the caller gives no background: a soft spot of light,
-            `{"inner": [r, g, b], "outer": [r, g, b]}` in [0, 1].
+        rest_pose (`dict`, *optional*): the person's neutral pose, to which generated motion is added: `rotation`,
+            `neck_pose`, `translation`, `body_translation`, three numbers each (rad, m).
+        backdrop (`dict`, *optional*): default background, a soft spot of light: `{"inner": [r, g, b], "outer": [r, g,
+            b]}` in [0, 1].
         avatar_name (`str`): shown in logs and cards.
         weights_license (`str`): SPDX id or name of the licence of the weights; shown by `emotag info`.
 
@@ -227,7 +228,7 @@ class EmoTaGConfig(StrictNames, PreTrainedConfig):
     avatar_name: str = "unnamed"
     weights_license: str = "apache-2.0"
 
-    def __post_init__(self, **kwargs: Any):
+    def __post_init__(self, **kwargs: Any) -> None:
         # `Pipeline.save_pretrained` records a custom pipeline even when the task is registered, and loading would
         # then ask for `trust_remote_code`; this package registers the task at import.
         pipelines = kwargs.get("custom_pipelines")

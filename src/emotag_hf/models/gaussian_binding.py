@@ -1,7 +1,7 @@
-"""The triangle binding without gradients, as a Numba kernel: what makes a frame cheap on a CPU (METHOD 2).
+"""The binding of Gaussians to triangles without gradients, as a fast Numba kernel (METHOD 2).
 
-In: posed vertices and local Gaussians. Out: world means, quats and scales, equal to `modeling_gaussians.pose_torch`
-to rounding. Serial on purpose: a frame takes under a millisecond, and the rasteriser's threads stay free.
+In: posed vertices and local Gaussians. Out: world means, quats and scales, equal to `modeling_gaussians.pose_torch` to
+rounding. Single-threaded on purpose: a frame takes under a millisecond, and the rasteriser's threads stay free.
 """
 
 from __future__ import annotations

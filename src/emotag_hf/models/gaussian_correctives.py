@@ -1,8 +1,9 @@
-"""The expression code: a few numbers of a frame's motion that change means and colours of the Gaussians.
+"""The expression code: a few values per frame, computed from its motion, that change means and colours of the
+Gaussians.
 
-In: `FlameMotion`. Out: codes `[T, K]` for `RiggedGaussians.pose`. Blend shapes move skin but neither fold nor shade it;
-correctives do, along K directions of motion that many people share. Codes are clamped to the range that training saw:
-beyond it a linear corrective tears the picture apart.
+In: `FlameMotion`. Out: codes `[T, K]` for `RiggedGaussians.pose`. Blend shapes cannot model folds and shading;
+correctives do, along K directions of motion. Codes are clamped to the range of the training frames, because linear
+correctives extrapolate badly.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ NUM_FEATURES = 50 + 3 + 2 + 6 + 3
 
 
 def code_features(motion: FlameMotion) -> torch.Tensor:
-    """What a code may depend on, `[T, 64]`: expression, jaw, lids, gaze, and the head's rotation (root and neck).
+    """Inputs of the expression code, `[T, 64]`: expression, jaw, eyelids, gaze, and the head's rotation (root and
+    neck).
 
-    The last three are the rotation's skew part (rad for small angles): light stands still while a head turns.
+    The last three are the skew part of the rotation (rad for small angles): the light does not turn with the head.
     """
     turn = rotation_matrix(motion.rotation) @ rotation_matrix(motion.neck_pose)
     skew = torch.stack(
@@ -29,7 +31,7 @@ def code_features(motion: FlameMotion) -> torch.Tensor:
 
 
 class ExpressionCode(Float32Module):
-    """K numbers out of a motion: `clamp((features - center) @ basis^T, low, high)`.
+    """Computes the code of a motion: `clamp((features - center) @ basis^T, low, high)`.
 
     Buffers, all in the checkpoint: `basis [K, 64]`, `center [64]`, `low [K]`, `high [K]`.
     """

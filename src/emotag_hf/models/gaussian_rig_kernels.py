@@ -1,13 +1,13 @@
-"""One frame's binding for training: parameters of the Gaussians in, what the rasteriser wants out, gradients back.
+"""One frame's binding for training: parameters of the Gaussians in, inputs of the rasteriser out, with gradients.
 
 In: vertices of one posed head [V, 3], raw parameters of N Gaussians and an expression code [K]. Out: world means,
 rotations, scales, opacities and colours (METHOD 2, correctives included), differentiable in everything but the binding.
-`rig_torch` says it in torch; on a CPU `rig` makes one pass over the Gaussians each way, since a training step is short
-enough for torch's thirty small operations and their temporaries to cost as much as the rasteriser.
+`rig_torch` is the reference in torch. On a CPU `rig` makes one pass over the Gaussians in each direction, because
+torch's thirty small operations would cost as much as the rasteriser.
 
-Gradient of a triangle's frame: a rotation stays a rotation, so a small turn about the world's axes says all, and three
-numbers (the torque) stand for the nine of the matrix and the four of the quaternion. All of it is exact.
-Bits do not depend on the number of threads: work is cut into fixed chunks and sums over Gaussians have one order.
+The gradient of a triangle's frame is kept as a torque: the derivative by a small rotation about the world's axes, three
+numbers instead of nine of the matrix and four of the quaternion. It is exact. Results do not depend on the number of
+threads: chunks are fixed and sums over Gaussians have one order.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def rig_forward(
     first_chunk, last_chunk, frames, binding, means, quats, log_scales, opacity_logits, colors, change_means,
     change_colors, code, world_means, world_quats, world_scales, opacities, rgb, levers,
 ):  # fmt: skip
-    """Poses the Gaussians of chunks [first, last). `levers` are the turned local means, in triangle sizes."""
+    """Poses the Gaussians of chunks [first, last). `levers` are the rotated local means, in triangle sizes."""
     zero, one = _f(0.0), _f(1.0)
     for g in range(first_chunk * _CHUNK, min(binding.shape[0], last_chunk * _CHUNK)):
         r = frames[binding[g]]
@@ -125,9 +125,9 @@ def rig_backward(
 ):  # fmt: skip
     """Gradients of the parameters (v_) from those of the results (g_), chunks [first, last).
 
-    `v_code [chunks, K]` are partial sums; `v_frames [N, 7]` what each Gaussian asks of its triangle: torque (3), force
-    on the centroid (3), size (1). Those of `v_change_means`, `v_change_colors`, `v_code` and `v_frames` that nobody
-    wants have no columns (no rows for `v_code`).
+    `v_code [chunks, K]` are partial sums; `v_frames [N, 7]` the gradient for the Gaussian's triangle: torque (3),
+    centroid (3), size (1). Those of `v_change_means`, `v_change_colors`, `v_code` and `v_frames` that are not needed
+    have no columns (`v_code` no rows).
     """
     zero, one = _f(0.0), _f(1.0)
     with_code, with_frames = v_code.shape[0] > 0, v_frames.shape[1] > 0
@@ -184,7 +184,7 @@ def rig_backward(
     "void(float32[:,::1], int64[:,::1], float32[:,::1], int64[::1], float32[:,::1], float32[:,::1], float32[:,::1])"
 )
 def vertices_backward(vertices, faces, frames, binding, v_frames, sums, v_vertices):
-    """Adds what the Gaussians ask of their triangles (`sums [F, 7]`, starts at zero) and hands it to the corners.
+    """Sums the Gaussians' gradients per triangle (`sums [F, 7]`, starts at zero) and passes them to the vertices.
 
     A triangle without a direction (METHOD 2 divides by its edge and its area) passes on the centroid's part alone.
     Serial: a few additions per Gaussian and triangle, in one order.
@@ -259,7 +259,7 @@ def _frames_part(first: int, last: int, vertices: np.ndarray, faces: np.ndarray,
 
 
 class _Rig(torch.autograd.Function):
-    """Parameters of one frame's Gaussians -> what the rasteriser wants."""
+    """Parameters of one frame's Gaussians -> inputs of the rasteriser."""
 
     @staticmethod
     def forward(
@@ -373,7 +373,7 @@ def rig_torch(
     corrective_colors=None,
     code=None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The slow, obvious twin of `rig`, for any device and floating-point type."""
+    """The slow reference implementation of `rig`, for any device and floating-point type."""
     if code is not None and corrective_means is not None:
         means = means + torch.einsum("k,nkc->nc", code, corrective_means)
     if code is not None and corrective_colors is not None:
@@ -400,7 +400,7 @@ def _check(vertices, faces, binding, means, quats, log_scales, opacity_logits, c
 
 
 def _check_indices(name: str, indices: torch.Tensor, limit: int) -> None:
-    """The compiled pass reads memory by these numbers without looking."""
+    """Bounds check, because the compiled pass has none."""
     if indices.dtype != torch.int64:
         raise ValueError(f"{name}: expected int64, got {indices.dtype}.")
     if indices.numel():

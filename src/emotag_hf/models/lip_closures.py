@@ -1,6 +1,6 @@
-"""Where lips are shut: p, b and m, whatever the emotion (not in the paper, which has no such coupling).
+"""Lip closures: lips close for p, b and m under any emotion (not in the paper).
 
-In: motion of GRMN, its Base, the logits of the viseme head. Out: the motion with the lips together where they must be.
+In: GRMN's motion, its Base part, the logits of the viseme head. Out: the motion with lips closed for p, b and m.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ from ..constants import EXPRESSION_NAMES
 VISEMES = (
     "sil", "pp", "ff", "th", "dd", "ll", "ss", "sh", "kk", "rr", "uu", "oo", "oh", "aa", "eh", "ee", "schwa",
 )  # fmt: skip
-# Directions that part the lips (and mouthClose, which belongs to the jaw), and those by which speech presses them shut.
+# Directions that open the lips (and mouthClose, which belongs to the jaw), and those by which speech presses them
+# together.
 _LIP_OPENING = (
     "mouthFunnel", "mouthLowerDown_L", "mouthLowerDown_R", "mouthUpperUp_L", "mouthUpperUp_R", "mouthClose",
 )  # fmt: skip
 _LIP_PRESS = ("mouthPress_L", "mouthPress_R")
-_PRESS = (0.2, 0.45)  # coefficients between which the lips come together,
-_RELEASE = (0.1, 0.3)  # and between which an emotion lets go of them: before that, or a p would not close in surprise
-_HEARD = (0.14, 0.31)  # the same for the probability of p, b, m that the viseme head hears,
-_GUESSED = (0.1, 0.25)  # and before
-_FIRM = 0.4  # coefficient of lips that are pressed together for certain
+_PRESS = (0.2, 0.45)  # range of the Base's press coefficient over which the lips close,
+_RELEASE = (0.1, 0.3)  # and over which the emotional part is removed; lower, so that p closes in surprise as well
+_HEARD = (0.14, 0.31)  # the same two for the viseme head's probability of p, b, m:
+_GUESSED = (0.1, 0.25)  # for the emotional part
+_FIRM = 0.4  # coefficient of lips that are pressed together
 _PRESSING = [EXPRESSION_NAMES.index(name) for name in _LIP_PRESS]
-_PARTING = [*(EXPRESSION_NAMES.index(name) for name in _LIP_OPENING), len(EXPRESSION_NAMES)]  # and the jaw's opening
+_PARTING = [*(EXPRESSION_NAMES.index(name) for name in _LIP_OPENING), len(EXPRESSION_NAMES)]  # and the jaw
 
 
 def close_lips(motion: torch.Tensor, base: torch.Tensor, viseme_logits: torch.Tensor) -> torch.Tensor:
-    """Takes everything that parts the lips out of `motion` where p, b or m is spoken, and presses them together.
+    """Removes from `motion` what opens the lips where p, b or m is spoken, and presses them together.
 
-    Said by the viseme head or by the Base that presses lips together. Difference from the paper: a regression that is
-    unsure of a p leaves the lips ajar, and an emotion that drops the jaw would leave them open. What is not the Base's
-    lets go of the lips sooner.
+    Where that is, the viseme head or the Base's press coefficients decide. Difference from the paper: an uncertain
+    regression leaves the lips slightly open, and an emotion that drops the jaw would leave them open. The Residual's
+    part is removed at lower thresholds than the Base's.
 
     Args:
-        motion, base: `[..., 53 or more]`, expression and jaw first; the whole motion, and the Base's part of it.
+        motion, base: `[..., 53 or more]`, expression and jaw first: the whole motion, and its Base part.
         viseme_logits: `[..., 17]` in the order of `VISEMES`.
     """
     press = base[..., _PRESSING].mean(-1, keepdim=True)
@@ -43,21 +44,21 @@ def close_lips(motion: torch.Tensor, base: torch.Tensor, viseme_logits: torch.Te
     apart = (1 - _ramp(press, *_PRESS)) * (1 - _ramp(heard, *_HEARD))
     free = (1 - _ramp(press, *_RELEASE)) * (1 - _ramp(heard, *_GUESSED))
     motion = torch.where(parting(motion.shape[-1]).to(motion.device), base * apart + (motion - base) * free, motion)
-    # Landmarks do not show how firmly lips meet, so that people do not teach it.
+    # Landmarks do not show how firmly lips are pressed, so that it cannot be learned from tracks.
     firm = torch.zeros_like(motion)
     firm[..., _PRESSING] = _FIRM * _ramp(heard, *_HEARD)
     return torch.where(firm > 0, torch.maximum(motion, firm), motion)
 
 
 def parting(dim: int) -> torch.Tensor:
-    """`[dim]` bool: what of a motion, expression and jaw first, parts the lips."""
+    """`[dim]` bool: which coefficients of a motion (expression and jaw first) open the lips."""
     mask = torch.zeros(dim, dtype=torch.bool)
     mask[_PARTING] = True
     return mask
 
 
 def _ramp(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """0 below `low`, 1 above `high`, straight between."""
+    """0 below `low`, 1 above `high`, linear between."""
     return ((values - low) / (high - low)).clamp(0, 1)
 
 

@@ -1,7 +1,7 @@
 """EmoTaGModel: parametric head + motion network + rigged Gaussians (METHOD 2 and 3).
 
-In: features of the audio, controls, a camera. Out: motion, posed Gaussians, pictures, by the three methods that both
-pipelines call: `predict_motion` -> `pose` -> `render`.
+In: audio features, controls, a camera. Out: motion, posed Gaussians, images, by the three methods that both pipelines
+call: `predict_motion` -> `pose` -> `render`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +26,13 @@ from ..motion.driving_motion import DrivingClip
 from ..motion.emotion_direction import EmotionDirection
 from ..motion.motion_stream import MotionStream
 from ..motion.motion_strengths import MotionStrengths
-from ..outputs import EmoTaGOutput, FlameMotion, PosedGaussians, RenderOutput
+from ..outputs import EmoTaGOutput, FlameMotion, GRMNOutput, PosedGaussians, RenderOutput
 from ..rendering import Camera, rasterize
 from ..rendering.compositing import composite, make_background
 from ..rights.consent import CONSENT_JSON
 from ..utils.asset_paths import model_path
 from ..utils.rotations import rotation_matrix, rotation_to_axis_angle
+from ..utils.typing import EmotionInput, PathLike
 from .checkpoints import check_loading, check_weights_file
 from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
 from .gaussian_correctives import ExpressionCode
@@ -48,8 +50,8 @@ DEFAULT_CAMERA = {"target": [0.0, -0.03, 0.0], "distance": 1.7, "focal": 4.0}
 @lru_cache(maxsize=8)
 def _say_licence_once(name: str) -> None:
     logger.warning(
-        "These weights learned from real recordings; their licence, %s, allows research and other non-commercial use. "
-        "%r is under Apache-2.0; name it to use it instead.",
+        "These weights were trained on real recordings; their licence, %s, allows research and other non-commercial "
+        "use. %r is under Apache-2.0; name it to use it instead.",
         name,
         OPEN_MODEL,
     )
@@ -69,9 +71,9 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
     main_input_name = "input_features"
     _no_split_modules: list[str] = []
     folder: str | None = None  # where it was loaded from
-    is_avatar = False  # whether it came with somebody's consent, with which alone it may be given to others
-    # What `precision.Float32Module` does for `.to()`, for `from_pretrained(dtype=...)`; by name, or the integers of the
-    # binding would become floats too.
+    is_avatar = False  # whether it came with a person's consent; it may be shared with that consent only
+    # Parameters that stay float32 under `from_pretrained(dtype=...)`, as `precision.Float32Module` does it for `.to()`;
+    # named, because the binding's integers must not become floats.
     _keep_in_fp32_modules_strict = [
         "gaussians.means", "gaussians.quats", "gaussians.log_scales", "gaussians.opacity_logits", "gaussians.colors",
         "gaussians.canonical", "gaussians.corrective_means", "gaussians.corrective_colors", "expression_code.basis",
@@ -79,15 +81,15 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
     ]  # fmt: skip
 
     @torch.no_grad()
-    def _init_weights(self, module):
-        # `from_pretrained` builds on the meta device, and what a checkpoint does not hold comes back as garbage: the
-        # head, whose numbers may be licensed to the user alone. All else has to be in the checkpoint.
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        # `from_pretrained` builds on the meta device and leaves what a checkpoint lacks uninitialised. That is the head
+        # only, whose data may be licensed; everything else must be in the checkpoint.
         if isinstance(module, ParametricHead):
             module.refill_()
 
-    def save_pretrained(self, save_directory, **kwargs) -> None:
-        """As in transformers, without `push_to_hub`: pushing is a step of its own. Correctives, most of an avatar's
-        bytes, are stored in 16 bits and come back in 32; so is what loses nothing by it, as what is embedded."""
+    def save_pretrained(self, save_directory: PathLike, **kwargs: Any) -> None:
+        """As in transformers, without `push_to_hub`: call `push_to_hub` instead. Correctives (most of an avatar's
+        bytes) are stored in 16 bits and loaded as 32; so are tensors that lose nothing by it."""
         refuse_push(kwargs)
         if kwargs.get("state_dict") is None:
             state = self.state_dict()
@@ -95,7 +97,7 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: PathLike, *model_args: Any, **kwargs: Any) -> Any:
         """As in transformers, but strict: a corrupt file, a pickle, or a missing or unexpected key is a ValueError.
 
         Args:
@@ -109,7 +111,7 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
             check_weights_file(os.path.join(path, kwargs.get("subfolder") or ""))
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs["use_safetensors"] = True
-        kwargs["ignore_mismatched_sizes"] = True  # collected here and refused by `check_loading`, in one sentence
+        kwargs["ignore_mismatched_sizes"] = True  # `check_loading` reports mismatches in one sentence
         model, info = super().from_pretrained(path, *model_args, output_loading_info=True, **kwargs)
         check_loading(path, info)
         model.gaussians.check_binding(len(model.head.faces))
@@ -132,25 +134,29 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         """Uploads config, weights and a card in one commit; a new repository is private unless said otherwise.
 
         `EmoTaGPipeline.push_to_hub` uploads the processor too, which `pipeline("talking-head", model=repo_id)` needs,
-        and is the way for a person's avatar, which goes with its consent or not at all.
+        and is the only way to upload a person's avatar, with its consent.
 
         Args:
-            repo_id: `"user/name"`; made if it is not there.
-            private: of a new repository. One that is public already is not taken for a private push.
-            token: with the right to write; None for the user who is logged in (`hf auth login`, HF_TOKEN).
+            repo_id: `"user/name"`; created if it does not exist.
+            private: whether a new repository is private. If the repository exists and is public, a private push is
+                refused.
+            token: with write permission; None for the user who is logged in (`hf auth login`, HF_TOKEN).
             commit_message: of the commit.
-            remote_code: also a file for users without `import emotag_hf` (`trust_remote_code=True`).
+            remote_code: also uploads a file for users who load without `import emotag_hf` (`trust_remote_code=True`).
 
         Raises:
-            ValueError: it is a person's avatar, or something of it may not leave this machine.
-            HubError: wrong token, no right to write, no connection; nothing was committed then.
+            ValueError: it is a person's avatar, or part of it must not be uploaded, such as another head's data or a
+                local speech encoder.
+            HubError: a wrong token, no write permission or no connection; nothing was committed.
         """
-        options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
+        options: dict[str, Any] = dict(
+            private=private, token=token, commit_message=commit_message, remote_code=remote_code
+        )
         return push_model(self, repo_id, **options)
 
 
 class EmoTaGModel(EmoTaGPreTrainedModel):
-    """A person's talking head.
+    """A person's talking head: parametric head, motion network and Gaussians.
 
     Example:
 
@@ -162,9 +168,9 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
 
     def __init__(self, config: EmoTaGConfig):
         super().__init__(config)
-        self.head = load_head(config.head_config)
-        self.motion = GatedResidualMotionNetwork(config.motion_config)
-        self.gaussians = RiggedGaussians(config.gaussians_config)
+        self.head = load_head(config.head_config)  # type: ignore[arg-type]
+        self.motion = GatedResidualMotionNetwork(config.motion_config)  # type: ignore[arg-type]
+        self.gaussians = RiggedGaussians(config.gaussians_config)  # type: ignore[arg-type]
         num_codes = config.gaussians_config.num_correctives
         self.expression_code = ExpressionCode(num_codes) if num_codes else None
         # The person: identity coefficients of the head, and the face embedding that AdaIN reads (METHOD 3).
@@ -172,12 +178,13 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         self.register_buffer("identity_embedding", torch.zeros(config.motion_config.identity_dim))
         self.post_init()
 
-    def forward(self, input_features: torch.Tensor, **controls):
-        """The motion network alone on `input_features [B, L, F]`: `GRMNOutput` (METHOD 3); see `predict_motion`."""
+    def forward(self, input_features: torch.Tensor, **controls: Any) -> GRMNOutput:
+        """Runs the motion network alone on `input_features [B, L, F]`: `GRMNOutput` (METHOD 3); see
+        `predict_motion`."""
         return self.motion(input_features, identity_embedding=self._identity(input_features.shape[0]), **controls)
 
-    def step(self, features: torch.Tensor, state, **controls):
-        """The next chunk `[B, k, F]` of a stream through the motion network; see its `step`."""
+    def step(self, features: torch.Tensor, state: Any, **controls: Any) -> Any:
+        """Runs the motion network on the next chunk `[B, k, F]` of a stream; see its `step`."""
         return self.motion.step(features, state, identity_embedding=self._identity(features.shape[0]), **controls)
 
     @torch.no_grad()
@@ -188,25 +195,26 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         num_frames: int,
         fps: float,
         loudness: np.ndarray | None = None,
-        emotion=None,
+        emotion: EmotionInput | EmotionDirection = None,
         intensity: float = 1.0,
         seed: int = 0,
         head_motion: float | MotionStrengths = 1.0,
         driving: Sequence[DrivingClip] = (),
     ) -> EmoTaGOutput:
-        """From speech to the motion of the whole head.
+        """Predicts the motion of the whole head from speech.
 
         Args:
             input_features: `[1, L, F]` from `EmoTaGProcessor`.
             num_frames: T, frames at `fps`.
             loudness: in [0, 1] at each of `native_times(num_frames, fps)`; None for a calm speaker.
-            emotion: what `EmotionDirection` takes, or one: a name, a mixture, valence and arousal, action units,
-                keyframes; None to let the network read the voice.
+            emotion: a class, a mixture, valence and arousal, action units or keyframes, as `EmotionDirection` takes
+                them, or an `EmotionDirection`; None lets the network read the voice.
             intensity: in [0, 1]: the gate g for a given `emotion`, and a factor on the network's own gate without one.
                 An `EmotionDirection` has its own.
             seed: of the generated head motion, blinks and gaze.
-            head_motion: strength of generated motion, 0 to 2: `MotionStrengths`, or a number for all but the blinks.
-            driving: clips that take the place of generated motion, of the pose or of the upper face.
+            head_motion: strength of generated motion, 0 to 2: `MotionStrengths`, or a number for all parts except
+                blinks.
+            driving: clips whose pose or upper face replaces the generated motion.
 
         Returns:
             `EmoTaGOutput` of T frames at `fps`.
@@ -231,12 +239,12 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         )
 
     def on_rest_pose(self, motion: FlameMotion) -> FlameMotion:
-        """Motion about the origin to motion about where the person's head and body are (`config.rest_pose`)."""
+        """Adds the person's neutral pose (`config.rest_pose`) to motion about the origin."""
         if not self.config.rest_pose:
             return motion
         rest = {name: torch.tensor(value, dtype=torch.float32) for name, value in self.config.rest_pose.items()}
         turn = rotation_matrix(rest["rotation"])
-        # A sitter's shoulders keep still: what was meant for the root joint turns the neck, too.
+        # Shoulders keep still: the rotation of the root joint is applied to the neck, too.
         neck = rotation_matrix(motion.rotation) @ rotation_matrix(rest["neck_pose"]) @ rotation_matrix(motion.neck_pose)
         return replace(
             motion,
@@ -247,17 +255,18 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         )
 
     def native_times(self, num_frames: int, fps: float) -> np.ndarray:
-        """When the network's own frames lie that cover `num_frames` at `fps`: seconds, rising."""
+        """Times in seconds of the network's own frames that cover `num_frames` at `fps`."""
         rate = self.config.motion_config.fps
         return np.arange(max(1, int(np.ceil(num_frames * rate / fps)))) / rate
 
     def mouth_basis(self) -> torch.Tensor | None:
-        """What the inner-mouth Gaussians make of the mouth code, `[num_mouth, R, 9]`; None without such Gaussians."""
+        """The linear map from mouth code to offsets of the inner-mouth Gaussians, `[num_mouth, R, 9]`; None without
+        such Gaussians."""
         num_mouth = self.config.gaussians_config.num_mouth_gaussians
         if not num_mouth:
             return None
         basis = self.motion.mouth_basis(self.gaussians.canonical[-num_mouth:].to(self.dtype))
-        return basis.transpose(0, 1).contiguous().transpose(0, 1)  # as the product of a frame reads it
+        return basis.transpose(0, 1).contiguous().transpose(0, 1)  # the memory layout that the product reads
 
     def pose(
         self,
@@ -269,7 +278,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
 
         Args:
             motion: T frames.
-            mouth_basis: of `mouth_basis()`, for callers who pose many times; None computes it here.
+            mouth_basis: of `mouth_basis()`, to compute it once for many calls; None computes it here.
             still: likewise, of `gaussians.still()`.
         """
         motion = motion.to(device=self.gaussians.means.device)
@@ -282,10 +291,10 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         return self.gaussians.pose(vertices, self.head.faces, offsets, codes, still)
 
     def camera(self, width: int = 512, height: int | None = None, *, yaw: float = 0.0, pitch: float = 0.0) -> Camera:
-        """The avatar's own framing at `width` x `height` pixels, orbited by `yaw` and `pitch` radians."""
+        """The avatar's default camera at `width` x `height` pixels, orbited by `yaw` and `pitch` radians."""
         framing = DEFAULT_CAMERA | (self.config.camera or {})
         size = (width, height or width)
-        if "K" in framing:  # of the clip that the person comes from
+        if "K" in framing:  # the camera of the person's clip
             own = Camera(framing["width"], framing["height"], framing["K"], framing["viewmat"])
             return own.fit(size).orbit(yaw, pitch)
         return Camera.portrait(
@@ -300,7 +309,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
     def render(
         self, posed: PosedGaussians, camera: Camera, background: torch.Tensor | None = None, backend: str | None = None
     ) -> RenderOutput:
-        """Pictures of every frame in `posed`.
+        """Renders every frame in `posed`.
 
         Args:
             posed: T frames.
@@ -333,7 +342,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         return RenderOutput(torch.stack(images), torch.stack(alphas))
 
     def warm_up(self) -> None:
-        """Compiles what a frame needs on a CPU now, with one progress bar, instead of within the first frame.
+        """Compiles the CPU kernels now, with one progress bar, instead of in the first frame.
 
         Takes some seconds once per machine, and a moment to load in each process after that.
         """
@@ -344,7 +353,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
 
             warm_up(extra=[*BINDING_KERNELS, over, quantise])
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
         shape = self.shape
         super()._apply(fn, recurse)
         if self.shape.dtype != shape.dtype:  # the person's geometry, see `precision`
@@ -359,8 +368,8 @@ def load_head(config: EmoTaGHeadConfig) -> ParametricHead:
     """The head that a config names.
 
     Raises:
-        ValueError: the asset is another one than the Gaussians are bound to, has another number of identity directions,
-            or expression directions of its own (a foreign head that was not retargeted).
+        ValueError: the asset differs from the one that the Gaussians are bound to, or has another number of identity
+            directions, or other expression directions (a head that was not retargeted).
     """
     with torch.device("cpu"):  # `from_pretrained` builds under the meta device, where nothing can be read
         head = ParametricHead.from_asset(None if config.asset == "open_head" else config.asset)

@@ -1,14 +1,14 @@
-"""GaussianPrior: what a new person's Gaussians start from where their clip shows nothing (METHOD 2).
+"""GaussianPrior: initial values of a new person's Gaussians that their clip does not show (METHOD 2).
 
-In: a checkpoint. Out: where Gaussians lie on the head's surface, and the mean colours of the mouth's inside over many
-people: a dark cavity behind lit teeth, a tongue. No person's face is in it. A larger prior (sizes, opacities, and how
-colours change with a shared expression code, all means over people) was measured and left out: on people whom it had
-not seen it was worth nothing (docs/adapting.md).
+In: a checkpoint. Out: positions of Gaussians on the head's surface, and mean colours of the inside of the mouth
+(cavity, teeth, tongue). It holds no person's face. A larger prior (sizes, opacities, colour changes with the
+expression) was measured and brought nothing for unseen people (docs/adapting.md).
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -19,6 +19,7 @@ from ..hub.hub_transfer import Pushed, fetch
 from ..hub.push_model import push_model
 from ..hub.repo_contents import refuse_push
 from ..utils.asset_paths import default_prior_path
+from ..utils.typing import PathLike
 from .checkpoints import check_loading, check_weights_file
 from .configuration_emotag import StrictNames
 
@@ -29,9 +30,9 @@ class GaussianPriorConfig(StrictNames, PreTrainedConfig):
 
     Args:
         num_surface (`int`): Gaussians on the head's surface.
-        head_sha256 (`str`, *optional*): of the head asset whose triangles are meant.
-        num_people (`int`): over how many people the means run.
-        weights_license (`str`): licence of the numbers.
+        head_sha256 (`str`, *optional*): hash of the head asset to which the triangles belong.
+        num_people (`int`): number of people over which the means are taken.
+        weights_license (`str`): licence of the prior.
     """
 
     model_type = "emotag_gaussian_prior"
@@ -45,8 +46,8 @@ class GaussianPriorConfig(StrictNames, PreTrainedConfig):
 class GaussianPrior(PreTrainedModel):
     """Means over people for S Gaussians on the surface of the head.
 
-    Frozen numbers: `faces [S]` and `barycentric [S, 3]`: where each lies; `inner_colors [S, 3]`: RGB in [0, 1] of the
-    mouth's inside; `has_inner [S]`: which of them are that, and were seen on at least three people.
+    Frozen: `faces [S]` and `barycentric [S, 3]`, the position of each; `inner_colors [S, 3]`, RGB in [0, 1] inside the
+    mouth; `has_inner [S]`, for which Gaussians these are known.
     """
 
     config_class = GaussianPriorConfig
@@ -62,11 +63,11 @@ class GaussianPrior(PreTrainedModel):
         self.inner_colors = nn.Parameter(torch.zeros(s, 3), requires_grad=False)
         self.post_init()
 
-    def _init_weights(self, module) -> None:
+    def _init_weights(self, module: nn.Module) -> None:
         """Nothing: all numbers are in the checkpoint."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs) -> GaussianPrior:
+    def from_pretrained(cls, pretrained_model_name_or_path: PathLike, *args: Any, **kwargs: Any) -> GaussianPrior:
         """As in transformers, but strict: a corrupt file, a missing or an unexpected key is a ValueError."""
         names = ("revision", "token", "cache_dir", "local_files_only", "force_download")
         path = fetch(pretrained_model_name_or_path, **{name: kwargs.pop(name) for name in names if name in kwargs})
@@ -76,8 +77,8 @@ class GaussianPrior(PreTrainedModel):
         check_loading(path, info)
         return prior.eval()
 
-    def save_pretrained(self, save_directory, **kwargs) -> None:
-        """As in transformers, without `push_to_hub`: pushing is a step of its own."""
+    def save_pretrained(self, save_directory: PathLike, **kwargs: Any) -> None:
+        """As in transformers, without `push_to_hub`: call `push_to_hub` instead."""
         refuse_push(kwargs)
         super().save_pretrained(save_directory, **kwargs)
 
@@ -88,13 +89,14 @@ class GaussianPrior(PreTrainedModel):
 
         Raises:
             ValueError: `repo_id` is no name on the Hub.
-            HubError: wrong token, no right to write, no connection; nothing was committed then.
+            HubError: a wrong token, no write permission or no connection; nothing was committed.
         """
         return push_model(self, repo_id, private=private, token=token, commit_message=commit_message)
 
 
 def load_prior(prior: str | os.PathLike | GaussianPrior | None) -> GaussianPrior | None:
-    """A prior from its folder or repository; "default" is the embedded one. A prior, or None, comes back as it is."""
+    """Loads a prior from its folder or repository; "default" is the embedded one. A `GaussianPrior` or None is returned
+    unchanged."""
     if prior is None or isinstance(prior, GaussianPrior):
         return prior
     return GaussianPrior.from_pretrained(default_prior_path() if prior == "default" else prior)

@@ -1,4 +1,4 @@
-"""3D Gaussians that ride on the triangles of the parametric head (METHOD 2, the GaussianAvatars rule).
+"""3D Gaussians attached to the triangles of the parametric head (METHOD 2, as in GaussianAvatars).
 
 In: vertices of the posed head [T, V, 3]. Out: `PosedGaussians` in world space.
 For a triangle (v0, v1, v2): the frame R_f has the unit edge v1 - v0, the unit normal and their cross product as
@@ -44,13 +44,12 @@ class RiggedGaussians(Float32Module):
     """Gaussians in the local frames of the head's triangles, with their binding.
 
     Parameters: `means [N, 3]` (in triangle sizes), `quats [N, 4]` wxyz, `log_scales [N, 3]` (log of triangle sizes),
-    `opacity_logits [N]`, `colors [N, K, 3]` (spherical-harmonics coefficients, K = (sh_degree + 1)²).
-    Buffers, all in the checkpoint: `binding [N]` (triangle of each Gaussian) and `canonical [N, 3]` (its position on
-    the neutral head scaled to [-1, 1], where GRMN's tri-plane is read).
-    The last `num_mouth_gaussians` lie inside the mouth and take GRMN's mouth motion.
-    With `num_correctives` = K > 0 the parameters `corrective_means [N, K, 3]` and `corrective_colors [N, K, 3]` say how
-    an expression code changes the local means and the colours (their first coefficient): wrinkles, shadows, what
-    blend shapes get wrong.
+    `opacity_logits [N]`, `colors [N, K, 3]` (spherical-harmonics coefficients, K = (sh_degree + 1)²). Buffers, all in
+    the checkpoint: `binding [N]` (triangle of each Gaussian) and `canonical [N, 3]` (its position on the neutral head
+    scaled to [-1, 1], where GRMN's tri-plane is read). The last `num_mouth_gaussians` are inside the mouth and move
+    with GRMN's mouth code. With `num_correctives` = K > 0 the parameters `corrective_means [N, K, 3]` and
+    `corrective_colors [N, K, 3]` are added to the local means and the colours (their first coefficient), weighted by
+    the expression code. They model wrinkles, shadows and errors of the blend shapes.
     """
 
     def __init__(self, config: EmoTaGGaussiansConfig):
@@ -80,21 +79,21 @@ class RiggedGaussians(Float32Module):
         correctives: torch.Tensor | None = None,
         still: tuple[torch.Tensor, ...] | None = None,
     ) -> PosedGaussians:
-        """Carries the Gaussians along with the posed head.
+        """Moves the Gaussians with the posed head.
 
         Args:
             vertices: `[T, V, 3]` metres. faces: `[F, 3]`.
             mouth_offsets: `[T, num_mouth, 9]` of the inner-mouth Gaussians in their local frames: mean (3), rotation
                 as axis-angle (3, rad), log-scale (3); None leaves them alone.
             correctives: `[T, K]` expression codes, K of the config; None leaves means and colours as they are.
-            still: of `still()`, for callers who pose many times; None computes it here.
+            still: of `still()`, to compute it once for many calls; None computes it here.
 
         Returns:
             `PosedGaussians` of T frames. Without gradients and on a CPU a Numba kernel computes the same numbers.
         """
         if vertices.ndim != 3 or vertices.shape[-1] != 3:
             raise ValueError(f"vertices: expected a tensor of shape (T, V, 3), got {tuple(vertices.shape)}.")
-        if vertices.device.type == "cpu":  # where the kernel indexes by it without looking
+        if vertices.device.type == "cpu":  # the kernel has no bounds check
             self.check_binding(len(faces))
         vertices = vertices.float()
         if mouth_offsets is not None:
@@ -113,7 +112,7 @@ class RiggedGaussians(Float32Module):
         else:
             pose_with = pose_torch
         world = pose_with(vertices, faces, self.binding, *local, mouth_offsets)
-        return PosedGaussians(*world, opacities, colors, self.config.sh_degree)
+        return PosedGaussians(*world, opacities, colors, self.config.sh_degree)  # type: ignore[arg-type, call-arg]
 
     def check_binding(self, num_faces: int) -> None:
         """Raises ValueError if a Gaussian is bound to a triangle that a head of `num_faces` does not have."""
@@ -133,8 +132,8 @@ class RiggedGaussians(Float32Module):
         return codes.float()
 
     def still(self) -> tuple[torch.Tensor, ...]:
-        """What no motion changes, out of the parameters: unit quats, scales, opacities, and the correctives of means
-        and colours as a frame's product reads them, `[K, N, 3]`."""
+        """What does not depend on the motion: unit quats, scales, opacities, and the correctives of means and colours,
+        `[K, N, 3]`."""
         rest = nn.functional.normalize(self.quats, dim=-1), self.log_scales.exp(), self.opacity_logits.sigmoid()
         if not self.config.num_correctives:
             return rest
@@ -142,26 +141,26 @@ class RiggedGaussians(Float32Module):
         return *rest, *tables
 
     def _change(self, codes: torch.Tensor | None, tables: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Means and colours out of the parameters and codes `[T, K]`."""
+        """Means and colours for expression codes `[T, K]`."""
         means, colors = self.means, self.colors
         if codes is not None:
             move, change = ((codes @ table.flatten(1)).unflatten(1, (-1, 3)) for table in tables)
             means = means + move
-            colors = torch.cat(
+            colors = torch.cat(  # type: ignore[assignment]
                 [(colors[:, 0] + change)[:, :, None], colors[None, :, 1:].expand(len(codes), -1, -1, -1)], 2
             )
-        if self.config.sh_degree == 0:  # no view direction is needed: RGB spares the rasteriser the harmonics
-            colors = (colors[..., 0, :] * SH_C0 + 0.5).clamp_min(0)
+        if self.config.sh_degree == 0:  # independent of the view: RGB is cheaper for the rasteriser
+            colors = (colors[..., 0, :] * SH_C0 + 0.5).clamp_min(0)  # type: ignore[assignment]
         return means, colors
 
     def resize(self, index: torch.Tensor, optimizer: torch.optim.Optimizer | None = None) -> torch.Tensor:
-        """Rebuilds the set from `index [M]`: a missing entry is pruned, a repeated one is cloned.
+        """Rebuilds the Gaussians from `index [M]`: missing ones are pruned, repeated ones are cloned.
 
-        Parameters, binding, canonical positions, config and the optimiser's moments stay in step (the moments of a
-        clone start at zero, those of its original are kept). Inner-mouth Gaussians stay last.
+        Parameters, binding, canonical positions, config and the optimiser's moments are updated consistently (a clone's
+        moments start at zero, its original keeps its own). Inner-mouth Gaussians stay last.
 
         Returns:
-            The order in which the Gaussians now lie, `[M]`: `index` with the inner-mouth ones moved to the end.
+            The new order of the Gaussians, `[M]`: `index` with the inner-mouth ones moved to the end.
         """
         index = torch.as_tensor(index, dtype=torch.int64, device=self.means.device)
         old, num_mouth = self.num_gaussians, self.config.num_mouth_gaussians
@@ -197,7 +196,7 @@ def pose_torch(
     scales: torch.Tensor,
     mouth_offsets: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The slow, obvious and differentiable twin of `gaussian_binding.pose_numba`.
+    """The slow, differentiable reference of `gaussian_binding.pose_numba`.
 
     Args:
         vertices: `[T, V, 3]`. faces: `[F, 3]`. binding: `[N]`.
@@ -231,7 +230,9 @@ def _repeats(index: torch.Tensor) -> torch.Tensor:
     return repeated
 
 
-def _swap_in_optimizer(optimizer, old: nn.Parameter, new: nn.Parameter, index, is_clone) -> None:
+def _swap_in_optimizer(
+    optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, index: torch.Tensor, is_clone: torch.Tensor
+) -> None:
     for group in optimizer.param_groups:
         group["params"] = [new if p is old else p for p in group["params"]]
     state = optimizer.state.pop(old, None)

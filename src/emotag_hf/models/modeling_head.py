@@ -21,6 +21,7 @@ from ..constants import EXPRESSION_NAMES, JOINTS, OPEN_HEAD
 from ..utils.asset_paths import ASSETS
 from ..utils.precision import Float32Module
 from ..utils.rotations import rotation_matrix
+from ..utils.typing import PathLike
 
 PARENTS = (-1, 0, 1, 1, 1)  # root, neck, jaw, left eye, right eye
 POSE_FEATURES = 9 * (len(JOINTS) - 1)
@@ -78,7 +79,8 @@ class HeadAsset:
         """Reads and checks a head asset; `None` is the embedded open head.
 
         Raises:
-            ValueError: `path` is not a safetensors file, or keys, shapes, indices or metadata are not a head's.
+            ValueError: `path` is not a safetensors file, or its keys, shapes, indices or metadata are not those of a
+                head asset.
         """
         path = ASSET_PATH if path is None else Path(path)
         try:
@@ -140,9 +142,9 @@ def _check_values(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 class ParametricHead(Float32Module):
-    """FLAME's formulation over a head asset; batched and differentiable.
+    """FLAME's formulation with the data of a head asset; batched and differentiable.
 
-    All numbers are non-persistent buffers, because a head never goes into a checkpoint. After building on the meta
+    All data are non-persistent buffers, because a head is never stored in a checkpoint. After building on the meta
     device (as `from_pretrained` does), `refill_()` fills them from the asset again.
     """
 
@@ -150,11 +152,11 @@ class ParametricHead(Float32Module):
     faces: Tensor  # [F,3] int64, counter-clockwise seen from outside
     uv: Tensor  # [V,2]
     shape_basis: Tensor  # [V,3,S] metres per standard deviation
-    expression_basis: Tensor  # [V,3,K] metres at coefficient 1; K is 50 but in foreign heads
-    eyelid_basis: Tensor  # [V,3,2] metres from open to shut, left and right
-    lid_vertices: Tensor  # [2,N] int64, vertices of the left and right lids
+    expression_basis: Tensor  # [V,3,K] metres at coefficient 1; K is 50, except in heads that were not retargeted
+    eyelid_basis: Tensor  # [V,3,2] metres from open to closed, left and right
+    lid_vertices: Tensor  # [2,N] int64, vertices of the left and right eyelids
     lid_rims: Tensor  # [2,2,L] int64, matched rows of the upper and lower rim of each side
-    lid_spread: Tensor  # [2,N,L] how the lids take up a change of the opening
+    lid_spread: Tensor  # [2,N,L] how the eyelids compensate a change of the opening
     pose_basis: Tensor  # [36,V*3] metres per entry of R - I of neck, jaw and eyes
     joint_regressor: Tensor  # [5,V]
     lbs_weights: Tensor  # [V,5]
@@ -167,9 +169,10 @@ class ParametricHead(Float32Module):
         self.load_asset_(asset)
 
     @classmethod
-    def from_asset(cls, path: str | Path | None = None) -> ParametricHead:
-        """A head from a safetensors asset; `None` is the embedded open head. Raises ValueError as HeadAsset.load."""
-        return cls(HeadAsset.load(path))
+    def from_asset(cls, path: PathLike | None = None) -> ParametricHead:
+        """Loads a head from a safetensors asset; `None` is the embedded open head. Raises ValueError as
+        `HeadAsset.load`."""
+        return cls(HeadAsset.load(path))  # type: ignore[arg-type]
 
     def load_asset_(self, asset: HeadAsset | str | Path | None = None) -> ParametricHead:
         """(Re)fills every buffer from an asset, a path or (None) the embedded open head; returns self."""
@@ -195,7 +198,7 @@ class ParametricHead(Float32Module):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Licence, provenance, version, units and names as the asset's header states them."""
+        """Licence, provenance, version, units and names from the asset's header."""
         return dict(self._asset.metadata)
 
     @property
@@ -204,7 +207,8 @@ class ParametricHead(Float32Module):
 
     @property
     def expression_names(self) -> tuple[str, ...]:
-        """Of its expression directions: `EXPRESSION_NAMES`, or a foreign head's own (see `retarget`)."""
+        """Names of its expression directions: `EXPRESSION_NAMES`, or others if the head was not retargeted (see
+        `retarget`)."""
         return self._asset.expression_names
 
     @property
@@ -216,8 +220,8 @@ class ParametricHead(Float32Module):
         return self.expression_basis.shape[-1]
 
     def check_expression_names(self) -> ParametricHead:
-        """Returns self. Raises ValueError unless its expression directions are `EXPRESSION_NAMES`: what tracking and
-        the motion network speak; a head with others takes its place after `retarget`."""
+        """Returns self. Raises ValueError unless its expression directions are `EXPRESSION_NAMES`, which tracking and
+        the motion network use; other heads need `retarget` first."""
         if self.expression_names != EXPRESSION_NAMES:
             raise ValueError(
                 f"head: expected the {len(EXPRESSION_NAMES)} expression directions of EXPRESSION_NAMES, got "
@@ -235,8 +239,8 @@ class ParametricHead(Float32Module):
         return self.region_masks[self._region_index(name)][self.faces].all(1).nonzero()[:, 0]
 
     def face_mask(self, *names: str) -> Tensor:
-        """`[F]` bool: faces whose three corners are in one of the named regions; names that this head has not are
-        passed over."""
+        """`[F]` bool: faces whose three corners are in one of the named regions; names that this head lacks are
+        ignored."""
         mask = torch.zeros(len(self.faces), dtype=torch.bool, device=self.faces.device)
         for name in names:
             if name in self.region_names:
@@ -271,10 +275,10 @@ class ParametricHead(Float32Module):
             shape: [B,S] identity coefficients in standard deviations.
             expression: [B,K] coefficients of `expression_names`; constants.EXPRESSION_NAMES for the open head.
             jaw_pose, neck_pose, rotation: [B,3] axis-angle of the joint in radians; jaw +x opens, rotation is the root.
-            eyelids: [B,2] closure of the left and right lids, 0 open to 1 shut.
+            eyelids: [B,2] closure of the left and right eyelids, 0 open to 1 closed.
             eyes_pose: [B,6] axis-angle of the left, then the right eye in radians.
             translation: [B,3] metres, added last.
-            body_translation: [B,3] metres, added to what the root joint carries, fading out over the neck.
+            body_translation: [B,3] metres, added to vertices that move with the root joint, fading out over the neck.
 
         Returns:
             HeadOutput with vertices [B,V,3] and joints [B,5,3].
@@ -330,9 +334,10 @@ class ParametricHead(Float32Module):
         return (torch.cat(parts, 1) @ self.blend_planes.to(dtype).flatten(1)).unflatten(1, (3, -1))
 
     def _shut(self, planes: Tensor, eyelids: Tensor) -> Tensor:
-        """Lets the lids [B,3,V] make up for what identity and expression did to the opening: closure 1 is always shut.
+        """Corrects the eyelids [B,3,V] for changes of the opening by identity and expression, so that closure 1 is
+        always closed.
 
-        `eyelid_basis` shuts the template's lids; this adds the change of the opening, spread over the lids.
+        `eyelid_basis` closes the template's eyelids; this adds the change of the opening, spread over the eyelids.
         """
         template = self.lid_opening.to(planes.dtype)  # [2,2,3,L]: at closure 0, and what closure adds
         for side in range(2):

@@ -1,13 +1,14 @@
 """GatedResidualMotionNetwork: speech features, action units and identity in; face and mouth motion out (METHOD 3).
 
 Identity-Conditioned Encoder (Audio Net, Expr Net, ID Net with AdaIN on both streams) and Expert Motion Decoder (Base
-from the audio alone, Residual through the emotion logits z_e, Gate): motion = Base + g * Residual. The paper's figures
-are the reference, not its released code. One code path serves a whole recording and a stream of chunks.
+from the audio alone, Residual through the emotion logits z_e, Gate): motion = Base + g * Residual. Written after the
+paper, not after its released code. Recordings and streams share one code path.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,23 +28,22 @@ _MOUTH_OFFSETS = 9  # mean 3, rotation 3 (axis-angle), log-scale 3 per Gaussian
 def _mlp(inputs: int, hidden: int, outputs: int, *, zero: bool = False) -> nn.Sequential:
     layers = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
     if zero:
-        nn.init.zeros_(layers[-1].weight)
-        nn.init.zeros_(layers[-1].bias)
+        nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
     return layers
 
 
 def adain(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
     """`(1 + gamma) * norm(x) + beta` for x `[B, T, C]`, gamma and beta `[B, C]` (METHOD 3).
 
-    The norm runs over the channels of one time step. Over time, as AdaIN does for pictures, it would need the end of
-    the recording before its beginning.
+    The normalisation is over the channels of one time step; over time, as in AdaIN for images, it would not be causal.
     """
     return (1 + gamma[:, None]) * F.layer_norm(x, x.shape[-1:]) + beta[:, None]
 
 
 @dataclass
 class GRMNState:
-    """Carried between the chunks of one stream; made by `init_state`, updated in place by `step`."""
+    """State between the chunks of a stream; made by `init_state`, updated in place by `step`."""
 
     audio: AudioNetState
     frames_out: int = 0
@@ -51,7 +51,8 @@ class GRMNState:
 
 
 class IdentityNet(nn.Module):
-    """ID Net: a 512-d face embedding -> (gamma, beta) for a and for e. Starts at zero: no identity is the prior."""
+    """ID Net: a 512-d face embedding -> (gamma, beta) for a and for e. Initialised to zero: without an identity nothing
+    is modulated."""
 
     def __init__(self, config: EmoTaGMotionConfig):
         super().__init__()
@@ -80,7 +81,7 @@ class EmotionDecoder(nn.Module):
 
     @torch.no_grad()
     def use_prototypes_(self) -> EmotionDecoder:
-        """Goes back to the faces of `emotion_prototypes`, without what was learned on top of them."""
+        """Resets to the faces of `emotion_prototypes`, without the learned part."""
         self.prototypes[:, : self.face_dim] = expression_prototypes(self.face_dim - len(EXPRESSION_NAMES))
         self.correction[-1].weight.zero_()
         self.correction[-1].bias.zero_()
@@ -93,10 +94,10 @@ class EmotionDecoder(nn.Module):
 
 
 class MouthTriplane(nn.Module):
-    """Tri-plane from which inner-mouth Gaussians read how they follow the mouth code, at their canonical position.
+    """Tri-plane that gives, at an inner-mouth Gaussian's canonical position, how it moves with the mouth code.
 
-    Difference from the paper: the planes hold a basis, fixed over time, and the mouth code combines it; reading planes
-    is then done once per avatar, not once per frame. Zero before training, so the mouth is silent until it learns.
+    Difference from the paper: the planes hold a basis, fixed over time, and the mouth code combines it; so the planes
+    are read once per avatar, not once per frame. Zero before training.
     """
 
     def __init__(self, config: EmoTaGMotionConfig):
@@ -149,7 +150,7 @@ class GatedResidualMotionNetwork(nn.Module):
         self._start_at_rest()
 
     def _start_at_rest(self) -> None:
-        """An untrained network gives a neutral face that hardly moves: small base, z_e neutral, gate nearly shut."""
+        """Initialises to a neutral face that hardly moves: small Base, neutral z_e, gate nearly 0."""
         with torch.no_grad():
             self.base_motion.weight.mul_(0.1)
             self.base_motion.bias.zero_()
@@ -160,7 +161,7 @@ class GatedResidualMotionNetwork(nn.Module):
     # --- inference -------------------------------------------------------------------------------------------------
 
     def init_state(self, batch_size: int = 1) -> GRMNState:
-        """A fresh stream (`frontend="log_mel"` only: speech encoders attend over whole recordings)."""
+        """The state of a new stream (`frontend="log_mel"` only: speech encoders attend to whole recordings)."""
         if self.config.frontend != "log_mel":
             raise ValueError(
                 f"frontend: streaming needs 'log_mel', this model has {self.config.frontend!r}, whose speech encoder "
@@ -178,16 +179,16 @@ class GatedResidualMotionNetwork(nn.Module):
         gate: torch.Tensor | float | None = None,
         state: GRMNState | None = None,
     ) -> GRMNOutput:
-        """Motion of a whole recording, or with `state` of the next chunk of a stream.
+        """Motion of a whole recording or, with `state`, of the next chunk of a stream.
 
         Args:
             input_features: `[B, Tf, C]` of the front end; beyond a recording's end zeros, which mean silence.
             action_units: `[B, T, 6]` or `[B, 6]` in 0..5 (`GRMN_ACTION_UNITS`); None is a neutral face.
-            identity_embedding: `[B, 512]`; None, or a row of zeros, is the prior, unmodulated.
+            identity_embedding: `[B, 512]`; None, or a row of zeros, modulates nothing.
             emotion_logits: `[B, T, 7]` or `[B, 7]`, replaces z_e.
             gate: number, `[B, 1]` or `[B, T, 1]` in [0, 1], replaces g.
-            state: of `init_state`; then the frames are those now certain, and controls with a time axis span the whole
-                stream (their last value holds on).
+            state: of `init_state`; then only the frames determined so far are returned, and controls with a time axis
+                are indexed from the start of the stream (their last value is repeated).
 
         Returns:
             `GRMNOutput` of T = ceil(Tf * fps / 100) frames (50 for speech encoders).
@@ -216,7 +217,7 @@ class GatedResidualMotionNetwork(nn.Module):
     ) -> GRMNOutput:
         """The next chunk `[B, k, C]` of a stream (k may be 0); `flush=True` ends it. Arguments as in `forward`.
 
-        `controls_from` is the frame of the stream to which the first row of controls with a time axis belongs.
+        `controls_from` is the stream's frame number of the first row of controls with a time axis.
         """
         self._check_features(features)
         if state.audio.finished:
@@ -224,12 +225,13 @@ class GatedResidualMotionNetwork(nn.Module):
         start = state.frames_out - controls_from
         groups, dropped = self.audio_net.group(features, state.audio, flush)
         audio = self.audio_net.run(groups, state.audio)[:, dropped:]
-        voice = None if state.voice is None else self.listener(groups, state.voice)[:, dropped:].to(audio)
+        voice = None if state.voice is None else self.listener(groups, state.voice)[:, dropped:].to(audio)  # type: ignore[misc]
         state.frames_out += audio.shape[1]
         return self._decode(audio, start, action_units, identity_embedding, emotion_logits, gate, voice)
 
     def mouth_basis(self, positions: torch.Tensor) -> torch.Tensor:
-        """What inner-mouth Gaussians at `positions` `[Nm, 3]` in [-1, 1] make of the mouth code: `[Nm, R, 9]`."""
+        """The linear map from mouth code to offsets of inner-mouth Gaussians at `positions` `[Nm, 3]` in [-1, 1]: `[Nm,
+        R, 9]`."""
         return self.mouth_triplane(positions)
 
     def mouth_offsets(
@@ -238,7 +240,7 @@ class GatedResidualMotionNetwork(nn.Module):
         """Offsets of the inner-mouth Gaussians: mouth code `[T, R]` -> `[T, Nm, 9]`.
 
         The nine are mean 3 (in the canonical frame's units), rotation 3 (small axis-angle), log-scale 3. Pass `basis`
-        (from `mouth_basis`) instead of `positions` where an avatar is drawn many times.
+        (from `mouth_basis`) instead of `positions` to compute it once for many frames.
         """
         if basis is None:
             if positions is None:
@@ -255,7 +257,7 @@ class GatedResidualMotionNetwork(nn.Module):
                 f"got {list(features.shape)}."
             )
 
-    def _control(self, name: str, value, dim: int, start: int, like: torch.Tensor) -> torch.Tensor:
+    def _control(self, name: str, value: Any, dim: int, start: int, like: torch.Tensor) -> torch.Tensor:
         """A control as `[B, T, dim]` for the T frames of `like`, frame `start` of the stream being the first."""
         batch, count, _ = like.shape
         value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
@@ -270,7 +272,7 @@ class GatedResidualMotionNetwork(nn.Module):
         frames = torch.arange(start, start + count, device=like.device).clamp(max=value.shape[1] - 1)
         return value[:, frames].expand(batch, count, dim)
 
-    def base(self, audio: torch.Tensor, identity_embedding: torch.Tensor | None = None):
+    def base(self, audio: torch.Tensor, identity_embedding: torch.Tensor | None = None) -> Any:
         """Base of the audio feature `[B, T, hidden]` before `close_lips`: motion `[B, T, 53 + R]`, viseme logits."""
         gamma, beta, _, _ = self._modulation(audio, identity_embedding)
         return self._base(adain(audio, gamma, beta))
@@ -279,7 +281,7 @@ class GatedResidualMotionNetwork(nn.Module):
         hidden = self.base_hidden(a)  # the audio feature only
         return self.base_motion(hidden), self.viseme_head(hidden)
 
-    def _modulation(self, audio, identity_embedding) -> list[torch.Tensor]:
+    def _modulation(self, audio: torch.Tensor, identity_embedding: torch.Tensor | None) -> list[torch.Tensor]:
         """gamma, beta of a and of e, `[B, hidden]` each."""
         if identity_embedding is None:
             return [audio.new_zeros(1, self.config.hidden_dim)] * 4
@@ -288,11 +290,20 @@ class GatedResidualMotionNetwork(nn.Module):
                 f"identity_embedding: expected [{audio.shape[0]}, {self.config.identity_dim}], "
                 f"got {list(identity_embedding.shape)}."
             )
-        # An embedding of zeros is nobody's: the prior, as without one, whatever the net's biases have learned.
+        # An embedding of zeros means unknown: nothing is modulated, whatever the ID Net's biases are.
         known = identity_embedding.ne(0).any(-1, keepdim=True)
         return [m * known for m in self.id_net(identity_embedding.to(audio))]
 
-    def _decode(self, audio, start, action_units, identity_embedding, emotion_logits, gate, voice=None) -> GRMNOutput:
+    def _decode(
+        self,
+        audio: torch.Tensor,
+        start: int,
+        action_units: torch.Tensor | float | None,
+        identity_embedding: torch.Tensor | None,
+        emotion_logits: torch.Tensor | None,
+        gate: torch.Tensor | float | None,
+        voice: Any = None,
+    ) -> GRMNOutput:
         """Expert Motion Decoder on the audio feature `[B, T, hidden]`; `voice` `[B, T, 7]` of the listener, if any."""
         config = self.config
         if action_units is None:
@@ -307,7 +318,7 @@ class GatedResidualMotionNetwork(nn.Module):
         both = torch.cat([a, e], -1)
         z_e, g = self.emotion_encoder(both), torch.sigmoid(self.gate(both))
         if voice is not None:
-            # Not in the paper, whose encoder hears half a second: what the face does not show, the voice may tell.
+            # Not in the paper: emotion from the voice over several seconds, in addition to the action units.
             weights = g * z_e.softmax(-1) + (1 - g) * voice
             g = g + (1 - g) * voice.sum(-1, keepdim=True)
             z_e = torch.log(weights / g + 1e-6)
@@ -327,7 +338,7 @@ class GatedResidualMotionNetwork(nn.Module):
         )
 
     def close_lips(self, motion: torch.Tensor, base: torch.Tensor, viseme_logits: torch.Tensor) -> torch.Tensor:
-        """`motion` with the lips shut where p, b or m is spoken (`lip_closures`); as it is with unknown directions."""
+        """`motion` with lips closed for p, b and m (`lip_closures`); unchanged for other expression directions."""
         if self.config.expression_dim != len(EXPRESSION_NAMES):
             return motion
         return close_lips(motion, base, viseme_logits)

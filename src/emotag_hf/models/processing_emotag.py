@@ -1,4 +1,4 @@
-"""EmoTaGProcessor: speech samples in, the tensors that GRMN reads out (METHOD 3). The only file that knows the keys.
+"""EmoTaGProcessor: speech samples in, the input tensors of GRMN out (METHOD 3).
 
 In: mono float arrays at 16 kHz in [-1, 1] (`audio_io` decodes and resamples files). Out: `BatchFeature` with
 `input_features`, `attention_mask` and `num_frames`.
@@ -7,6 +7,7 @@ In: mono float arrays at 16 kHz in [-1, 1] (`audio_io` decodes and resamples fil
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin, SequenceFeatureExtractor
@@ -20,6 +21,7 @@ from ..audio.audio_features import (
     num_video_frames,
 )
 from ..constants import MOTION_FPS, SAMPLE_RATE
+from ..utils.typing import PathLike
 
 
 class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
@@ -27,11 +29,11 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
 
     Args:
         frontend (`str`): `"log_mel"` (embedded, streams) or `"transformers"` (a speech encoder, offline only).
-        audio_model, audio_revision (`str`, *optional*): that encoder; loaded when first used.
+        audio_model, audio_revision (`str`, *optional*): id and revision of the encoder; loaded when first used.
         feature_size (`int`): channels: 82 for `"log_mel"`, the encoder's width otherwise.
-        sampling_rate (`int`): what the arrays must have.
+        sampling_rate (`int`): required sampling rate of the arrays.
         fps (`int`): video frames per second, for `num_frames`.
-        initial_level_db, initial_band_db, initial_f0_hz, prior_seconds, memory_seconds, silence_dbfs: the running
+        initial_level_db, initial_band_db, initial_f0_hz, prior_seconds, memory_seconds, silence_dbfs: of the running
             normalisation, see `LogMelOptions`.
     """
 
@@ -52,8 +54,8 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
         prior_seconds: float = LogMelOptions.prior_seconds,
         memory_seconds: float = LogMelOptions.memory_seconds,
         silence_dbfs: float = LogMelOptions.silence_dbfs,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         if frontend not in ("log_mel", "transformers"):
             raise ValueError(f"frontend: expected 'log_mel' or 'transformers', got {frontend!r}.")
         if sampling_rate != SAMPLE_RATE:
@@ -74,7 +76,7 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
         return LogMelOptions(initial_band_db=tuple(self.initial_band_db), **{n: getattr(self, n) for n in names})
 
     def stream(self) -> LogMelStream:
-        """A fresh stream with this extractor's normalisation; raises ValueError for speech encoders."""
+        """A new stream with this extractor's normalisation; raises ValueError for speech encoders."""
         if self.frontend != "log_mel":
             raise ValueError("frontend: only 'log_mel' can be streamed; speech encoders need the whole recording.")
         return LogMelStream(self.options)
@@ -91,11 +93,11 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
 
     def __call__(
         self,
-        audio,
+        audio: Any,
         sampling_rate: int | None = None,
         return_tensors: str | None = "pt",
         return_attention_mask: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BatchFeature:
         """One recording or a list of them as a batch.
 
@@ -130,7 +132,7 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature(data, tensor_type=return_tensors)
 
 
-def _as_list(audio) -> list:
+def _as_list(audio: Any) -> list[Any]:
     """A list of recordings from one or many; a flat list of numbers is one recording."""
     if isinstance(audio, (list, tuple)):
         if len(audio) == 0:
@@ -141,7 +143,7 @@ def _as_list(audio) -> list:
     return [audio]
 
 
-def _check_audio(samples) -> np.ndarray:
+def _check_audio(samples: Any) -> np.ndarray:
     """Mono float32 samples `[n]`, or a ValueError that says what is wrong with them."""
     if hasattr(samples, "detach"):
         samples = samples.detach().cpu().numpy()
@@ -165,7 +167,7 @@ def _check_audio(samples) -> np.ndarray:
 
 
 class EmoTaGProcessor(ProcessorMixin):
-    """What `AutoProcessor` loads: wraps [`EmoTaGFeatureExtractor`] and lives in one `processor_config.json`.
+    """The processor that `AutoProcessor` loads: wraps [`EmoTaGFeatureExtractor`]; stored in `processor_config.json`.
 
     Example:
 
@@ -180,24 +182,26 @@ class EmoTaGProcessor(ProcessorMixin):
 
     @property
     def audio_processor(self) -> EmoTaGFeatureExtractor:
-        """The name that transformers is moving to for `feature_extractor`."""
+        """The newer name of `feature_extractor` in transformers."""
         return self.feature_extractor
 
     @classmethod
-    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
-        # The stock loader looks the class up in transformers' own registry; ours is known, under either key.
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: PathLike, processor_dict: dict[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        # transformers' own method would look the class up in its registry; here it is known, under either key.
         values = processor_dict or {}
         values = values.get("feature_extractor") or values.get("audio_processor") or {}
         return [EmoTaGFeatureExtractor.from_dict(dict(values))]
 
-    def __call__(self, audio=None, sampling_rate: int | None = None, **kwargs) -> BatchFeature:
+    def __call__(self, audio: Any = None, sampling_rate: int | None = None, **kwargs: Any) -> BatchFeature:
         """See [`EmoTaGFeatureExtractor.__call__`]."""
         if audio is None:
             raise ValueError("audio: expected samples or a list of recordings, got None.")
         return self.feature_extractor(audio, sampling_rate=sampling_rate, **kwargs)
 
     def num_video_frames(self, num_samples: int, fps: float | None = None) -> int:
-        """Video frames for so many samples at 16 kHz: `ceil(n * fps / 16000)`, at least 1."""
+        """Number of video frames for so many samples at 16 kHz: `ceil(n * fps / 16000)`, at least 1."""
         return num_video_frames(num_samples, fps or self.feature_extractor.fps, self.feature_extractor.sampling_rate)
 
     @property

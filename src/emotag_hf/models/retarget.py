@@ -1,12 +1,12 @@
 """Expression and jaw of one parametric head on another: open head, FLAME, ICT-FaceKit, GNM (METHOD 2 and 6).
 
 In: two heads that share MediaPipe's landmarks and the names of regions. Out: a linear map from the coefficients of one
-to those of the other (`solve_retarget`), or the other head with directions that answer to the first one's coefficients
-(`driven_head`): a config can name that one, and the embedded motion network drives it.
+to those of the other (`solve_retarget`), or the other head with expression directions for the first one's coefficients
+(`driven_head`), which the embedded motion network can drive.
 
-Each unit of the source moves its landmarks, the gap between its lips and its lower teeth; the coefficients of the
-target that move its own most alike are found by ridge regression. Sizes may differ: a similarity between the landmarks
-at rest carries displacements over.
+Each unit of the source moves its landmarks, the gap between its lips and its lower teeth; ridge regression finds the
+target's coefficients whose motion is most similar. A similarity transform between the neutral landmarks accounts for
+different sizes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _LIPS = (
 )
 _LIP_WEIGHT, _GAP_WEIGHT, _TEETH_WEIGHT = 2.0, 4.0, 6.0
 _SHARED_REGIONS = ("teeth_lower",)
-_JAW_STEP = 0.3  # rad: speech opens the jaw this far, and a chord of its arc serves better than the tangent
+_JAW_STEP = 0.3  # rad: a typical opening in speech: the secant of the arc fits better than the tangent
 _SIDE_STEP = 0.1  # rad, for the jaw's other two axes
-# R - I of a joint, row by row: where +sin and -sin of a turn about x, y, z stand.
+# R - I of a joint, row by row: indices of +sin and -sin of a rotation about x, y, z.
 _SINES = ((7, 5), (2, 6), (3, 1))
 _JAW = 2  # in constants.JOINTS
 
@@ -40,7 +40,7 @@ class Retarget:
     Args:
         matrix: `[Kt + 3, Ks + 3]`, from expression and jaw (axis-angle) of the source to those of the target.
         source_names, target_names: of the Ks and Kt expression directions.
-        residual: share in [0, 1] of the source's motion that the target's directions cannot make, over all units.
+        residual: share in [0, 1] of the source's motion that the target's directions cannot reproduce, over all units.
     """
 
     matrix: Tensor
@@ -67,11 +67,11 @@ class Retarget:
 
 @torch.no_grad()
 def solve_retarget(source: ParametricHead, target: ParametricHead, *, ridge: float = 0.03) -> Retarget:
-    """The map from `source` to `target`.
+    """Finds the linear map from `source` to `target`.
 
     Args:
-        ridge: how much a coefficient costs against what it explains, as a share of the median direction's size; more
-            keeps foreign coefficients smaller and fits worse.
+        ridge: weight of the ridge penalty, relative to the median size of the directions; larger values give smaller
+            coefficients and a worse fit.
 
     Raises:
         ValueError: a head without expression directions, or a negative `ridge`.
@@ -98,11 +98,11 @@ def solve_retarget(source: ParametricHead, target: ParametricHead, *, ridge: flo
 
 @torch.no_grad()
 def driven_head(target: ParametricHead, retarget: Retarget) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors of a head asset that looks like `target` and answers to the source's coefficients.
+    """The tensors of a head asset with the target's shape and expression directions for the source's coefficients.
 
-    Shape, joints, weights and triangles stay; expression directions become the target's answers to the source's units,
-    and what a unit of the source's jaw asks for beyond the target's own jaw becomes a corrective of that joint. A turn
-    of the jaw that an expression asks for is taken as the offset that a small turn makes.
+    Shape, joints, weights and triangles stay. Each expression direction is the target's motion for one unit of the
+    source. What the source's jaw moves beyond the target's jaw becomes a corrective of that joint; jaw rotation in an
+    expression is linearised.
 
     Returns:
         tensors of the asset and the names of its expression directions, the source's.
@@ -128,7 +128,7 @@ def driven_head(target: ParametricHead, retarget: Retarget) -> tuple[dict[str, T
 
 
 def driven(target: ParametricHead, retarget: Retarget) -> ParametricHead:
-    """`driven_head` as a head in memory, for looking at it; a config needs the file."""
+    """`driven_head` as a head in memory; a config needs the file."""
     import json
 
     tensors, names = driven_head(target, retarget)
@@ -151,8 +151,8 @@ def _region(head: ParametricHead, name: str) -> Tensor:
 
 
 def _probes(head: ParametricHead, names: list[str], places: list[Tensor]) -> Tensor:
-    """Weights `[n, V]` that read the motion of rigid regions at the same places of both heads: teeth of different
-    make have different middles, which move by different arms."""
+    """Weights `[n, V]` that measure the motion of rigid regions at the same places of both heads, because the centres
+    of differently modelled teeth have different lever arms."""
     out = torch.zeros(len(names), len(head.v_template))
     for row, name, place in zip(out, names, places, strict=True):
         index = _region(head, name)
@@ -163,7 +163,7 @@ def _probes(head: ParametricHead, names: list[str], places: list[Tensor]) -> Ten
 
 
 def _points(head: ParametricHead, probes: Tensor, **motion: Tensor) -> Tensor:
-    """What is compared, `[T, P, 3]`: landmarks, gaps between the lips, places in shared regions."""
+    """The compared points, `[T, P, 3]`: landmarks, gaps between the lips, places in shared regions."""
     vertices = head(**motion).vertices
     landmarks = head.landmarks(vertices)
     upper, lower = torch.tensor(LIP_PAIRS).T
@@ -171,7 +171,8 @@ def _points(head: ParametricHead, probes: Tensor, **motion: Tensor) -> Tensor:
 
 
 def _responses(head: ParametricHead, probes: Tensor) -> Tensor:
-    """What one unit of each expression direction, then a radian of each axis of the jaw, moves: `[K + 3, P, 3]`."""
+    """Motion of these points by one unit of each expression direction, then one radian about each axis of the jaw: `[K
+    + 3, P, 3]`."""
     rest = _points(head, probes)
     expression = _points(head, probes, expression=torch.eye(head.num_expression)) - rest
     wide = _points(head, probes, jaw_pose=torch.tensor([[_JAW_STEP, 0.0, 0.0]]))
@@ -187,7 +188,7 @@ def _weights(num_regions: int) -> Tensor:
 
 
 def _similarity(a: Tensor, b: Tensor) -> tuple[float, Tensor, Tensor]:
-    """Scale, rotation `[3, 3]` and shift `[3]` that carry points `a` onto `b`, `[P, 3]` each."""
+    """Scale, rotation `[3, 3]` and shift `[3]` that map points `a` to `b`, `[P, 3]` each."""
     middles = a.mean(0), b.mean(0)
     a, b = a.double() - a.double().mean(0), b.double() - b.double().mean(0)
     u, s, vt = torch.linalg.svd(b.T @ a)
@@ -198,7 +199,7 @@ def _similarity(a: Tensor, b: Tensor) -> tuple[float, Tensor, Tensor]:
 
 
 def _jaw_tangent(head: ParametricHead, step: float = 1e-3) -> Tensor:
-    """Metres per radian `[V, 3, 3]` that the vertices move by for a small turn of the jaw about each axis."""
+    """Metres per radian `[V, 3, 3]` by which vertices move for a small rotation of the jaw about each axis."""
     turns = step * torch.eye(3)
     moved = head(jaw_pose=turns).vertices.double() - head(jaw_pose=-turns).vertices.double()
     return (moved / (2 * step)).permute(1, 2, 0).float()

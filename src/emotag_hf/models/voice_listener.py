@@ -1,12 +1,11 @@
-"""VoiceListener: emotion of a voice over the last seconds, the slow half of z_e and g (METHOD 3 and 4).
+"""VoiceListener: emotion read from the voice over the last seconds, added to z_e and g (METHOD 3 and 4).
 
 In: log-mel feature frames in groups of a video frame. Out: per video frame the weights of the seven emotions, g times
-softmax(z_e), as far as the voice alone tells. The Audio Net hears half a second, enough for lips; an angry voice is
-known by its pitch, its range and the colour of its spectrum over seconds.
+softmax(z_e), from the voice alone. The Audio Net sees half a second, enough for lips; the emotion of a voice shows in
+its pitch, pitch range and spectrum over seconds.
 
-Statistics of pitch, loudness and spectrum leak away over `MEMORY` seconds of speech, a small network reads them, and
-what it says leaks into the output: it starts neutral, cannot jump, and fades in long silence. Causal, one group after
-another, so that streaming equals offline.
+Leaky averages of pitch, loudness and spectrum statistics (time constant `MEMORY`) go to a small network, whose output
+is smoothed: it starts neutral, cannot jump, and decays in long silence. Causal, so that streaming equals offline.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from ..constants import EMOTIONS
 from ..utils.precision import Float32Module
 from .configuration_emotag import EmoTaGMotionConfig
 
-MEMORY = 3.0  # s in which what was heard counts for a third
-REACTION = 0.8  # s in which the output follows: a weight changes by at most 1 / REACTION a second
+MEMORY = 3.0  # time constant of the averages, seconds of speech
+REACTION = 0.8  # time constant of the output, s: a weight changes by at most 1 / REACTION per second
 _BANDS = 16  # the mel bands, in groups
-_DOUBT = 20.0  # feature frames of a kind that are worth as much as knowing nothing
-_HEARING = 15.0  # feature frames of voice that open the gate to two thirds
-# How `LogMelStream` moves its running means: what speech they are worth at first, and at most (feature frames).
+_DOUBT = 20.0  # feature frames that count as much as the prior
+_HEARING = 15.0  # voiced feature frames at which the gate may reach two thirds
+# Weights of `LogMelStream`'s running means: of the initial values, and at most (feature frames).
 _PRIOR, _LONGEST = 70.0, 800.0
 _RANGE_DB = 40.0
-_FORGET = 120.0  # s in which what is added up of them fades, and its errors with it
+_FORGET = 120.0  # time constant of their sum, s, so that errors do not accumulate
 # Columns of the sums: five weights (speech, voiced, voiced twice running, unvoiced, all), then what is weighed by them.
 _SPEECH = ("loudness", "loudness^2", "change", "change^2", "voicing", "voicing^2", *["flux"] * _BANDS)
 _VOICED = ("pitch", "pitch^2", "accent", "accent^2", *["colour"] * _BANDS, *["colour^2"] * _BANDS)
@@ -44,22 +43,22 @@ NUM_STATISTICS = len(_SPEECH) + len(_VOICED) + len(_MOVING) + _BANDS + 2
 
 @dataclass
 class VoiceState:
-    """What a `VoiceListener` remembers between chunks; made by `init_state`, updated in place."""
+    """State of a `VoiceListener` between chunks; made by `init_state`, updated in place."""
 
     before: torch.Tensor  # [B, n, 3 + bands] pitch, voicedness, loudness and bands of the last group
-    count: torch.Tensor  # [B, 2] feature frames that the front end's running pitch and spectrum have taken in
-    level: torch.Tensor  # [B, 1 + bands] how far both have moved
+    count: torch.Tensor  # [B, 2] feature frames in the front end's running pitch and spectrum
+    level: torch.Tensor  # [B, 1 + bands] how much both have changed
     sums: torch.Tensor  # [B, sums]
     output: torch.Tensor  # [B, 7]
 
 
 def _ramp(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """0 below `low`, 1 above `high`: no step, which rounding could take on either side."""
+    """0 below `low`, 1 above `high`, linear between; not a step, which would amplify rounding."""
     return ((x - low) / (high - low)).clamp(0, 1)
 
 
 class VoiceListener(Float32Module):
-    """Untrained it says neutral.
+    """Reads emotion from the voice. Untrained, the output is neutral.
 
     Args:
         config: `listener_dim` hidden units; `"log_mel"` features.
@@ -96,21 +95,21 @@ class VoiceListener(Float32Module):
         return self.follow(gate * logits.softmax(-1), state)
 
     def read(self, statistics: torch.Tensor, trust: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `statistics` gives -> z_e `[..., 7]` and g `[..., 1]` of the voice, before they leak into the output."""
+        """Output of `statistics` -> z_e `[..., 7]` and g `[..., 1]` of the voice, before smoothing."""
         out = self.out(F.gelu(self.hidden(self.known(statistics, trust))))
-        # Feature frames of voice: noise is as loud as speech, and no emotion.
+        # Only voiced frames count, so that noise has no emotion.
         voiced = trust[..., len(_SPEECH), None]
         heard = _DOUBT * voiced / (1 - voiced)
         return out[..., :-1], torch.sigmoid(out[..., -1:]) * (1 - torch.exp(-heard / _HEARING))
 
     def known(self, statistics: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
-        """What the small network reads, `[..., S + 1]`: 0 where nothing is known, or where the voice is like most."""
+        """Input of the small network, `[..., S + 1]`: normalised, 0 for an average voice or where nothing is known."""
         known = (statistics - self.center) / self.scale * trust
-        # A voice unlike any other must not be sure of anything.
+        # Bounded, so that an unusual voice does not saturate the output.
         return torch.cat([known.clamp(-4, 4), trust[..., :1]], -1)
 
     def follow(self, weights: torch.Tensor, state: VoiceState) -> torch.Tensor:
-        """`weights` `[B, G, 7]`, slowed to `REACTION`."""
+        """Smooths `weights` `[B, G, 7]` with time constant `REACTION`."""
         step, followed = 1 / (REACTION * self.fps), []
         for now in weights.unbind(1):
             state.output = state.output + step * (now - state.output)
@@ -120,8 +119,8 @@ class VoiceListener(Float32Module):
     def statistics(self, features: torch.Tensor, state: VoiceState) -> tuple[torch.Tensor, torch.Tensor]:
         """Groups of feature frames -> statistics `[B, G, S]` and how far each is known, `[B, G, S]` in [0, 1).
 
-        The front end takes the speaker's running pitch and spectrum away. Both move by what the features themselves
-        say, so that adding it up gives them back, relative to where every recording begins.
+        The front end subtracts the speaker's running pitch and spectrum. Their changes follow from the features, so
+        that summing these restores them, relative to the initial values.
         """
         features = features.float()
         mel, voicing = features[..., :-2], features[..., -1]
@@ -142,7 +141,7 @@ class VoiceListener(Float32Module):
 
         pitch = accent + level[..., 0]
         colour = (_RANGE_DB * (bands - 1) + level[..., 1:]) / 20
-        colour = colour - colour.mean(-1, keepdim=True)  # no loudness: it is the microphone's
+        colour = colour - colour.mean(-1, keepdim=True)  # without loudness, which depends on the microphone
 
         now = torch.cat([pitch[..., None], voiced[..., None], loudness[..., None], bands], -1)
         both = torch.cat([state.before, now], 1)
@@ -169,9 +168,10 @@ class VoiceListener(Float32Module):
 
 
 def _leak(state: torch.Tensor, new: torch.Tensor, frames: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Adds `new` `[B, G, C]` up from `state` `[B, C]` on, forgetting within `frames`: last, all `[B, 1 + G, C]`."""
+    """Leaky sum of `new` `[B, G, C]` with time constant `frames`, starting at `state` `[B, C]`: the last, and all `[B,
+    1 + G, C]`."""
     keep, levels = math.exp(-1 / frames), [state]
-    for row in new.unbind(1):  # one after another, so that a chunk gives the bits of the whole
+    for row in new.unbind(1):  # sequential, so that rounding does not depend on the chunks
         levels.append(levels[-1] * keep + row)
     return levels[-1], torch.stack(levels, 1)
 

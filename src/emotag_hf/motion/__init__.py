@@ -1,1 +1,1 @@
-"""What moves the head besides the network: emotion, generated head motion, driving clips."""
+"""Motion that does not come from the network: emotion controls, generated head motion, driving clips."""

@@ -1,7 +1,7 @@
-"""When the eyes blink and look elsewhere, and when the brows go up (METHOD 6).
+"""Generated blinks, gaze and brow raises (METHOD 6).
 
-In: what was heard at each step, and what the head does. Out: curves of lid closure, of gaze in degrees, of the brows'
-raise. The numbers are those that make benchmarks/bench_generated_motion.py find what it finds in real clips; see
+In: the state of speech at each step, and the head's motion. Out: curves of eyelid closure, of gaze in degrees, of brow
+raises. The parameters were tuned until benchmarks/bench_generated_motion.py measured the statistics of real clips; see
 docs/motion.md.
 """
 
@@ -16,10 +16,10 @@ from .speech_listener import STEP, SpeechListener
 
 
 class Blinks(Pulses):
-    """Closure of the lids: more often in pauses and at the ends of phrases, and with turns of the head and the gaze.
+    """Eyelid closure: blinks, more often in pauses, at the ends of phrases, and with turns of head and gaze.
 
     Args:
-        rate: a factor on how often; 0 for never.
+        rate: factor on the frequency; 0 for none.
     """
 
     def __init__(self, rng: np.random.Generator, rate: float = 1.0):
@@ -28,7 +28,7 @@ class Blinks(Pulses):
         self._again = 0.0
 
     def plan(self, t: float, heard: SpeechListener, turned: float, looked: float) -> None:
-        """Decides at `t` seconds, at which the head turns by `turned` and the gaze by `looked` degrees."""
+        """Plans the step at `t` seconds, in which the head turns by `turned` and the gaze by `looked` degrees."""
         rng = self._rng
         draw, late = rng.random(), rng.random() * STEP
         since = t - self.ends
@@ -50,8 +50,8 @@ class Blinks(Pulses):
 
 
 class Gaze(Moves):
-    """Degrees of pitch and yaw against the viewer: mostly at them, with small saccades; away now and then, more so
-    while thinking what to say."""
+    """Gaze relative to the viewer, in degrees of pitch and yaw: mostly at them, with small saccades; away now and then,
+    more often in pauses."""
 
     def __init__(self, rng: np.random.Generator):
         super().__init__(2)
@@ -59,7 +59,7 @@ class Gaze(Moves):
         self._next = 0.3 + rng.exponential(0.5)
 
     def plan(self, t: float, heard: SpeechListener) -> float:
-        """Decides at `t` seconds; returns the size of a saccade that begins now, in degrees."""
+        """Plans the step at `t` seconds; returns the size of a saccade that begins now, in degrees."""
         if t < self._next:
             return 0.0
         rng = self._rng
@@ -73,14 +73,14 @@ class Gaze(Moves):
 
 
 class BrowRaises(Pulses):
-    """Raise of the brows, with stressed syllables and where phrases begin."""
+    """Brow raises at stressed syllables and at the beginning of phrases."""
 
     def __init__(self, rng: np.random.Generator):
         super().__init__()
         self._rng = rng
 
     def plan(self, t: float, heard: SpeechListener) -> None:
-        """Decides at `t` seconds."""
+        """Plans the step at `t` seconds."""
         rng = self._rng
         draw = rng.random()
         chance = 0.3 if heard.stressed else 0.35 if heard.onset else 0.02 * STEP

@@ -1,8 +1,8 @@
-"""Motion taken from a driving clip instead of from the generators, as in the paper (METHOD 6).
+"""Driving clips: motion of a clip replaces generated motion, as in the paper (METHOD 6).
 
 In: a tracked clip or a `FlameMotion`, and frame times. Out: `DrivingMotion`, which replaces parts of a generated
-`UpperFace`: the pose (head, neck, position, gaze), the expression (lids, brows, the six action units that GRMN reads),
-or both. Everything is taken about the clip's own usual pose and face, so that it fits another person's.
+`UpperFace`: the pose (head, neck, position, gaze), the expression (eyelids, brows, the six action units that GRMN
+reads), or both. Motion is taken relative to the clip's mean pose and usual expression, so that it fits another person.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from .motion_generator import LID_BY_GAZE, UpperFace
 PARTS = ("pose", "expression")
 POSE_FIELDS = ("rotation", "neck_pose", "translation", "eyes_pose")
 EXPRESSION_FIELDS = ("eyelids", "expression", "action_units")
-# The directions of the upper face; the others belong to speech.
+# The directions of the upper face; the others follow the speech.
 UPPER_FACE = tuple(
     i for i, name in enumerate(EXPRESSION_NAMES) if name.startswith(("brow", "eye", "cheekRaiser", "cheekSquint"))
 )
-_BLEND = 0.6  # seconds: how long one motion takes to become another
-# What the action units are in a motion without a clip's features: five times the mean of these directions.
+_BLEND = 0.6  # seconds of the transition from one motion to another
+# Action units of a motion without a clip's features: five times the mean of these directions.
 _UNITS = {"AU01": "browInnerUp", "AU04": "browDown", "AU05": "eyeWide", "AU06": "cheekRaiser", "AU07": "eyeSquint"}
 
 
 @dataclass
 class DrivingMotion:
-    """What a clip gives for T frames; shapes as in `UpperFace`, which `onto` replaces.
+    """A clip's motion for T frames; shapes as in `UpperFace`.
 
     Args:
-        values: the fields of the parts that were asked for.
-        weight: `[T]` in [0, 1], how much of the frame is the clip's.
+        values: the fields of the requested parts.
+        weight: `[T]` in [0, 1], weight of the clip against the generated motion.
     """
 
     values: dict[str, torch.Tensor]
     weight: torch.Tensor
 
     def onto(self, upper: UpperFace) -> UpperFace:
-        """The generated motion with the clip's in place of it; where the clip gives the gaze but not the lids, the lids
-        follow the clip's gaze."""
+        """Replaces generated motion by the clip's; where the clip gives gaze but not eyelids, the eyelids follow its
+        gaze."""
         weight = self.weight[:, None]
         if len(upper.eyelids) != len(weight):
             raise ValueError(f"upper: expected {len(weight)} frames, as many as times, got {len(upper.eyelids)}.")
@@ -65,20 +65,19 @@ class DrivingMotion:
 
 
 class DrivingClip:
-    """A clip that is ready to drive: what it gives is worked out once, `at` is cheap and the same in any chunks.
+    """A driving clip, prepared once; `at` is fast and does not depend on the chunks in which it is called.
 
-    The clip is played whole, and then again: its last frame is held while its beginning fades in within 0.6 s, so that
-    head and lids never jump, however long the video. Between the clip's frames values are linear.
+    The clip is repeated if it is too short: its last frame is held while its beginning fades in within 0.6 s, so that
+    nothing jumps. Values are interpolated linearly between frames.
 
     Args:
-        source: a `ProcessedClip`, a `HeadTrack` or a `FlameMotion`, of a frame at least.
+        source: a `ProcessedClip`, a `HeadTrack` or a `FlameMotion`, with at least one frame.
         parts: "pose" for `POSE_FIELDS`, "expression" for `EXPRESSION_FIELDS`, or both.
-        start: seconds; where the clip begins. From 0 on it moves everything; a later start takes over from the
-            generated motion within 0.6 s.
-        name: what an error calls `source`, such as the argument that a user gave it in.
+        start: seconds; when the clip begins; a start after 0 fades in over the generated motion within 0.6 s.
+        name: name of `source` in error messages.
 
     Raises:
-        ValueError: no such part, no frame with a face.
+        ValueError: an unknown part; no frame with a face.
     """
 
     def __init__(self, source: Any, parts: str | Sequence[str] = PARTS, *, start: float = 0.0, name: str = "source"):
@@ -96,10 +95,10 @@ class DrivingClip:
             self._rows |= _expression(motion, valid, units)
 
     def at(self, times: np.ndarray) -> DrivingMotion:
-        """What the clip gives at `times [T]`, finite seconds.
+        """The clip's motion at `times [T]`, finite seconds.
 
-        Of the expression half of what is usual for the clip's person is taken away, as reading action units does, and
-        the lids' usual opening is open.
+        Half of the person's usual expression is subtracted, as for action units, and the usual opening of the eyelids
+        counts as open.
         """
         times = np.asarray(times, np.float64)
         if times.ndim != 1 or not np.isfinite(times).all():
@@ -113,12 +112,12 @@ class DrivingClip:
 def driving_motion(
     source: Any, times: np.ndarray, parts: str | Sequence[str] = PARTS, *, start: float = 0.0
 ) -> DrivingMotion:
-    """What a clip gives at other times, about the rest pose of whoever is driven: `DrivingClip` in one call."""
+    """A clip's motion at other times, relative to the rest pose: `DrivingClip` in one call."""
     return DrivingClip(source, parts, start=start).at(times)
 
 
 def _read(source: Any, name: str) -> tuple[FlameMotion, torch.Tensor, torch.Tensor | None]:
-    """The motion, which of its frames count, and the six action units if the clip has them."""
+    """The motion, which of its frames are valid, and the six action units if the clip has them."""
     units = None
     track = getattr(source, "track", source)
     motion = getattr(track, "motion", track)
@@ -138,8 +137,8 @@ def _read(source: Any, name: str) -> tuple[FlameMotion, torch.Tensor, torch.Tens
 
 
 def _pose(motion: FlameMotion, valid: torch.Tensor) -> dict[str, torch.Tensor]:
-    """About the mean pose, in the way `EmoTaGModel.on_rest_pose` puts it on another one: a person driven by their own
-    clip gets it back."""
+    """The pose relative to its mean, the inverse of `EmoTaGModel.on_rest_pose`: a person driven by their own clip gets
+    its pose again."""
     root, neck = (rotation_matrix(getattr(motion, name).double()) for name in ("rotation", "neck_pose"))
     rest_root, rest_neck = (
         rotation_matrix(getattr(motion, name)[valid].double().mean(0)) for name in ("rotation", "neck_pose")
@@ -154,7 +153,7 @@ def _pose(motion: FlameMotion, valid: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _settled_gaze(motion: FlameMotion, valid: torch.Tensor) -> torch.Tensor:
-    """Gaze about its median, without the leaps that lids make in it, which are no movement of the eyes."""
+    """Gaze relative to its median, without the tracker's jumps while eyelids are down."""
     eyes = motion.eyes_pose.double().numpy()
     shut = motion.eyelids.amax(-1).numpy()
     closed = np.pad(shut > 0.3 + 0.7 * np.quantile(shut, 0.3), 2)
@@ -164,7 +163,7 @@ def _settled_gaze(motion: FlameMotion, valid: torch.Tensor) -> torch.Tensor:
     frames = np.arange(len(eyes))
     bridged = np.stack([np.interp(frames, frames[good], column[good]) for column in eyes.T], -1)
     padded = np.pad(bridged, ((1, 1), (0, 0)), "edge")
-    steady = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), 0)  # a tracker's gaze trembles
+    steady = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), 0)  # removes tracker noise
     return torch.from_numpy(steady - np.median(steady[good], 0))
 
 
@@ -185,7 +184,7 @@ def _expression(motion: FlameMotion, valid: torch.Tensor, units: torch.Tensor | 
 
 
 def _looped(rows: torch.Tensor, fps: float, times: np.ndarray) -> torch.Tensor:
-    """`rows [n, D]` at `fps`, played again and again at `times [T]`, each round faded in from the last frame."""
+    """`rows [n, D]` at `fps`, repeated at `times [T]`, each round faded in from the last frame."""
     if len(rows) == 1:
         return rows.expand(len(times), -1).clone()
     length = (len(rows) - 1) / fps

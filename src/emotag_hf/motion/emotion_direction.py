@@ -1,11 +1,11 @@
-"""Everything a caller can say about emotion, as curves over time: z_e, the gate g, and action units (METHOD 4 and 6).
+"""The `emotion=` and `intensity=` arguments as curves over time: z_e, the gate g, and action units (METHOD 4 and 6).
 
 In: `emotion=` in any of its forms (nothing, a name, a mixture, valence and arousal, action units, keyframes, JSON) and
-`intensity=`. Out: `EmotionCurves` at any times, a function of absolute time alone, so that a stream that asks frame by
-frame gets the numbers of the whole. The forms, with examples: docs/emotion.md.
+`intensity=`. Out: `EmotionCurves` at any times, a function of time alone, so that streams and recordings get the same
+values. The forms, with examples: docs/emotion.md.
 
-z_e and g are the paper's handles. Action units are finer than seven classes: they are added to the Base's motion with
-the gate shut.
+z_e and g are the paper's controls. Action units are finer than seven classes: they are added to the Base's motion, with
+the gate at 0.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ import torch
 from ..constants import ACTION_UNITS, EMOTIONS
 from .emotion_prototypes import emotion_mixture
 
-ONSET = 0.4  # s in which any emotion sets in, and the least time for a change from one span to the next
+ONSET = 0.4  # s of the fade-in at the start, and the shortest transition from one span to the next
 AUTO = "auto"
 _KEYS = ("time", "until", "emotion", "intensity")
 
 # Valence and arousal of the classes: Russell and Mehrabian, "Evidence for a three-factor theory of emotions" (1977),
-# means of pleasure and arousal, whose third factor, dominance, is what tells anger from fear.
+# means of pleasure and arousal, whose third factor, dominance, distinguishes anger from fear.
 CIRCUMPLEX = {
     "angry": (-0.51, 0.59), "disgust": (-0.60, 0.35), "fear": (-0.64, 0.60), "happy": (0.81, 0.51),
     "sad": (-0.63, -0.27), "surprise": (0.40, 0.67),
 }  # fmt: skip
-_BLEND = 0.15  # how far from each other classes mix, in valence and arousal
-_REACH = math.radians(40)  # how far round the circle a class is felt
+_BLEND = 0.15  # width of the Gaussian weights that mix neighbouring classes, in valence and arousal
+_REACH = math.radians(40)  # angle around the circle within which a class has weight
 
 
 @dataclass
@@ -45,8 +45,8 @@ class EmotionCurves:
 
     Args:
         probabilities: `[T, 7]` in the order of `EMOTIONS`, rows of sum 1: softmax(z_e).
-        gate: `[T, 1]` in [0, 1], g of what was asked for.
-        voice: `[T, 1]` in [0, 1], how far the network's own z_e counts instead ("auto").
+        gate: `[T, 1]` in [0, 1], g of the requested emotion.
+        voice: `[T, 1]` in [0, 1], weight of the network's own z_e ("auto").
         heard: `[T, 1]` in [0, `voice`], the factor on the network's own gate.
         units: `[T, 14]` action units to add, 0..5, in the order of `ACTION_UNITS`.
     """
@@ -60,7 +60,7 @@ class EmotionCurves:
     def with_voice(self, logits: torch.Tensor, gate: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`(probabilities [T, 7], gate [T, 1])` with the network's own z_e `[T, 7]` and g `[T, 1]` where it decides.
 
-        What is mixed is g * p, so that the face is the mixture of the two faces.
+        g * p is mixed, so that the face is the mixture of the two faces.
         """
         heard, strength = logits.softmax(-1), self.heard * gate
         mixed = self.voice * heard + (1 - self.voice) * self.probabilities
@@ -68,7 +68,7 @@ class EmotionCurves:
 
 
 class EmotionDirection:
-    """What was asked for, understood and checked; `at(times)` gives the curves.
+    """A parsed and checked emotion; `at(times)` gives the curves.
 
     Args:
         emotion: None or `"auto"` (the network reads the voice), one of `EMOTIONS`, a mixture
@@ -86,7 +86,7 @@ class EmotionDirection:
     def __init__(self, emotion: Any = None, intensity: float = 1.0):
         emotion = _read(emotion)
         self.intensity = _number(intensity, "intensity", 0, 1)
-        self.last_time = 0.0  # s of the last thing that was asked for
+        self.last_time = 0.0  # time of the last keyframe, s
         if isinstance(emotion, (list, tuple)):
             keyframes = [_Keyframe.read(entry, f"emotion: keyframe {n}") for n, entry in enumerate(emotion, 1)]
             _check_order(keyframes)
@@ -98,7 +98,7 @@ class EmotionDirection:
         self._knots, self._table = _knots(keyframes)
 
     def check_end(self, duration: float) -> None:
-        """Raises ValueError when something was asked for after `duration` seconds, the end of the sound."""
+        """Raises ValueError if a keyframe is later than `duration` seconds, the end of the sound."""
         if self.last_time > duration + 1e-6:
             raise ValueError(
                 f"emotion: expected keyframes within the sound, which ends at {duration:.2f} s, got one at "
@@ -108,8 +108,8 @@ class EmotionDirection:
     def at(self, times: np.ndarray | Sequence[float]) -> EmotionCurves:
         """The curves at `times` `[T]`, seconds from the start of the sound.
 
-        Between keyframes values move along a smooth step: at rest at both ends, monotone, never beyond them. Before the
-        first and after the last they hold. What was asked for sets in over the first `ONSET` seconds of the sound.
+        Between keyframes values follow a smoothstep; before the first and after the last they are constant. A requested
+        emotion fades in over the first `ONSET` seconds.
         """
         times = np.asarray(times, np.float64)
         after = np.clip(np.searchsorted(self._knots, times, side="right"), 1, max(1, len(self._knots) - 1))
@@ -126,11 +126,10 @@ class EmotionDirection:
 
 
 def valence_arousal_mixture(valence: float, arousal: float) -> list[float]:
-    """Probabilities of the seven classes for a place in the circumplex.
+    """Probabilities of the seven classes for a point of the circumplex (valence and arousal).
 
-    The nearer a class lies (`CIRCUMPLEX`), the more of it; its strength grows smoothly with the distance from the
-    origin, which is neutral, and is full where the class lies. What lies between the classes, above all low arousal
-    (calm, sleepy), has no face among the seven and fades to neutral.
+    Nearer classes (`CIRCUMPLEX`) have more weight. The strength grows from 0 at the origin, which is neutral, to 1 at
+    the distance of the class. Regions without a class, above all low arousal (calm, sleepy), give neutral.
 
     Args:
         valence, arousal: in [-1, 1].
@@ -220,7 +219,7 @@ class _Keyframe:
         return {key: value for key, value in said.items() if value is not None}
 
     def row(self) -> list[float]:
-        """What is interpolated: voice, heard, gate, gate * probabilities, probabilities, units.
+        """The interpolated values: voice, heard, gate, gate * probabilities, probabilities, units.
 
         The gate times the probabilities, because that is what the face shows: half of the way between a faint smile
         and full anger is half of each face.
@@ -250,13 +249,14 @@ def _check_order(keyframes: list[_Keyframe]) -> None:
 
 
 def _knots(keyframes: list[_Keyframe]) -> tuple[np.ndarray, np.ndarray]:
-    """Times `[K]`, strictly rising, and rows `[K, 31]`: a keyframe, and where it has one the end of its span."""
+    """Times `[K]`, strictly increasing, and rows `[K, 31]`: one for each keyframe, and one for the end of its span if
+    it has one."""
     times, rows = [], []
     for n, keyframe in enumerate(keyframes):
         times.append(keyframe.time)
         rows.append(keyframe.row())
         if keyframe.until is not None and n + 1 < len(keyframes):
-            # Spans that touch leave no time to change: the first gives up its end.
+            # Adjacent spans leave no time for a transition, so the first one is shortened.
             end = min(keyframe.until, keyframes[n + 1].time - ONSET)
             if end > keyframe.time:
                 times.append(end)
@@ -265,7 +265,7 @@ def _knots(keyframes: list[_Keyframe]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read(emotion: Any) -> Any:
-    """Opens JSON: a text, or the path of a file; everything else stays as it is."""
+    """Reads JSON from a text or a file; any other value is returned unchanged."""
     if isinstance(emotion, os.PathLike) or (isinstance(emotion, str) and emotion.strip().lower().endswith(".json")):
         path = Path(os.fspath(emotion).strip())
         if not path.is_file():
@@ -284,7 +284,7 @@ def _parse(text: str | bytes, source: str) -> Any:
 
 
 def _name(key: Any) -> Any:
-    """The name as the package writes it: lower case, AU4 as AU04; what is no name stays as it is."""
+    """The canonical name: lower case, AU4 as AU04; unknown names are returned unchanged."""
     if not isinstance(key, str):
         return key
     unit = re.fullmatch(r"au0?(\d{1,2})", key.strip().lower())
@@ -300,7 +300,7 @@ def _number(value: Any, name: str, low: float, high: float) -> float:
 
 
 def _divide(weights: torch.Tensor, gate: torch.Tensor, otherwise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`weights [T, 7] / gate [T, 1]`, and `otherwise` where the gate is shut and no face shows it; and the gate."""
+    """`weights [T, 7] / gate [T, 1]`, and `otherwise` where the gate is 0; and the gate."""
     shut = gate < 1e-6
     return torch.where(shut, otherwise, weights / torch.where(shut, torch.ones_like(gate), gate)), gate
 

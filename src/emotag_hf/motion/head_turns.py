@@ -1,7 +1,7 @@
-"""When the head turns and nods (METHOD 6).
+"""Generated head turns and nods (METHOD 6).
 
-In: what was heard at each step. Out: curves of pitch, yaw and roll in degrees. The numbers are those that make
-benchmarks/bench_generated_motion.py find what it finds in real clips; see docs/motion.md.
+In: the state of speech at each step. Out: curves of pitch, yaw and roll in degrees. The parameters were tuned until
+benchmarks/bench_generated_motion.py measured the statistics of real clips; see docs/motion.md.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .speech_listener import STEP, SpeechListener
 
 
 class HeadTurns(Moves):
-    """Degrees of pitch (+ down), yaw and roll. A head is held for a while and then turned; more often while it speaks,
-    and where phrases begin and end."""
+    """Degrees of pitch (+ down), yaw and roll. The head is held for a while and then turned, more often in speech and
+    at the beginning and end of phrases."""
 
     def __init__(self, rng: np.random.Generator):
         super().__init__(3)
@@ -24,7 +24,7 @@ class HeadTurns(Moves):
         self._calm_until = 0.0
 
     def plan(self, t: float, heard: SpeechListener) -> float:
-        """Decides at `t` seconds; returns the size of a turn that begins now, in degrees."""
+        """Plans the step at `t` seconds; returns the size of a turn that begins now, in degrees."""
         rng = self._rng
         draw, size = rng.random(), 0.35 + 0.65 * heard.activity
         chance = (0.2 + 0.78 * heard.activity) * STEP
@@ -32,8 +32,8 @@ class HeadTurns(Moves):
             chance = 0.5
         if draw > chance or t < self._calm_until:
             return 0.0
-        lift = -0.7 if heard.onset else 0.7 if heard.end else 0.0  # up to begin with, down when all is said
-        spread = rng.standard_t(5, size=3) * (2.9, 2.5, 1.7)  # now and then a big one
+        lift = -0.7 if heard.onset else 0.7 if heard.end else 0.0  # up at the beginning of a phrase, down at its end
+        spread = rng.standard_t(5, size=3) * (2.9, 2.5, 1.7)  # heavy-tailed: some large turns
         target = np.clip(0.3 * self.now + size * (spread + (lift, 0.0, 0.0)), (-6, -9, -7), (7, 9, 7))
         angle = float(np.linalg.norm(target - self.now))
         duration = (0.22 + 0.027 * angle) * rng.uniform(0.8, 1.5) / (0.6 + 0.4 * heard.activity)
@@ -43,14 +43,14 @@ class HeadTurns(Moves):
 
 
 class Nods(Pulses):
-    """Degrees of pitch: a lift of the chin stresses a syllable as well as a nod."""
+    """Degrees of pitch: nods and lifts of the chin at stressed syllables."""
 
     def __init__(self, rng: np.random.Generator):
         super().__init__()
         self._rng = rng
 
     def plan(self, t: float, heard: SpeechListener) -> None:
-        """Decides at `t` seconds."""
+        """Plans the step at `t` seconds."""
         rng = self._rng
         draw = rng.random()
         if heard.stressed and draw < 0.5 and t > self.ends - 0.2:

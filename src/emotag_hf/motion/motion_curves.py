@@ -1,6 +1,6 @@
-"""Curves that decisions make: a value that goes elsewhere and stays (`Moves`), or rises and comes back (`Pulses`).
+"""Curves of planned movements: a value that moves and stays (`Moves`), or rises and falls back (`Pulses`).
 
-In: when, how far, how fast. Out: values at any times, which later decisions do not change.
+In: start, target and duration of each movement. Out: values at any times, which later movements do not change.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ _LONGEST = 4.0  # seconds; no pulse lasts longer
 
 
 def ease(x: np.ndarray) -> np.ndarray:
-    """From 0 at x <= 0 to 1 at x >= 1, at rest at both ends in speed and acceleration: how people reach (Flash and
-    Hogan 1985, minimum jerk)."""
+    """Minimum-jerk step from 0 at x <= 0 to 1 at x >= 1 (Flash and Hogan 1985)."""
     x = np.minimum(np.maximum(x, 0.0), 1.0)
     return x * x * x * (10 + x * (6 * x - 15))
 
 
 class Moves:
-    """A value of `size` numbers that goes from rest to rest; a move begins after the one before has ended."""
+    """A value of `size` numbers that moves from rest to rest; moves do not overlap."""
 
     def __init__(self, size: int):
         self.size, self.starts, self.rows = size, [], []
@@ -28,13 +27,13 @@ class Moves:
         self.ends = 0.0
 
     def add(self, start: float, duration: float, target: np.ndarray) -> None:
-        """Goes to `target [size]` from `start` on, within `duration` seconds."""
+        """Adds a move to `target [size]`, from `start` on, within `duration` seconds."""
         self.starts.append(start)
         self.rows.append(np.concatenate([[start, duration], self.now, target]))
         self.now, self.ends = target, start + duration
 
     def at(self, times: np.ndarray) -> list[np.ndarray]:
-        """The value at `times [T]`, rising: `size` arrays `[T]`."""
+        """The value at increasing `times [T]`: `size` arrays `[T]`."""
         first = max(bisect_right(self.starts, times[0]) - 1, 0)
         last = bisect_right(self.starts, times[-1])
         if last == 0:
@@ -52,20 +51,20 @@ class Moves:
 
 
 class Pulses:
-    """A value that rises from 0, stays a while and falls back, again and again; pulses that overlap add up."""
+    """A value that rises from 0, holds and falls back; overlapping pulses add up."""
 
     def __init__(self):
         self.starts, self.rows = [], []
         self.ends = 0.0
 
     def add(self, start: float, rise: float, hold: float, fall: float, size: float) -> None:
-        """Up to `size` within `rise` seconds from `start`, there for `hold`, back within `fall`."""
+        """Adds a pulse: up to `size` within `rise` seconds from `start`, constant for `hold`, back within `fall`."""
         self.starts.append(start)
         self.rows.append((start, rise, hold, fall, size))
         self.ends = start + rise + hold + fall
 
     def at(self, times: np.ndarray) -> np.ndarray:
-        """The value at `times [T]`, rising: `[T]`."""
+        """The value at increasing `times [T]`: `[T]`."""
         total = np.zeros(len(times))
         first = bisect_right(self.starts, times[0] - _LONGEST)
         for start, rise, hold, fall, size in self.rows[first : bisect_right(self.starts, times[-1])]:

@@ -1,12 +1,12 @@
-"""Everything that audio does not carry, generated: head motion, blinks, gaze, brows, breathing.
+"""Generated motion: head motion, blinks, gaze, brows, breathing, which speech hardly determines.
 
-In: a seed, strengths, and how loud the speech is. Out: tensors over frames at any times. This is where we go beyond the
-paper (METHOD 6), which takes head pose and action units from a driving clip; driving_motion.py does that here.
+In: a seed, strengths, and how loud the speech is. Out: tensors over frames at any times. Not in the paper (METHOD 6),
+which takes head pose and action units from a driving clip, as driving_motion.py does here.
 
-`MotionGenerator` hears 25 values of loudness a second and answers for any time that it has heard: what it says of a
-moment depends on the seed and on the loudness up to that moment (and the next 40 ms), not on the frame rate or on how
-much is asked for at once, so that a stream gets the bits of the whole. `generate_upper_face` is that in one call.
-Rates, amplitudes and spectra are those of people who talk to a camera: docs/motion.md has the table.
+`MotionGenerator` takes 25 loudness values per second and gives the motion at any time up to the last value. It depends
+on the seed and on the loudness up to that time (and the next 40 ms) only, not on frame rate or chunks, so that streams
+and recordings are bit-identical. `generate_upper_face` does it in one call. Rates, amplitudes and spectra are those of
+people who talk to a camera: docs/motion.md has the table.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .motion_strengths import MotionStrengths
 from .speech_listener import STEP
 
 _DEGREE = math.pi / 180
-# What of a head's turn the neck does; trackers give the whole body 0.15 of it.
+# Share of a head turn that the neck joint makes; trackers give the whole body 0.15 of it.
 _NECK = 0.85
-# How far the eyes turn back when the head turns: they keep looking at the viewer (the vestibulo-ocular reflex).
+# How far the eyes counter-rotate when the head turns, to keep looking at the viewer (vestibulo-ocular reflex).
 _KEEP_PITCH, _KEEP_YAW = 0.6, 0.75
-LID_BY_GAZE = 0.8  # closure by radian of looking down
-_AU01 = 2.8  # of AU01 where browInnerUp is 1: the embedded network was taught by tracks that showed half of a raise
+LID_BY_GAZE = 0.8  # eyelid closure per radian of looking down
+_AU01 = 2.8  # of AU01 where browInnerUp is 1: the embedded network learned from tracks that showed half of a raise
 _BROW = {"browInnerUp": 0.7, "browOuterUp": 1.0, "eyeWide": 0.25}
 
 
@@ -46,11 +46,11 @@ class UpperFace:
 
 
 class MotionGenerator:
-    """Head, lids, gaze and brows of one recording, as it comes in.
+    """Head, eyelids, gaze and brows of one recording, generated while it arrives.
 
     Args:
-        seed: an integer, 0 or more; the same seed and loudness give the same motion to the bit.
-        strengths: of the parts, or one number for all but the blinks (`MotionStrengths.of`).
+        seed: an integer, 0 or more; the same seed and loudness give bit-identical motion.
+        strengths: of the parts, or one number for all parts except blinks (`MotionStrengths.of`).
 
     Example:
 
@@ -66,18 +66,18 @@ class MotionGenerator:
         self.strengths = MotionStrengths.of(strengths)
         self._planner = MotionPlanner(seed, self.strengths.blinks)
         self._sway = [_Noise(seed, salt, 0.05, 0.4) for salt in range(11, 17)]
-        # A head beats with the syllables; slower beats are the bigger ones.
+        # Beats with the syllables; slower beats are larger.
         self._beats = [_Noise(seed, salt, 0.6, 4.5, 12) for salt in range(17, 20)]
         self._brow_drift = _Noise(seed, 20, 0.1, 0.6)
         self._breath = float(np.random.default_rng([seed, 7]).uniform(0, 2 * math.pi))
 
     @property
     def heard_until(self) -> float:
-        """Seconds: `at` answers for times up to this one; below 0 before anything was heard."""
+        """Seconds up to which `at` can be called; below 0 at the start."""
         return (self._planner.steps - 1) * STEP
 
     def hear(self, loudness: np.ndarray) -> None:
-        """Takes the next values of the loudness, 25 a second.
+        """Takes the next values of the loudness, 25 per second.
 
         Args:
             loudness: `[n]` in [0, 1] (`loudness_from_samples`); the first value ever is at 0 s.
@@ -90,18 +90,18 @@ class MotionGenerator:
             self._planner.hear(value)
 
     def forget(self, before: float) -> None:
-        """Drops what is needed only for times before `before` seconds, so that a stream may go on for ever."""
+        """Drops state that is only needed for times before `before` seconds, so that memory of a stream is bounded."""
         self._planner.forget(before)
 
     def at(self, times: np.ndarray) -> UpperFace:
-        """The motion at `times [T]`: seconds from the start of the recording, rising, up to `heard_until`."""
+        """The motion at `times [T]`: increasing seconds from the start of the recording, up to `heard_until`."""
         times = np.ascontiguousarray(times, np.float64)
         if not len(times):
             return self._to_face(*(np.zeros(0) for _ in range(9)))
         # Written so that NaN is refused, too.
         if not (times[0] >= 0 and times[-1] <= self.heard_until + 1e-6 and (np.diff(times) >= 0).all()):
             raise ValueError(
-                f"times: expected rising seconds from 0 to {self.heard_until:.2f}, as far as was heard, "
+                f"times: expected rising seconds from 0 to {self.heard_until:.2f}, the last loudness value, "
                 f"got {times[0]:.2f} to {times[-1]:.2f}; give `hear` the loudness up to there first."
             )
         plan, much = self._planner, self.strengths
@@ -118,7 +118,7 @@ class MotionGenerator:
         brow = np.maximum(plan.brows.at(times) + 0.036 * self._brow_drift.at(times), 0) * much.brows
         wave = 2 * math.pi * times / 3.9 + self._breath + 0.8 * np.sin(2 * math.pi * times / 23)
         breath = np.sin(wave) * much.breathing
-        # Metres; a head that leans goes a little to the other side.
+        # Metres; a tilted head shifts a little to the other side.
         x = 0.057 * roll + 0.005 * sway[3] * much.head
         y = 0.0035 * sway[4] * much.head + 0.0008 * breath
         z = 0.002 * sway[5] * much.head + 0.0006 * breath
@@ -137,7 +137,7 @@ class MotionGenerator:
         zeros = np.zeros(len(times))
         head = np.stack([pitch, yaw, roll], -1)
         eye = np.stack([eye_pitch, eye_yaw, zeros], -1)
-        # Lids go down with the eyes, and up a little; a blink closes what they left open.
+        # Eyelids follow the eyes down, and a little up; a blink closes the rest.
         follow = np.clip(LID_BY_GAZE * eye_pitch, -0.03, 0.3)
         lids = np.clip(follow + closure * (1 - follow), 0, 1)
         expression = np.zeros((len(times), len(EXPRESSION_NAMES)))
@@ -160,17 +160,17 @@ class MotionGenerator:
 def generate_upper_face(
     times: np.ndarray, loudness: np.ndarray, seed: int, strength: float | MotionStrengths = 1.0
 ) -> UpperFace:
-    """Head, lids, gaze and brows for frames at `times`.
+    """Head, eyelids, gaze and brows for frames at `times`.
 
     Args:
         times: `[T]` seconds from the start of the recording, rising.
         loudness: `[T]` in [0, 1], how strongly the person speaks at each frame; silence before the first.
-        seed: the same seed and times give the same motion to the bit.
-        strength: `MotionStrengths`, or a number in [0, 2] for all of them but the blinks, which stay.
+        seed: the same seed and times give bit-identical motion.
+        strength: `MotionStrengths`, or a number in [0, 2] for all parts except blinks.
 
     Returns:
-        `UpperFace` with float32 tensors of T frames. Two frame rates give the same motion only as far as their
-        loudness is the same; ask one `MotionGenerator` for both where it has to be exact.
+        `UpperFace` with float32 tensors of T frames. At two frame rates the loudness is sampled differently; for
+        exactly equal motion use one `MotionGenerator` for both.
     """
     times, loudness = np.asarray(times, np.float64), np.asarray(loudness, np.float64)
     if times.ndim != 1 or loudness.shape != times.shape:
@@ -190,15 +190,15 @@ class _Noise:
 
     def __init__(self, seed: int, salt: int, low_hz: float, high_hz: float, waves: int = 7):
         rng = np.random.default_rng([seed, salt])
-        # One wave in each part of the band, or two that lie close would beat for minutes.
+        # One sine in each part of the band, because two close frequencies would beat slowly.
         part = (np.arange(waves) + rng.uniform(0.1, 0.9, waves)) / waves
         self._hz = np.exp(math.log(low_hz) + part * math.log(high_hz / low_hz))
         self._phase = rng.uniform(0, 2 * math.pi, waves)
-        self._size = 1 / np.sqrt(self._hz)  # heads move more the slower they move
+        self._size = 1 / np.sqrt(self._hz)  # slow motion is larger
         self._size *= math.sqrt(2) / np.linalg.norm(self._size)
 
     def at(self, times: np.ndarray) -> np.ndarray:
-        # Summed in one order whatever the length of `times`, which a matrix product would not promise.
+        # Summed in one order, unlike a matrix product, so that rounding does not depend on the length of `times`.
         total = np.zeros(len(times))
         for hz, phase, size in zip(self._hz, self._phase, self._size):
             total += size * np.sin(2 * math.pi * hz * times + phase)

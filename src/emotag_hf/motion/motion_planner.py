@@ -1,10 +1,10 @@
-"""When the head turns, nods, blinks and looks elsewhere: decisions taken from the loudness, step by step (METHOD 6).
+"""Plans head turns, nods, blinks and gaze from the loudness, step by step (METHOD 6).
 
-In: how loud the speech is, 25 values a second, as they come. Out: curves over time, one a part (head_turns.py,
-blinks_gaze_brows.py), of which motion_generator.py makes motion.
+In: loudness, 25 values per second. Out: curves over time, one per part (head_turns.py, blinks_gaze_brows.py), which
+motion_generator.py turns into motion.
 
-Nothing looks ahead, and every part draws from a seeded generator of its own: what has been decided never changes with
-what comes later, and switching one part off leaves the others as they were.
+Causal, with a seeded random generator per part: later loudness does not change earlier motion, and switching one part
+off does not change the others.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _PARTS = ("posture", "nods", "gaze", "brows", "blinks")
 
 
 class MotionPlanner:
-    """The decisions of all parts; `hear` takes the loudness of one step after another.
+    """Plans all parts; `hear` takes the loudness of one step after another.
 
     Args:
         seed: an integer, 0 or more.
-        blink_rate: a factor on how often; 0 for never.
+        blink_rate: factor on the frequency of blinks; 0 for none.
 
     Attributes:
         posture, nods, gaze, brows, blinks: the curves so far.
-        drive: of every step heard but the `forgotten` first ones; steps: how many were heard.
+        drive: of every step except the `forgotten` first ones; steps: number of steps so far.
     """
 
     def __init__(self, seed: int, blink_rate: float = 1.0):
@@ -44,7 +44,7 @@ class MotionPlanner:
         return self.forgotten + len(self.drive)
 
     def forget(self, before: float) -> None:
-        """Drops what is needed only for times before `before`; what comes does not change by it."""
+        """Drops state that is only needed for times before `before`."""
         for part in (self.posture, self.gaze, self.nods, self.brows, self.blinks):
             part.forget(before)
         old = min(max(int(before / STEP) - 1 - self.forgotten, 0), max(len(self.drive) - 1, 0))
@@ -52,7 +52,7 @@ class MotionPlanner:
         self.forgotten += old
 
     def hear(self, loudness: float) -> None:
-        """Decides what begins at this step."""
+        """Plans what begins at this step."""
         heard, t = self._listener, self.steps * STEP
         heard.hear(loudness)
         turned = self.posture.plan(t, heard)

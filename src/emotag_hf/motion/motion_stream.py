@@ -1,11 +1,11 @@
-"""The motion of the whole head as speech comes in: what a recording and a stream both go through (METHOD 3 and 6).
+"""Motion of the whole head from features in chunks; recordings and streams both use it (METHOD 3 and 6).
 
-In: feature frames and loudness, in any chunks, and what was asked for. Out: `EmoTaGOutput` of the frames that are
-certain, which are the same to the bit whatever the chunks.
+In: feature frames and loudness, in any chunks, and the controls. Out: `EmoTaGOutput` of the frames that are determined,
+bit-identical for any chunks.
 
-That takes more than causal parts: a matrix product rounds a row differently among other numbers of rows. So
-everything is computed in blocks of `BLOCK` frames that lie where they lie in a recording. A stream fills up the rows of
-a block that it does not know yet, on a copy of the network's state, and computes the block again as more is known.
+Causal parts alone do not give that, because a matrix product rounds a row differently for other numbers of rows. So
+everything is computed in blocks of `BLOCK` frames at fixed positions. A stream pads an incomplete block, on a copy of
+the network's state, and computes it again when more is known.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from .emotion_prototypes import action_unit_motions, probabilities_to_logits
 from .motion_generator import MotionGenerator, UpperFace
 from .motion_strengths import MotionStrengths
 
-BLOCK = 16  # frames: a minute takes half as long as by 8, the next frame of a stream hardly longer
+BLOCK = 16  # frames: twice as fast as 8 for a recording, hardly slower for a stream
 
 
 _FIELDS = ("expression", "jaw_pose", "mouth_code", "gate", "emotion_logits")
-_UPPER = "upper_"  # in front of the fields of `UpperFace` among the rows
+_UPPER = "upper_"  # prefix of the fields of `UpperFace` in the rows
 
 
 class MotionStream:
-    """`EmoTaGModel.predict_motion` for sound as it comes in; the arguments are its own.
+    """`EmoTaGModel.predict_motion` for a stream; arguments as there.
 
     Args:
         model: `EmoTaGModel`.
@@ -45,7 +45,7 @@ class MotionStream:
 
     ```python
     >>> stream = MotionStream(model, fps=25, direction=EmotionDirection("happy"))
-    >>> stream.hear(features, loudness)  # [k, 82] and [n], as they come
+    >>> stream.hear(features, loudness)  # [k, 82] and [n], for each chunk
     >>> for part in stream.certain():  # EmoTaGOutput of some frames
     ...     part.motion, part.gate
     >>> stream.end(num_frames)  # then `certain` gives the rest
@@ -69,7 +69,7 @@ class MotionStream:
         self._loudness = 0.0
         self._state = model.motion.init_state() if self._streams else None
         self._pending = torch.zeros(0, config.audio_feature_dim, device=model.device, dtype=model.dtype)
-        self._features = self._blocks = 0  # feature frames heard, blocks that the network has left behind
+        self._features = self._blocks = 0  # feature frames so far, blocks that are complete
         self._whole = 0  # frames, at the network's rate, of those blocks
         self._rows: dict[str, torch.Tensor] = {}  # [n, D] by field, at the network's rate
         self._rows_from = self._rows_to = 0
@@ -85,14 +85,14 @@ class MotionStream:
             self._loudness = float(loudness[-1])
 
     def end(self, num_frames: int) -> None:
-        """The sound is over, and there are `num_frames` frames in all; the last loudness holds on."""
+        """Ends the sound, with `num_frames` frames in all; the last loudness is repeated."""
         self._num_frames = num_frames if self._features else 0
-        # One more than the frames: the last ones of a higher rate lie beyond the last value.
+        # One more than the frames, because the last frames of a higher rate are after the last value.
         steps = math.ceil(num_frames * self._rate / self._fps) + 1
         self._generator.hear(np.full(max(0, steps - self._steps_heard), self._loudness))
 
     def certain(self) -> Iterator[EmoTaGOutput]:
-        """The frames that are certain now and were not before, in order, a block at most at a time."""
+        """The frames that have become determined, in order, at most a block at a time."""
         while (part := self._next()) is not None:
             yield part
 
@@ -101,7 +101,7 @@ class MotionStream:
         return round(self._generator.heard_until * self._rate) + 1
 
     def _upper(self, times: np.ndarray) -> UpperFace:
-        """Generated and driven motion at `times`; beyond what was heard, that of the last moment."""
+        """Generated and driven motion at `times`; after the last loudness, that of the last moment."""
         upper = self._generator.at(np.minimum(times, self._generator.heard_until + 1e-6))
         for clip in self._driving:
             upper = clip.at(times).onto(upper)
@@ -116,13 +116,13 @@ class MotionStream:
         return min(net.certain(self._features), self._steps_heard) if self._streams else 0
 
     def _advance(self, wanted: int) -> None:
-        """Makes the network's frames up to `wanted`, as far as they are certain."""
+        """Computes the network's frames up to `wanted`, as far as they are determined."""
         net = self._model.motion.audio_net
         wanted = min(wanted, self._rows_certain())
         while self._rows_to < wanted:
             size = BLOCK * net.per_frame if self._streams else self._features
             after = net.certain(size * (self._blocks + 1)) if self._streams else net.num_frames(size)
-            # Beyond the end there is silence, and silence is all zeros.
+            # Padded with zeros, which mean silence.
             features = F.pad(self._pending[:size], (0, 0, 0, max(0, size - len(self._pending))))
             complete = self._num_frames is not None or (len(self._pending) >= size and self._rows_certain() >= after)
             state = self._state if complete else copy.deepcopy(self._state)
@@ -137,19 +137,19 @@ class MotionStream:
                 self._blocks, self._whole = self._blocks + 1, after
 
     def _block(self, features: torch.Tensor, state, times: np.ndarray) -> dict[str, torch.Tensor]:
-        """The network's motion at `times [n]`, `[n, D]` by field, and how far it shuts the lids."""
+        """The network's motion at `times [n]`, `[n, D]` by field, and how far it closes the eyelids."""
         upper, curves = self._upper(times), self._direction.at(times)
         out = self._listen(features, state, upper.action_units[None].to(features), curves)
         named = {name: getattr(out, name) for name in _FIELDS} | {"closure": torch.zeros_like(out.gate)}
         if curves.units.any():
             named |= self._with_units(out, curves.units)
         rows = {name: values[0].float().cpu() for name, values in named.items()}
-        if self._fps == self._rate:  # then its frames are ours, and what is generated is known already
+        if self._fps == self._rate:  # then no resampling is needed
             rows |= {_UPPER + f.name: getattr(upper, f.name) for f in fields(upper)}
         return rows
 
     def _listen(self, features, state, units, curves: EmotionCurves) -> GRMNOutput:
-        """The network under the direction: with what was asked for, what it hears itself, or a mixture."""
+        """Runs the network with the requested emotion, its own, or a mixture."""
 
         def run(state, probabilities=None, gate=None) -> GRMNOutput:
             controls = {"action_units": units}
@@ -164,18 +164,18 @@ class MotionStream:
             return run(state, curves.probabilities, curves.gate)
         if curves.heard.eq(1).all():
             return run(state)
-        # What it remembers is what it hears; what it is told is for the copy.
+        # Its state follows its own emotion; the requested one is applied to a copy.
         told = copy.deepcopy(state)
         own = run(state)
         return run(told, *curves.with_voice(own.emotion_logits[0].float().cpu(), own.gate[0].float().cpu()))
 
     def _with_units(self, out: GRMNOutput, units: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Action units `[n, 14]` on top of the network's motion."""
+        """Adds action units `[n, 14]` to the network's motion."""
         motion = self._model.motion
         moved = (units / 5 @ action_unit_motions())[None].to(out.expression)
         count = out.expression.shape[-1]
         face, closure = F.pad(moved[..., :-1], (0, out.jaw_pose.shape[-1] - 1)), moved[..., -1:]
-        # The Base alone says where speech shuts the lips: there neither AU25 nor AU26 parts them.
+        # Where the Base closes the lips, AU25 and AU26 do not open them.
         residual = out.gate * motion.emotion_decoder(out.emotion_logits)[0]
         base = torch.cat([out.expression, out.jaw_pose], -1) - residual
         close = motion.close_lips
@@ -183,7 +183,7 @@ class MotionStream:
         expression, jaw_pose = out.expression + face[..., :count], out.jaw_pose + face[..., count:]
         return {"expression": expression, "jaw_pose": jaw_pose, "closure": closure}
 
-    # --- frames, at the rate that was asked for ----------------------------------------------------------------------
+    # --- frames, at the requested frame rate ----------------------------------------------------------------------
 
     @torch.no_grad()
     def _next(self) -> EmoTaGOutput | None:
@@ -200,7 +200,7 @@ class MotionStream:
             until = min(first + BLOCK, self._num_frames)
         if until <= self._done:
             return None
-        with one_torch_thread(), evaluating(self._model.motion):  # dropout would make other frames of the same seed
+        with one_torch_thread(), evaluating(self._model.motion):  # without dropout, which is random
             self._advance(int(high[until - first - 1]) + 1)
             below, above = (torch.from_numpy(np.clip(x, self._rows_from, self._rows_to - 1)) for x in (low, high))
             below, above = below - self._rows_from, above - self._rows_from
@@ -215,7 +215,7 @@ class MotionStream:
     def _face(self, at: dict[str, torch.Tensor], upper: UpperFace) -> FlameMotion:
         expression = at["expression"]
         if any("expression" in clip.parts for clip in self._driving):
-            expression[:, UPPER_FACE] = 0  # the clip's brows instead of those that the network made of its action units
+            expression[:, UPPER_FACE] = 0  # replaced by the driving clip's brows
         motion = FlameMotion(
             expression=expression + upper.expression,
             jaw_pose=at["jaw_pose"],
@@ -230,7 +230,7 @@ class MotionStream:
         return self._model.on_rest_pose(motion)
 
     def _forget(self) -> None:
-        """Drops what no later block asks for: a stream may go on for ever."""
+        """Drops state that no later block needs, so that memory is bounded."""
         time = (self._done - self._done % BLOCK) / self._fps
         old = min(int(time * self._rate) - 1, self._rows_to - 1) - self._rows_from
         if old > 0:
@@ -242,7 +242,7 @@ class MotionStream:
 @contextmanager
 def evaluating(module: torch.nn.Module):
     """`module` in evaluation mode for as long as the block runs."""
-    if not module.training:  # saves going through all its parts, a millisecond
+    if not module.training:  # saves a millisecond of traversing the modules
         yield
         return
     module.eval()

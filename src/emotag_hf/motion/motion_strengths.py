@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 
 @dataclass(frozen=True)
 class MotionStrengths:
-    """How much of each generated part: 0 is off, 1 is how people are, up to 2.
+    """Strength of each generated part: 0 is off, 1 is typical of people, at most 2.
 
     Args:
         head: turns, nods and sway of the head.
         gaze: saccades and looking away. 0 keeps the eyes straight in the head; else they stay with the viewer while the
             head turns.
-        blinks: how often, against some 27 a minute in speech; the lids close fully anyway.
+        blinks: frequency, relative to some 27 a minute in speech; the eyelids always close fully.
         brows: raises of the brows.
         breathing: rise and fall of head and body.
     """
@@ -30,20 +31,20 @@ class MotionStrengths:
     brows: float = 1.0
     breathing: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             object.__setattr__(self, field.name, _check_strength(field.name, getattr(self, field.name)))
 
     @classmethod
     def of(cls, value: float | MotionStrengths) -> MotionStrengths:
-        """A number scales everything but the blinks, which stay; strengths stay what they are."""
+        """A number scales all parts except blinks; a `MotionStrengths` is returned unchanged."""
         if isinstance(value, cls):
             return value
         value = _check_strength("head_motion", value, " or MotionStrengths")
         return cls(head=value, gaze=value, brows=value, breathing=value)
 
 
-def _check_strength(name: str, value: float, also: str = "") -> float:
+def _check_strength(name: str, value: Any, also: str = "") -> float:
     number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
     if not number or not 0 <= value <= 2:  # NaN is not, either
         raise ValueError(f"{name}: expected a number in [0, 2]{also}, got {value!r}; 0 is off, 1 is how people are.")

@@ -1,6 +1,6 @@
-"""What the loudness of speech says: whether somebody speaks, where phrases begin and end, what is stressed (METHOD 6).
+"""Detects speech, beginnings and ends of phrases, and stressed syllables from the loudness (METHOD 6).
 
-In: loudness, 25 values a second, as they come. Out: the state of `SpeechListener` after each.
+In: loudness, 25 values per second. Out: the state of `SpeechListener` after each value.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import math
 from ..constants import MOTION_FPS
 
 STEP = 1 / MOTION_FPS  # seconds
-PAUSE = 0.06  # loudness below which nobody speaks
+PAUSE = 0.06  # loudness below which it is a pause
 
 
 class SpeechListener:
-    """What the loudness says, step by step: whether someone speaks, where phrases begin and end, what is stressed.
+    """Detects speech, phrases and stress from the loudness, step by step.
 
     Attributes:
         activity: 0 in silence to 1 in speech; rises within 0.15 s, falls within a second or two.
-        drive: how strongly the head beats along, 0 in silence to about 1: half the activity, half the loudness.
-        speaking: whether this step is loud; onset, end, stressed: whether a phrase began or ended, a syllable stood
-            out, at this very step.
+        drive: strength of head beats, 0 in silence to about 1: half activity, half loudness.
+        speaking: whether this step is loud; onset, end, stressed: whether a phrase begins or ends, or a syllable is
+            stressed, at this step.
     """
 
     def __init__(self):
@@ -30,11 +30,11 @@ class SpeechListener:
         self._quiet, self._talk, self._since_stress = 1.0, 0.0, 1.0
 
     def hear(self, loudness: float) -> None:
-        """One step of 40 ms."""
+        """Processes one step of 40 ms."""
         speaking = loudness > PAUSE
         self.onset = speaking and self._quiet >= 0.24
         self._quiet = 0.0 if speaking else self._quiet + STEP
-        # A phrase ends at the sixth of a second of quiet that follows it.
+        # A phrase ends after a sixth of a second of silence.
         self.end = self._talk > 0.4 and 0.14 <= self._quiet < 0.14 + STEP
         self._talk = 0.0 if self.onset or self.end else self._talk + STEP * speaking
         self.speaking = speaking
@@ -49,7 +49,7 @@ class SpeechListener:
 
 
 def _rate(seconds: float) -> float:
-    """How much of the way a first-order filter goes in one step."""
+    """Coefficient of a first-order filter for one step."""
     return 1 - math.exp(-STEP / seconds)
 
 

@@ -1,1 +1,1 @@
-"""The pipelines of diffusers and transformers, and what they share."""
+"""The diffusers and transformers pipelines, and the code that they share."""

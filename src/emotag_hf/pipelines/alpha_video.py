@@ -1,4 +1,4 @@
-"""Frames with alpha, for those who put the head over something else: ProRes 4444 (`.mov`) or VP9 (`.webm`).
+"""Video with an alpha channel, for compositing the head over other content: ProRes 4444 (`.mov`) or VP9 (`.webm`).
 
 In: a `TalkingHeadOutput`. Out: a video with straight alpha and the sound, marked as AI-generated.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from ..audio.audio_io import resample
 from ..rendering.compositing import to_uint8
 from ..rights.provenance import container_tags
+from ..utils.typing import PathLike
 from ..video.video_writer import VideoWriteError, check_output
 from .talking_head import LazyFrames, TalkingHeadOutput
 
@@ -29,24 +31,25 @@ _WITH_ALPHA = {  # suffix -> container, codec, pixels, options, sound
 _SOUND_RATE = 48_000  # Hz, what Opus takes
 
 
-def save_with_alpha(output: TalkingHeadOutput, path: str | os.PathLike, *, progress=None) -> str:
+def save_with_alpha(output: TalkingHeadOutput, path: PathLike, *, progress: Callable[..., Any] | None = None) -> str:
     """Writes a talking head and its sound without the background, with straight (not premultiplied) alpha.
 
     Args:
         output: of a pipeline; its background is not used.
-        path: `.mov` for ProRes 4444 (video editors; large) or `.webm` for VP9 (browsers; small, colours at half size).
+        path: `.mov` for ProRes 4444 (video editors; large) or `.webm` for VP9 (browsers; small, chroma at half
+            resolution).
         progress: wraps the iterable of frames, such as `tqdm`; by default the output's own bar.
 
     Raises:
-        ValueError: another kind of file, or an output without pictures.
-        FileNotFoundError, PermissionError, VideoWriteError: it cannot be written; nothing half-written is left.
+        ValueError: another suffix, or an output with `output_type="motion"`.
+        FileNotFoundError, PermissionError, VideoWriteError: it cannot be written; no partial file is left.
     """
     path = Path(path)
     if path.suffix.lower() not in _WITH_ALPHA:
         raise ValueError(f"path: expected a name that ends in {' or '.join(_WITH_ALPHA)}, got {path.name!r}.")
     if output.frames is None:
         raise ValueError("save_with_alpha: this result holds motion only; ask for output_type 'np', 'pil' or 'pt'.")
-    check_output(path.with_suffix(".mp4"))  # whether its folder can be written to
+    check_output(path.with_suffix(".mp4"))  # is its folder writable?
     kind, codec, pixels, options, sound_codec = _WITH_ALPHA[path.suffix.lower()]
     partial = path.with_name(f".emotag-{secrets.token_hex(4)}.partial{path.suffix}")
     progress = progress or output.progress or (lambda frames, total: frames)
@@ -66,7 +69,7 @@ def save_with_alpha(output: TalkingHeadOutput, path: str | os.PathLike, *, progr
             for i, frame in enumerate(progress(_rgba(output.frames), total=len(output.frames))):
                 picture = av.VideoFrame.from_ndarray(frame, format="rgba").reformat(format=pixels, dst_colorspace=1)
                 picture.pts, picture.time_base = i, 1 / rate
-                container.mux(video.encode(picture))
+                container.mux(video.encode(picture))  # type: ignore[arg-type]
                 if pieces[i].size:
                     samples = av.AudioFrame.from_ndarray(pieces[i].reshape(1, -1), format="flt", layout=layout)
                     samples.sample_rate, samples.pts, samples.time_base = (
@@ -75,9 +78,9 @@ def save_with_alpha(output: TalkingHeadOutput, path: str | os.PathLike, *, progr
                         Fraction(1, _SOUND_RATE),
                     )
                     position += len(pieces[i])
-                    container.mux(track.encode(samples))
+                    container.mux(track.encode(samples))  # type: ignore[arg-type]
             for stream in container.streams:
-                container.mux(stream.encode(None))
+                container.mux(stream.encode(None))  # type: ignore[attr-defined]
         os.replace(partial, path)
     except (OSError, av.error.FFmpegError) as error:
         raise VideoWriteError(f"path: {path} could not be written ({error}); nothing was left behind.") from error
@@ -97,7 +100,7 @@ def _rgba(frames: LazyFrames) -> Iterator[np.ndarray]:
         for i in range(len(posed.means)):
             drawn = model.render(posed[i : i + 1], camera, black)
             color, alpha = drawn.images[0].cpu(), drawn.alphas[0].cpu()
-            # Where nothing is, the person's mean colour: what encoders smear over the edge must not be black.
+            # Transparent pixels get the person's mean colour, because encoders blend them into the edge.
             mean = color.sum((0, 1)) / alpha.sum().clamp_min(1e-6)
             straight = (color + 1e-3 * mean) / (alpha + 1e-3)
             yield to_uint8(torch.cat([straight, alpha], -1).clamp(0, 1))

@@ -1,22 +1,23 @@
-"""New speech for a person in a video that exists: the face is replaced, everything else stays as it was filmed.
+"""Dubbing: new speech for a person in an existing video. The face is replaced, everything else stays as filmed.
 
-In: a person's pipeline, the video that its clip was prepared from, a recording. Out: that video at its own size and
-rate, speaking the recording; or, for other uses, a talking head with its alpha (METHOD 6; neither is in the paper).
+In: a person's pipeline, the video that its clip was prepared from, a recording. Out: that video, at its own size and
+frame rate, speaking the recording (METHOD 6; not in the paper).
 
-Head, body, gaze and blinks are the tracked ones, only expression and jaw come from the speech. Each frame is drawn
-twice: with the motion that was filmed and with the new one. What the first drawing lacks against the frame (grain,
-pores, light) is carried along the skin to the second one, so the replaced face is the frame itself wherever nothing
-moved, and no seam shows at the rim of the mask.
+Head, body, gaze and blinks are the tracked ones, only expression and jaw come from the speech. Each frame is rendered
+twice: with the filmed motion and with the new one. The difference between the frame and the first rendering (grain,
+pores, light) is warped along the skin and added to the second one. So the result equals the frame wherever nothing
+moved, and there is no seam at the edge of the mask.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from ..audio.audio_features import num_video_frames
 from ..constants import EXPRESSION_NAMES, MOTION_FPS
 from ..motion.driving_motion import resample_frames
 from ..outputs import FlameMotion, PosedGaussians
+from ..pipelines.pipeline_emotag import EmoTaGPipeline
 from ..preprocessing.data.clip import ProcessedClip
 from ..preprocessing.tracking.masks import box_mean
 from ..preprocessing.tracking.setup import sha256
@@ -34,6 +36,7 @@ from ..rendering.cameras import Camera
 from ..rendering.compositing import to_uint8
 from ..rendering.mesh import NEAR, interpolate, rasterize_mesh
 from ..rights.provenance import make_provenance
+from ..utils.typing import EmotionInput, PathLike, Recording
 from ..video.video_reader import VideoClip, read_video
 from ..video.video_writer import VideoWriter, check_output
 from .talking_head import SpeakOptions, predict, prepare_audio
@@ -41,71 +44,73 @@ from .talking_head import SpeakOptions, predict, prepare_audio
 logger = logging.getLogger(__name__)
 
 REGIONS = ("lower", "face")
-MAX_TURNS = 10  # how often a source may be played, forth or back, for one recording
+MAX_TURNS = 10  # how often a source may be played, forwards or backwards, for one recording
 _COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 _SAME_HEAD = 1.0  # millimetres; two fits of one head to one clip differ by less, two persons by more
 _FADE = 6  # frames over which the face comes back after frames without a valid track
 _BACKWARD_BYTES = 256_000_000  # of frames held at once while a video plays backwards
 _CHUNK = 8  # frames posed at once
-_UNUSED = 0.05  # an expression that stays below is not the speech's
+_UNUSED = 0.05  # a coefficient that stays below is not used by the speech
 
-# Landmarks (MediaPipe's numbers) and distances in metres that say where the replaced face ends on a neutral head.
+# Landmarks (MediaPipe's numbers) and distances in metres that define the edge of the replaced face on a neutral head.
 _LOWER_LIDS, _FOREHEAD, _EARS, _JAW = (145, 374), 10, (234, 454), (58, 288, 152)
-_BELOW_LIDS, _BELOW_HAIR = (0.006, 0.020), (0.002, 0.018)  # from nothing to everything
+_BELOW_LIDS, _BELOW_HAIR = (0.006, 0.020), (0.002, 0.018)  # from not replaced to replaced
 _BEFORE_EARS, _UNDER_JAW = (-0.008, 0.017), (0.050, 0.020)
-_GROW = 0.008  # beyond the mesh's outline, which no beard or wrong millimetre may look over
+_GROW = 0.008  # beyond the mesh's outline, for beards and tracking errors
 
-# How what the drawing lacks is carried to the new face.
-_CELL = 0.003  # metres of a cell of the smooth part
+# How the difference between frame and rendering is transferred to the new face.
+_CELL = 0.003  # metres; cell size of the smooth part
 _SMOOTH = 4  # cells, its radius
-_KEEP = 0.7  # share of the last frame's smooth part
-_DOUBT = 0.08  # colour by which skin may differ and still be believed where it moves
-_DOUBT_LIPS = 5.0  # how many times less lips are believed, whose edges never lie quite where they are tracked
-_MOVED = 0.001  # metres from which skin counts as moved
-_HIDDEN = 0.005  # metres behind what was seen, from which skin was not seen
-_WRONG = 0.3  # colour of a lack that is rather a wrong edge than light
-_ROOM = 0.025  # metres around the filmed face for the spoken one
-_MEASURED = 100  # frames that tell the window's size
+_KEEP = 0.7  # weight of the previous frame's smooth part
+_DOUBT = 0.08  # colour difference up to which moved skin keeps its difference image
+_DOUBT_LIPS = 5.0  # factor by which this is reduced at the lips, whose edges are tracked less exactly
+_MOVED = 0.001  # metres of motion from which skin counts as moved
+_HIDDEN = 0.005  # metres behind the visible surface, from which skin counts as hidden
+_WRONG = 0.3  # colour difference from which it is an edge error rather than light
+_ROOM = 0.025  # metres of margin around the filmed face for the new one
+_MEASURED = 100  # frames from which the window's size is taken
 
 
 def dub(
-    pipeline,
-    source_video: str | os.PathLike,
+    pipeline: EmoTaGPipeline,
+    source_video: PathLike,
     clip: ProcessedClip,
-    audio,
-    output: str | os.PathLike,
+    audio: Recording,
+    output: PathLike,
     *,
     sampling_rate: int | None = None,
-    emotion=None,
+    emotion: EmotionInput = None,
     intensity: float = 1.0,
     seed: int = 0,
     region: str = "lower",
     track_motion: FlameMotion | None = None,
-    progress=None,
-    **video_options,
+    progress: Callable[..., Any] | None = None,
+    **video_options: Any,
 ) -> str:
-    """Writes the source video anew with a face that speaks `audio`: same body, head, gaze and blinks; returns its path.
+    """Writes a copy of the source video whose face speaks `audio`: same body, head, gaze and blinks. Returns its path.
 
-    A recording that is longer than the clip lets the source play forth and back, at most `MAX_TURNS` times; a shorter
-    one ends the video. Frames in which the head was not found keep the face that was filmed.
+    If the recording is longer than the clip, the source is played forwards and backwards, at most `MAX_TURNS` times; if
+    it is shorter, the video ends with it. Frames without a tracked head keep the filmed face.
 
     Args:
         pipeline: `EmoTaGPipeline` of an avatar that was adapted to `clip`.
         source_video: the video that `clip` was prepared from.
-        clip: the processed clip; its crop says where the face lies in the source.
-        audio: what to say, as in `EmoTaGPipeline.__call__`; it becomes the video's sound.
-        output: the mp4 to write, with the source's rate and size (but for an odd column or row); marked as generated.
+        clip: the processed clip; its crop is the position of the face in the source.
+        audio: the recording to speak, as in `EmoTaGPipeline.__call__`; it becomes the video's sound.
+        output: the mp4 to write, marked as AI-generated, with the source's frame rate and size (rounded down to even
+            numbers).
         sampling_rate: Hz, needed for a bare array.
-        emotion, intensity, seed: as in `EmoTaGPipeline.__call__`; lids stay as they were filmed, so AU45 does nothing.
-        region: what is replaced: `"lower"` is jaw, mouth, nose and cheeks up to the lower lids; `"face"` also brows and
-            forehead, so that an emotion shows there, too.
-        track_motion: motion of the clip's frames at 25 fps, if better than `clip.track.motion` (refined by pixels).
+        emotion, intensity, seed: as in `EmoTaGPipeline.__call__`; eyelids stay as filmed, so AU45 has no effect.
+        region: what is replaced: `"lower"` is jaw, mouth, nose and cheeks up to the lower eyelids; `"face"` also brows
+            and forehead, so that emotions show there, too.
+        track_motion: motion of the clip's frames at 25 fps, for instance refined by pixels; None takes
+            `clip.track.motion`.
         progress: wraps the iterable of frames, such as `tqdm`; by default the pipeline's own bar.
         video_options: for `VideoWriter` (`crf`, `preset`).
 
     Raises:
-        ValueError: the source is not the clip's, the avatar is another person's, the recording is too long, or an
-            argument cannot be.
+        ValueError: the source does not belong to the clip, the avatar to the person, the recording is too long, or an
+            argument is invalid.
         FileNotFoundError, PermissionError, VideoWriteError: the source cannot be read or the output not be written.
     """
     options = SpeakOptions(emotion, intensity, seed, MOTION_FPS)
@@ -118,7 +123,7 @@ def dub(
         raise ValueError(f"output: {target} is the source video itself; give another name.")
     recording, inputs = prepare_audio(pipeline.processor, audio, sampling_rate)
     count = num_video_frames(len(recording.samples), video.fps, recording.sampling_rate)
-    # So many frames the source has for certain: the clip's number of frames was rounded.
+    # The number of frames that the source certainly has: the clip's number of frames was rounded.
     order = _turning(max(1, int((clip.num_frames - 0.5) / MOTION_FPS * video.fps + 0.5)), count)
     positions = _clip_positions(clip.num_frames, video.fps, int(order.max()) + 1)[order]
     speech = predict(model, recording, inputs, options).motion
@@ -140,10 +145,10 @@ def dub(
 
 
 def with_speech(filmed: FlameMotion, speech: FlameMotion, region: str = "lower") -> FlameMotion:
-    """What was filmed with the mouth of `speech`: jaw and expression of T frames.
+    """The filmed motion with the mouth of `speech`: jaw and expression of T frames.
 
-    Brows and lids (`region="lower"`) and the tendons of the neck stay as they were filmed. What the speech does not use
-    at all (a mouth that stands askew) stays as it mostly is, or it would be another face.
+    Brows and eyelids (`region="lower"`) and the tendons of the neck stay as filmed. Directions that the speech does not
+    use (such as a crooked mouth) keep their usual value, because they belong to the person's face.
     """
     kept = ("brow", "eye", "neck", "cheekRaiser", "cheekSquint") if region == "lower" else ("neck",)
     own = [i for i, name in enumerate(EXPRESSION_NAMES) if name.startswith(kept)]
@@ -155,7 +160,7 @@ def with_speech(filmed: FlameMotion, speech: FlameMotion, region: str = "lower")
     return replace(filmed, expression=expression, jaw_pose=jaw, mouth_code=speech.mouth_code)
 
 
-def _check(model, clip: ProcessedClip, motion: FlameMotion, path: str | os.PathLike) -> VideoClip:
+def _check(model: Any, clip: ProcessedClip, motion: FlameMotion, path: str | os.PathLike) -> VideoClip:
     """Raises ValueError unless model, motion and video belong to the clip; returns the video."""
     video, source, crop, track = read_video(path), clip.info["source"], clip.crop, clip.track
     size, expected = (video.width, video.height), (crop.source_width, crop.source_height)
@@ -180,7 +185,7 @@ def _check(model, clip: ProcessedClip, motion: FlameMotion, path: str | os.PathL
 
 
 def _turning(length: int, count: int) -> np.ndarray:
-    """`[count]` indices of frames 0 to `length` - 1, played forth and back without showing the last one twice."""
+    """`[count]` indices of frames 0 to `length` - 1, played forwards and backwards without repeating the last frame."""
     period = max(1, 2 * (length - 1))
     if count > MAX_TURNS * length:
         raise ValueError(
@@ -194,10 +199,10 @@ def _turning(length: int, count: int) -> np.ndarray:
 
 
 def _clip_positions(num_frames: int, fps: float, length: int) -> np.ndarray:
-    """Where the source's frames lie among the clip's, `[length]` in clip frames.
+    """Time of each source frame in clip frames, `[length]`.
 
-    A clip frame shows the source frame nearest in time (`video_reader`), and that is where its motion belongs: taken as
-    of its nominal time, heads would be off by half a source frame of motion.
+    A clip frame shows the source frame nearest in time (`video_reader`), so its motion belongs to that frame's time.
+    With the nominal time, heads would be off by up to half a source frame.
     """
     shown = np.ceil(np.arange(num_frames) * fps / MOTION_FPS - 0.5 - 1e-6).astype(int)
     shown, first = np.unique(shown, return_index=True)
@@ -205,20 +210,21 @@ def _clip_positions(num_frames: int, fps: float, length: int) -> np.ndarray:
 
 
 def _at(motion: FlameMotion, times: np.ndarray, fps: float) -> FlameMotion:
-    """The motion at other times. Neighbours are so near that angles may be interpolated one by one."""
+    """The motion at other times. Neighbouring frames are close enough to interpolate each angle by itself."""
     fields = {name: value for name, value in vars(motion).items() if isinstance(value, torch.Tensor)}
-    moved = {name: resample_frames(value, motion.fps, times) for name, value in fields.items()}
+    moved = {name: resample_frames(value, motion.fps, times) for name, value in fields.items()}  # type: ignore[arg-type]
     return replace(motion, **moved, fps=fps)
 
 
 def _shares(valid: np.ndarray) -> np.ndarray:
-    """`[T]` how much of the new face shows: 0 where the track is not valid, rising to 1 within some frames."""
+    """`[T]` weight of the new face: 0 where the track is not valid, rising to 1 within some frames."""
     away = np.abs(np.arange(len(valid))[:, None] - np.nonzero(~valid)[0]).min(1, initial=len(valid) + _FADE)
     return np.clip((away - 1) / _FADE, 0, 1)
 
 
 def _frames_in(video: VideoClip, order: np.ndarray) -> Iterator[np.ndarray]:
-    """The source's frames in an order that `_turning` made. Backwards a stretch at a time is decoded and held."""
+    """The source's frames in an order that `_turning` made. Played backwards, a block at a time is decoded and
+    kept in memory."""
     held = max(1, _BACKWARD_BYTES // (3 * video.width * video.height))
     turns = np.nonzero(np.diff(np.sign(np.diff(order, prepend=-1))))[0] + 1
     for part in np.split(order, turns):
@@ -230,18 +236,19 @@ def _frames_in(video: VideoClip, order: np.ndarray) -> Iterator[np.ndarray]:
 
 
 class _NewFace:
-    """Replaces the face in a source's frames, in the order in which they are shown: `filmed` is the motion that they
-    show, `spoken` the one that they shall show, T frames each."""
+    """Replaces the face in a source's frames, in playing order. `filmed` is the motion in them, `spoken` the new one, T
+    frames each."""
 
-    def __init__(self, model, clip: ProcessedClip, filmed: FlameMotion, spoken: FlameMotion, region: str):
+    def __init__(self, model: Any, clip: ProcessedClip, filmed: FlameMotion, spoken: FlameMotion, region: str) -> None:
         self.model, self.motions = model, [motion.to(model.device) for motion in (filmed, spoken)]
         model.warm_up()
         self.camera, self.plate = _source_camera(clip), _source_plate(clip)
         self.replaced, self.doubt = _vertex_weights(model, region)
         self.members = (self.replaced > 0).numpy()
-        # A picture larger than the clip's is drawn as soft as the clip was, instead of with holes.
+        # At a larger size than the clip's, Gaussians are enlarged with it: soft instead of with holes.
         self.eps2d = 0.3 * max(1.0, clip.crop.scale[0] ** -2)
-        self._chunk, self._cells = -1, None
+        self._chunk = -1
+        self._cells: Any = None
         # Pixels per metre, and a window around the face that is large enough for all frames.
         seen = self._vertices(self.motions[0][:: max(1, len(filmed) // _MEASURED)])[:, self.members]
         if seen[..., 2].min() <= NEAR:
@@ -263,17 +270,18 @@ class _NewFace:
 
     @torch.no_grad()
     def __call__(self, t: int, frame: np.ndarray, share: float) -> np.ndarray:
-        """Paints the new face, as much of it as `share` says, into frame `t` `[H, W, 3]` uint8, and returns that."""
+        """Blends the new face with weight `share` into frame `t` `[H, W, 3]` uint8, and returns that."""
         chunk = t - t % _CHUNK
         if chunk != self._chunk:
             self._chunk, motions = chunk, [motion[chunk : chunk + _CHUNK] for motion in self.motions]
-            self._posed, points = self._eased(*map(self.model.pose, motions)), list(map(self._vertices, motions))
+            self._posed = self._same_outside_face(*map(self.model.pose, motions))
+            points = list(map(self._vertices, motions))
             self._points = points[0], points[0] + self.replaced.numpy()[:, None] * (points[1] - points[0])
         vertices = [points[t - chunk] for points in self._points]
         left, top = np.round(_project(vertices[0][self.members], self.camera).mean(0)).astype(int) - self.before
         columns, rows = left + np.arange(self.size[0]), top + np.arange(self.size[1])
         inside = [(at >= 0) & (at < size) for at, size in ((rows, len(frame)), (columns, frame.shape[1]))]
-        # Where the window reaches beyond the picture, its edge goes on.
+        # Where the window reaches beyond the image, its edge is repeated.
         here = np.ix_(rows.clip(0, len(frame) - 1), columns.clip(0, frame.shape[1] - 1))
         source, plate = _planes(frame[here]), _planes(self.plate[here])
         shift = torch.tensor([[0, 0, left], [0, 0, top], [0, 0, 0]])
@@ -281,24 +289,25 @@ class _NewFace:
         old, old_alpha = self._draw(self._posed[0], t - chunk, camera, plate)
         new, new_alpha = self._draw(self._posed[1], t - chunk, camera, plate)
         skin = _Skin(vertices, self.model.head, camera, self.replaced, self.doubt)
-        picture = new + new_alpha * self._lack(source - old, old_alpha, skin)
+        picture = new + new_alpha * self._transfer_difference(source - old, old_alpha, skin)
         mask = share * self._mask(skin.replaced, torch.maximum(old_alpha, new_alpha))
         mixed = to_uint8(torch.lerp(source, picture.clamp(0, 1), mask).permute(1, 2, 0))
         frame[np.ix_(rows[inside[0]], columns[inside[1]])] = mixed[np.ix_(*inside)]
         return frame
 
-    def _eased(self, old: PosedGaussians, new: PosedGaussians) -> tuple[PosedGaussians, PosedGaussians]:
-        """Filmed and spoken Gaussians, the same outside the face: correctives know no border, and skin is stretched."""
+    def _same_outside_face(self, old: PosedGaussians, new: PosedGaussians) -> tuple[PosedGaussians, PosedGaussians]:
+        """Filmed and spoken Gaussians, equal outside the face: correctives and stretched skin would also change its
+        surroundings."""
         share = self.replaced.to(new.means)[self.model.head.faces].mean(1)[self.model.gaussians.binding]
         mix = lambda a, b: torch.lerp(a, b, share.reshape(-1, *[1] * (a.dim() - 2)))  # noqa: E731
         quats = mix(old.quats, new.quats * torch.sign((old.quats * new.quats).sum(-1, keepdim=True)))
         per_frame = new.colors.dim() == (4 if new.sh_degree else 3)
         colors = mix(old.colors, new.colors) if per_frame else new.colors
-        moved = {"means": mix(old.means, new.means), "scales": mix(old.scales, new.scales)}
+        moved: dict[str, Any] = {"means": mix(old.means, new.means), "scales": mix(old.scales, new.scales)}
         return old, replace(new, quats=F.normalize(quats, dim=-1), colors=colors, **moved)
 
     def _draw(self, posed: PosedGaussians, i: int, camera: Camera, plate: torch.Tensor) -> list[torch.Tensor]:
-        """The person over the plate `[3, h, w]`, and the alpha `[1, h, w]`."""
+        """The person rendered over the background `[3, h, w]`, and the alpha `[1, h, w]`."""
         colors, alphas, _ = rasterize(
             posed.means[i], posed.quats[i], posed.scales[i], posed.opacities, posed.frame_colors(i),
             viewmats=camera.viewmat[None].to(posed.means), Ks=camera.K[None].to(posed.means),
@@ -307,14 +316,15 @@ class _NewFace:
         color, alpha = (x[0].cpu().permute(2, 0, 1).contiguous() for x in (colors, alphas))
         return [torch.addcmul(color, 1 - alpha, plate), alpha]
 
-    def _lack(self, lack: torch.Tensor, alpha: torch.Tensor, skin: _Skin) -> torch.Tensor:
-        """What the drawing of the filmed face lacks `[3, h, w]`, as the new one has it: a smooth part, steadied over
-        time (light, colour), and the rest, which moves with the skin; the more of it and the further, the less."""
+    def _transfer_difference(self, lack: torch.Tensor, alpha: torch.Tensor, skin: _Skin) -> torch.Tensor:
+        """The difference between frame and rendering `[3, h, w]`, transferred to the new face: a smooth part, averaged
+        over time (light, colour), and the rest, which moves with the skin and is reduced where it is large or moved
+        far."""
         known = ((alpha > 0.9) & skin.filmed) / (1 + (lack / _WRONG).square().sum(0))
         cells = F.avg_pool2d(torch.cat([lack * known, known]), self.cell)
         for _ in range(3):
             cells = torch.from_numpy(box_mean(cells.numpy(), _SMOOTH))
-        # The window moves with the head, so frames are averaged cell by cell.
+        # The window moves with the head, so each cell is averaged over frames.
         self._cells = cells if self._cells is None else torch.lerp(cells, self._cells, _KEEP)
         smooth = self._enlarged(self._cells[:3] / (self._cells[3:] + 1e-3))
         rest = lack - smooth
@@ -324,7 +334,8 @@ class _NewFace:
         return smooth + there[:3] * (skin.seen * torch.exp(-doubt))
 
     def _mask(self, replaced: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-        """`[1, h, w]` in [0, 1]: soft, grown beyond the mesh's outline, but not where neither drawing has anybody."""
+        """`[1, h, w]` in [0, 1]: soft, dilated beyond the mesh's outline, but 0 where neither rendering shows the
+        person."""
         radius = max(1, round(_GROW / _CELL))
         cells = F.avg_pool2d(torch.cat([replaced, (alpha > 0.1).float()]), self.cell)
         cells = F.max_pool2d(cells, 2 * radius + 1, 1, radius)
@@ -336,15 +347,16 @@ class _NewFace:
 
 
 class _Skin:
-    """Which skin the pixels of a window show, `[1, h, w]` each.
+    """Which part of the skin each pixel of a window shows, `[1, h, w]` each.
 
-    In the filmed pose: `filmed`, whether any, and its `doubt`. In the larger of both poses: `replaced`. In the spoken
-    pose: where it was filmed (`grid` for `grid_sample`), whether it shows there (`seen`), how many pixels it `moved`.
+    In the filmed pose: `filmed`, whether it is skin, and `doubt`, how unreliable it is. Larger value of both poses:
+    `replaced`. In the spoken pose: where it was filmed (`grid` for `grid_sample`), whether it was visible there
+    (`seen`), how many pixels it `moved`.
     """
 
-    def __init__(self, vertices, head, camera: Camera, replaced: torch.Tensor, doubt: torch.Tensor):
+    def __init__(self, vertices: Any, head: Any, camera: Camera, replaced: torch.Tensor, doubt: torch.Tensor) -> None:
         faces, size = head.faces.cpu().numpy(), (camera.width, camera.height)
-        filmed, spoken = (rasterize_mesh(points, faces, camera.K, *size) for points in vertices)
+        filmed, spoken = (rasterize_mesh(points, faces, camera.K, *size) for points in vertices)  # type: ignore[arg-type]
         values = np.column_stack([replaced, doubt])
         was = _planes(interpolate(filmed, faces, values))
         now = _planes(interpolate(spoken, faces, np.column_stack([values, _project(vertices[0], camera), vertices[0]])))
@@ -352,17 +364,18 @@ class _Skin:
         self.replaced, self.doubt = torch.maximum(was[:1], now[:1]), torch.where(self.filmed, was[1:], 1.0)
         y, x = torch.meshgrid(torch.arange(size[1]) + 0.5, torch.arange(size[0]) + 0.5, indexing="ij")
         here = torch.stack([x, y])
-        there = torch.where(is_skin, now[2:4], here)  # beside the mesh nothing moves
+        there = torch.where(is_skin, now[2:4], here)  # outside the mesh nothing moves
         self.moved = (there - here).norm(dim=0, keepdim=True)
         self.grid = (2 * there.permute(1, 2, 0) / torch.tensor(size) - 1)[None]
         depth = torch.from_numpy(filmed.depth)[None, None]
         depth = F.grid_sample(depth, self.grid, "nearest", "border", align_corners=False)[0]
-        shows = torch.where(is_skin, now[6:], torch.inf) <= depth + _HIDDEN  # beside the mesh, unless skin was there
+        shows = torch.where(is_skin, now[6:], torch.inf) <= depth + _HIDDEN  # outside the mesh, unless skin was there
         self.seen = F.avg_pool2d(shows.float(), 3, 1, 1)
 
 
-def _vertex_weights(model, region: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """How much of each vertex is replaced, `[V]` in [0, 1], and how many times less its pixels are believed, `[V]`."""
+def _vertex_weights(model: Any, region: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """How much of each vertex is replaced, `[V]` in [0, 1], and the factor by which its pixels are less reliable,
+    `[V]`."""
     head = model.head
     with torch.no_grad():
         neutral = head(shape=model.shape[None]).vertices
@@ -402,7 +415,7 @@ def _source_camera(clip: ProcessedClip) -> Camera:
 
 
 def _source_plate(clip: ProcessedClip) -> np.ndarray:
-    """The background `[H, W, 3]` uint8 in pixels of the source; beyond the clip's window its edge goes on."""
+    """The background `[H, W, 3]` uint8 in pixels of the source; beyond the clip's window its edge is repeated."""
     crop = clip.crop
     x = (np.arange(crop.source_width) + 0.5 - crop.x) / crop.window_width
     y = (np.arange(crop.source_height) + 0.5 - crop.y) / crop.window_height

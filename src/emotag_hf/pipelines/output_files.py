@@ -1,6 +1,7 @@
-"""`save_splats` and `save_viewer`: a talking head as files for other programs (docs/exporting.md).
+"""`save_splats` and `save_viewer`: export of a talking head for other programs (docs/exporting.md).
 
-In: a `TalkingHeadOutput`, or posed Gaussians. Out: a file. The formats are in `export/`, which knows no pipeline.
+In: a `TalkingHeadOutput`, or posed Gaussians. Out: a file. The formats are in `export/`, which does not depend on
+pipelines.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ def save_splats(
     format: str | None = None,
     y_down: bool = False,
 ) -> str:
-    """Writes one frame for viewers and editors of Gaussian splats; returns the path.
+    """Writes the Gaussians of one frame for splat viewers and editors; returns the path.
 
     Args:
         source: a pipeline's output, or what `EmoTaGModel.pose` gave.
         path, frame, format, y_down: as `export.splats.write_splats` takes them.
 
     Raises:
-        ValueError: no such frame or format; an output without pictures.
-        FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
+        ValueError: no such frame or format; an output with `output_type="motion"`.
+        FileNotFoundError, PermissionError, OSError: it cannot be written; no partial file is left.
     """
     kind = pick_format(path, format, SPLAT_FORMATS)
     if isinstance(source, PosedGaussians):
@@ -41,16 +42,17 @@ def save_splats(
 def save_viewer(output: TalkingHeadOutput, path: str | os.PathLike, *, format: str | None = None) -> str:
     """Writes a page that plays a talking head in 3D; returns its path.
 
-    The page holds the person's head: whoever gets it can look at it from all sides and take it apart.
+    The page contains the person's 3D head: whoever has the file can view and extract it.
 
     Args:
-        output: of a pipeline, with pictures; their size and background are the page's.
-        path: `.html`; a file that exists is replaced once the new one is whole.
-        format: `"html"` for a page of another name; None goes by the name.
+        output: of a pipeline, not with `output_type="motion"`; the page has its frame size and background.
+        path: `.html`; an existing file is replaced only when the new one is complete.
+        format: `"html"` for a file with another suffix; None uses the suffix.
 
     Raises:
-        ValueError: another kind of file; an output without pictures, or of more than `viewer_data.MAX_FRAMES` frames.
-        FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
+        ValueError: another suffix; an output with `output_type="motion"`, or with more than `viewer_data.MAX_FRAMES`
+            frames.
+        FileNotFoundError, PermissionError, OSError: it cannot be written; no partial file is left.
     """
     return output.export(path, format=pick_format(path, format, VIEWER_FORMATS))
 

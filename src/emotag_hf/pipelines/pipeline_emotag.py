@@ -8,7 +8,9 @@ In: a recording and controls. Out: `TalkingHeadOutput`. Its folder is flat: `con
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from diffusers import DiffusionPipeline
@@ -20,7 +22,10 @@ from ..models.checkpoints import check_weights_file
 from ..models.modeling_emotag import EmoTaGModel
 from ..models.processing_emotag import EmoTaGProcessor
 from ..motion.motion_strengths import MotionStrengths
+from ..outputs import FlameMotion
+from ..preprocessing.data.clip import ProcessedClip
 from ..utils.asset_paths import model_path
+from ..utils.typing import AudioInput, Background, EmotionInput, PathLike
 from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
@@ -29,7 +34,7 @@ _HUB_ARGUMENTS = {"revision", "token", "cache_dir", "local_files_only"}
 
 
 class EmoTaGPipeline(DiffusionPipeline):
-    """Speech in, talking head out.
+    """The diffusers pipeline from speech to a talking head.
 
     Args:
         model: the person's `EmoTaGModel`.
@@ -55,11 +60,12 @@ class EmoTaGPipeline(DiffusionPipeline):
 
     @property
     def avatar_files(self) -> dict[str, bytes]:
-        """Name and content of what makes this an avatar; empty for a mere model."""
+        """Name and content of the files that make this an avatar (consent, card, ...); empty if it is none."""
         return dict(self._avatar_files)
 
     def set_avatar_files(self, files: dict[str, bytes]) -> None:
-        """What makes a model an avatar (`avatar_folder.make_avatar_files`): saved and pushed along with it."""
+        """Sets the files that make the model an avatar (`avatar_folder.make_avatar_files`); they are saved and pushed
+        with it."""
         self._avatar_files = dict(files)
         self.model.is_avatar = bool(files)
         picture = files.get(BACKGROUND)
@@ -67,21 +73,21 @@ class EmoTaGPipeline(DiffusionPipeline):
 
     def __call__(
         self,
-        audio,
+        audio: AudioInput,
         *,
         sampling_rate: int | None = None,
-        emotion=None,
+        emotion: EmotionInput = None,
         intensity: float = 1.0,
         seed: int = 0,
         fps: float = 25,
         size: int | tuple[int, int] = 512,
-        background=None,
+        background: Background = None,
         output_type: str = "np",
         head_motion: float | MotionStrengths = 1.0,
-        pose_from=None,
-        expression_from=None,
+        pose_from: ProcessedClip | FlameMotion | None = None,
+        expression_from: ProcessedClip | FlameMotion | None = None,
     ) -> TalkingHeadOutput | list[TalkingHeadOutput]:
-        """Makes `audio` speak.
+        """Makes the person speak `audio`.
 
         Args:
             audio: path of a recording or video, bytes, array `[n]` or `[n, channels]`, or
@@ -91,17 +97,18 @@ class EmoTaGPipeline(DiffusionPipeline):
                 action units `{"AU12": 3}`, keyframes `[{"time": 0.0, "emotion": ...}, ...]`, any of these as JSON or
                 the path of a `.json` file, or None (or "auto") to let the network read the voice; see
                 `EmotionDirection` and docs/emotion.md.
-            intensity: 0 to 1: the gate g of a given emotion, and a factor on action units; without either, a factor on
-                the gate that the network chose.
-            seed: of generated head motion, blinks and gaze; the same seed gives the same frames to the bit.
+            intensity: 0 to 1, strength of the emotion: the gate g of a given emotion, or a factor on given action
+                units; without `emotion`, a factor on the gate that the network predicts.
+            seed: of generated head motion, blinks and gaze; the same seed gives bit-identical frames.
             fps: frames per second, 10 to 60.
             size: pixels, a number or (width, height), even.
-            background: colour, picture or path; None for what was behind the person, or the avatar's own backdrop.
-            output_type: of the frames, `"np"`, `"pil"`, `"pt"`, or `"motion"` for no pictures at all.
+            background: colour, image or path; None for the background of the person's video, or the model's default.
+            output_type: of the frames, `"np"`, `"pil"`, `"pt"`, or `"motion"` for the motion without frames.
             head_motion: strength of generated motion: a number from 0 to 2 for head, gaze, brows and breathing, or
                 `MotionStrengths` for each and the blinks.
-            pose_from: an opened `ProcessedClip` or a `FlameMotion` whose head, gaze and position are taken instead.
-            expression_from: the same for lids, brows and the action units that the network reads (docs/motion.md).
+            pose_from: an opened `ProcessedClip` or a `FlameMotion` whose head pose, gaze and position replace the
+                generated ones.
+            expression_from: the same for eyelids, brows and the action units that the network reads (docs/motion.md).
 
         Returns:
             `TalkingHeadOutput`: lazy `frames`, `audio`, `motion`, `.save(path)`.
@@ -117,13 +124,20 @@ class EmoTaGPipeline(DiffusionPipeline):
             return [self._speak(one, sampling_rate, options) for one in audio]
         return self._speak(audio, sampling_rate, options)
 
-    def stream(self, chunks, *, sampling_rate: int, background=None, **options) -> TalkingHeadStream:
-        """Makes sound speak as it arrives: the same frames, to the bit, as of the whole recording.
+    def stream(
+        self,
+        chunks: Iterable[Any] | AsyncIterable[Any],
+        *,
+        sampling_rate: int,
+        background: Background = None,
+        **options: Any,
+    ) -> TalkingHeadStream:
+        """Makes the person speak sound while it arrives; the frames are bit-identical to those of the whole recording.
 
         Args:
             chunks: generator, or async generator, of samples: arrays or tensors `[n]` or `[n, channels]` of any length,
-                floats in [-1, 1] or integers at full scale. An empty one is nothing; None is silence as long as a
-                frame, in which the head goes on to blink and breathe.
+                floats in [-1, 1] or integers at full scale. An empty array has no effect. None stands for one frame of
+                silence, in which the head still blinks and breathes.
             sampling_rate: Hz, of all chunks.
             background, options: as for a whole recording (`emotion`, `intensity`, `seed`, `fps`, `size`, ...).
 
@@ -132,7 +146,7 @@ class EmoTaGPipeline(DiffusionPipeline):
             `time`, `image`, `motion`, `gate` and `emotion_logits`; `.look_ahead` seconds, `.interrupt()`, `.close()`.
 
         Raises:
-            ValueError: naming the argument, what was expected and what came; about a chunk, when it comes.
+            ValueError: naming the argument, what was expected and what came; for a chunk, when it is read.
 
         Example:
 
@@ -142,16 +156,17 @@ class EmoTaGPipeline(DiffusionPipeline):
         ```
         """
         background = self._background if background is None else background
-        options = speak_options(background=background, **options)
-        return TalkingHeadStream(self.model, self.processor, chunks, sampling_rate, options)
+        chosen = speak_options(background=background, **options)
+        return TalkingHeadStream(self.model, self.processor, chunks, sampling_rate, chosen)
 
-    def _speak(self, audio, sampling_rate, options: SpeakOptions) -> TalkingHeadOutput:
+    def _speak(self, audio: Any, sampling_rate: int | None, options: SpeakOptions) -> TalkingHeadOutput:
         clip, inputs = prepare_audio(self.processor, audio, sampling_rate)
         predicted = predict(self.model, clip, inputs, options)
         return finish(self.model, clip, predicted, options, self.progress_bar)
 
-    def register_to_config(self, **kwargs):
-        # diffusers names the module that a class lies in; a saved pipeline names the package, whose files may move.
+    def register_to_config(self, **kwargs: Any) -> None:
+        # diffusers would record the module of the class; a saved pipeline records the package, so that modules can be
+        # moved.
         public = {
             name: (_PACKAGE, value[1])
             if isinstance(value, tuple) and str(value[0]).startswith(f"{_PACKAGE}.")
@@ -160,17 +175,15 @@ class EmoTaGPipeline(DiffusionPipeline):
         }
         super().register_to_config(**public)
 
-    def progress_bar(self, iterable=None, total=None):
-        # diffusers takes either; a generator needs both to show how far it is
+    def progress_bar(self, iterable: Iterable[Any] | None = None, total: int | None = None) -> Any:
+        # diffusers takes either; a generator needs both to show its progress
         from tqdm.auto import tqdm
 
         return tqdm(iterable, total=total, **getattr(self, "_progress_bar_config", {}))
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike | None = None, **kwargs
-    ) -> EmoTaGPipeline:
-        """Loads a flat folder or a Hub repository; the embedded model when nothing is named.
+    def from_pretrained(cls, pretrained_model_name_or_path: PathLike | None = None, **kwargs: Any) -> EmoTaGPipeline:
+        """Loads a flat folder or a Hub repository; without an argument the embedded default model.
 
         Args:
             pretrained_model_name_or_path: folder, `"user/name"`, `"emotag-base"` or `"emotag-base-open"`, which are
@@ -179,7 +192,7 @@ class EmoTaGPipeline(DiffusionPipeline):
                 network.
 
         Raises:
-            ValueError: an unknown argument; a folder without a whole, matching checkpoint.
+            ValueError: an unknown argument; a folder without a complete checkpoint that matches its config.
             FileNotFoundError: neither a folder nor a repository that can be reached.
         """
         path = model_path(pretrained_model_name_or_path)
@@ -198,8 +211,8 @@ class EmoTaGPipeline(DiffusionPipeline):
         return pipeline
 
     @classmethod
-    def download(cls, pretrained_model_name: str, **kwargs) -> str:
-        """The local folder of a repository; the stock loader refuses components from outside diffusers."""
+    def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
+        """The local folder of a repository; diffusers' own method refuses components from other packages."""
         return fetch(pretrained_model_name, **kwargs)
 
     def save_pretrained(
@@ -208,8 +221,9 @@ class EmoTaGPipeline(DiffusionPipeline):
         """Writes the flat folder that every `from_pretrained` of this package reads; `push_to_hub` uploads it.
 
         Args:
-            save_directory: made if it does not exist.
-            safe_serialization, variant: as diffusers passes them; only safetensors without a variant is written.
+            save_directory: created if it does not exist.
+            safe_serialization, variant: for compatibility with diffusers; only safetensors without a variant are
+                written.
         """
         if not safe_serialization or variant is not None:
             raise ValueError("save_pretrained: only safetensors without a variant is written.")
@@ -233,10 +247,12 @@ class EmoTaGPipeline(DiffusionPipeline):
 
         Raises:
             ConsentError: the person did not agree to publication, or the consent has expired.
-            ValueError: something of it may not leave this machine.
-            HubError: wrong token, no right to write, no connection; nothing was committed then.
+            ValueError: part of it must not be uploaded, such as another head's data or a local speech encoder.
+            HubError: a wrong token, no write permission or no connection; nothing was committed.
         """
         from ..avatars.push_pipeline import push_pipeline
 
-        options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
+        options: dict[str, Any] = dict(
+            private=private, token=token, commit_message=commit_message, remote_code=remote_code
+        )
         return push_pipeline(self, repo_id, **options)

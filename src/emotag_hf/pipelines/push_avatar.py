@@ -1,11 +1,12 @@
-"""`push_avatar`: an avatar's folder to the Hub. docs/sharing.md is for users. Not in the paper.
+"""`push_avatar`: uploads an avatar's folder to the Hub (docs/sharing.md). Not in the paper.
 
-In: a folder that `emotag adapt` wrote. Out: a repository, made by `push_pipeline` out of what was read and checked.
+In: a folder that `emotag adapt` wrote. Out: a repository, written by `push_pipeline` from what was read and checked.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from ..avatars.avatar_folder import read_avatar_info
 from ..avatars.push_pipeline import push_pipeline
@@ -24,28 +25,29 @@ def push_avatar(
     remote_code: bool = False,
     progress: bool = True,
 ) -> Pushed:
-    """Puts the avatar in a folder on the Hub; a second time, what has changed of it.
+    """Uploads the avatar in a folder to the Hub; a second push uploads only what changed.
 
     Args:
-        folder: of an avatar, as `emotag adapt` writes it.
-        repo_id: `"user/name"`; made if it is not there.
-        private: whether a new repository is. One that is public already is not taken for a private push.
-        token: with the right to write; None for the user who is logged in (`hf auth login`, HF_TOKEN).
+        folder: the avatar, as `emotag adapt` writes it.
+        repo_id: `"user/name"`; created if it does not exist.
+        private: whether a new repository is private. If the repository exists and is public, a private push is refused.
+        token: with write permission; None for the user who is logged in (`hf auth login`, HF_TOKEN).
         commit_message: of the commit.
         remote_code: also a file for users without `import emotag_hf` (`trust_remote_code=True`).
-        progress: show how far the video is, on a terminal.
+        progress: show a progress bar for the preview video, on a terminal.
 
     Raises:
         FileNotFoundError: there is no such folder.
         ConsentError: the person did not agree to publication, or the consent has expired.
-        AvatarError, ValueError: the folder is no whole avatar, or something of it may not leave this machine.
-        HubError: wrong token, no right to write, no connection; nothing was committed then.
+        AvatarError, ValueError: the folder is not a complete avatar, or part of it must not be uploaded, such as
+            another head's data or a local speech encoder.
+        HubError: a wrong token, no write permission or no connection; nothing was committed.
     """
     check_repo_id(repo_id)
     read_avatar_info(folder).consent.check_publication()
     pipeline = EmoTaGPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=None if progress else True, unit="frame", desc=PREVIEW_VIDEO)
-    options = {"private": private, "token": token, "commit_message": commit_message, "remote_code": remote_code}
+    options: dict[str, Any] = dict(private=private, token=token, commit_message=commit_message, remote_code=remote_code)
     return push_pipeline(pipeline, repo_id, **options)
 
 

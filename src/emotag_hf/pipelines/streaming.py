@@ -1,7 +1,8 @@
-"""Speech in as it arrives, frames out as soon as they are certain: `pipe.stream(chunks)` (METHOD 6).
+"""Streaming, `pipe.stream(chunks)`: speech in while it arrives, frames out as soon as later sound cannot change them
+(METHOD 6).
 
-In: chunks of sound from a generator or an async one. Out: `StreamedFrame`s, the frames that the whole recording would
-give, to the bit, `look_ahead` seconds behind the sound. Memory does not grow with time.
+In: chunks of sound from a generator or an async one. Out: `StreamedFrame`s, bit-identical to those of the whole
+recording, `look_ahead` seconds behind the sound. Memory does not grow with time.
 """
 
 from __future__ import annotations
@@ -17,25 +18,27 @@ import torch
 from ..audio.audio_features import num_video_frames
 from ..audio.audio_stream import AudioStream
 from ..audio.loudness import LoudnessStream
+from ..models.modeling_emotag import EmoTaGModel
+from ..models.processing_emotag import EmoTaGProcessor
 from ..motion.motion_stream import MotionStream
 from ..outputs import FlameMotion
 from ..rights.provenance import make_provenance
 from .talking_head import FrameRenderer, SpeakOptions, as_output, scene
 
-_PIECE = 0.04  # seconds of sound that are heard at once; what waits behind them can still be interrupted
-_RESAMPLING = 0.015  # seconds by which sound at another rate comes late
+_PIECE = 0.04  # seconds of sound that are processed at once; sound queued behind them can still be interrupted
+_RESAMPLING = 0.015  # seconds of delay where the sound has to be resampled
 
 
 @dataclass
 class StreamedFrame:
-    """A frame and when it is shown.
+    """A frame and the time at which it is shown.
 
     Args:
         index: from 0 on, without gaps.
-        time: seconds on the clock of the sound that was pushed and not dropped: `index / fps`.
-        image: as `output_type` says; None with "motion".
+        time: seconds in the sound that was pushed and not dropped: `index / fps`.
+        image: of the kind of `output_type`; None with "motion".
         motion: `FlameMotion` of this one frame.
-        gate: how much emotion acts (g), 0 to 1.
+        gate: g, strength of the emotion, 0 to 1.
         emotion_logits: `[7]`, z_e in the order of `EMOTIONS`.
     """
 
@@ -48,21 +51,28 @@ class StreamedFrame:
 
 
 class TalkingHeadStream:
-    """An iterator of `StreamedFrame`s; `pipe.stream` makes it. For an async source it is an async iterator.
+    """An iterator of `StreamedFrame`s, made by `pipe.stream`; an async iterator if the source is async.
 
     Args:
         model, processor: `EmoTaGModel` and `EmoTaGProcessor`.
-        chunks: iterable, or async iterable, of samples `[n]` or `[n, channels]`; an empty chunk is nothing, None stands
-            for silence as long as a frame.
+        chunks: iterable, or async iterable, of samples `[n]` or `[n, channels]`; an empty chunk has no effect, None
+            stands for one frame of silence.
         sampling_rate: Hz of all chunks.
         options: `SpeakOptions`.
 
     Raises:
-        ValueError: a bad argument, now; a bad chunk, when it comes. The speech encoders of the "transformers" front end
-            hear a recording as a whole and cannot be streamed.
+        ValueError: an invalid argument, at once; an invalid chunk, when it is read. The speech encoders of the
+            "transformers" front end need the whole recording and cannot be streamed.
     """
 
-    def __init__(self, model, processor, chunks: Iterable | AsyncIterable, sampling_rate: int, options: SpeakOptions):
+    def __init__(
+        self,
+        model: EmoTaGModel,
+        processor: EmoTaGProcessor,
+        chunks: Iterable[Any] | AsyncIterable[Any],
+        sampling_rate: int,
+        options: SpeakOptions,
+    ) -> None:
         if not isinstance(chunks, (Iterable, AsyncIterable)) or isinstance(chunks, (str, bytes, np.ndarray, dict)):
             raise ValueError(
                 f"chunks: expected a generator or another iterable of arrays of samples, got {type(chunks).__name__}; "
@@ -86,7 +96,7 @@ class TalkingHeadStream:
             self._renderer = FrameRenderer(model, *scene(model, options))
             self._renderer.prepare()
         config = model.config.motion_config
-        # At another frame rate a frame lies between two of the network's.
+        # At another frame rate, frames are interpolated between two of the network's.
         between = 0.0 if options.fps == config.fps else 1 / config.fps
         late = 0.0 if sampling_rate == extractor.sampling_rate else _RESAMPLING
         self.look_ahead = config.look_ahead_ms / 1000 + between + late
@@ -96,8 +106,8 @@ class TalkingHeadStream:
         self._heard = 0  # samples at the rate of the front end
         self._index = 0
         is_async = isinstance(chunks, AsyncIterable)
-        self._frames = None if is_async else self._run()
-        self._async_frames = self._run_async() if is_async else None
+        self._frames: Any = None if is_async else self._run()
+        self._async_frames: Any = self._run_async() if is_async else None
 
     # --- iteration ---------------------------------------------------------------------------------------------------
 
@@ -118,37 +128,37 @@ class TalkingHeadStream:
         return await self._async_frames.__anext__()
 
     def close(self) -> None:
-        """Ends an ordinary stream early; its source is left where it is."""
+        """Ends a stream early; the source is not read further."""
         if self._frames is not None:
             self._frames.close()
 
     async def aclose(self) -> None:
-        """Ends an async stream early; its source is left where it is."""
+        """Ends an async stream early; the source is not read further."""
         if self._async_frames is not None:
             await self._async_frames.aclose()
 
     def __enter__(self) -> TalkingHeadStream:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> TalkingHeadStream:
         return self
 
-    async def __aexit__(self, *_) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     # --- control -----------------------------------------------------------------------------------------------------
 
     def interrupt(self) -> float:
-        """Drops the sound that was pushed and not heard yet; from any thread.
+        """Drops the sound that was pushed but not processed yet. May be called from any thread.
 
-        The mouth ends the syllable that it has begun (`look_ahead`) and shuts as at the end of a sentence. Head, lids,
-        seed and time go on. Frames in which it is quiet come with the chunks that follow: silence, or None.
+        The mouth finishes the syllable that it has begun (`look_ahead`) and closes as at the end of a sentence. Head,
+        eyelids, seed and time continue. Further frames need further chunks: silence, or None.
 
         Returns:
-            Seconds on the stream's clock at which the next chunk begins.
+            The stream's time in seconds at which the next chunk begins.
         """
         self._sound.clear()
         return self._sound.num_samples / self._sound.sampling_rate
@@ -178,19 +188,19 @@ class TalkingHeadStream:
             self._sound.push(chunk)
 
     def _ready(self) -> Iterator[StreamedFrame]:
-        """The frames that the sound which waits makes certain."""
+        """The frames that the queued sound determines."""
         while len(samples := self._sound.take(round(_PIECE * self._sound.target_rate))):
             self._heard += len(samples)
             self._hear(self._features.push(samples), self._loudness.push(samples))
             yield from self._certain()
 
     def _rest(self) -> Iterator[StreamedFrame]:
-        """The source has ended: what is left."""
+        """The remaining frames after the end of the source."""
         self._sound.finish()
         yield from self._ready()
         if not self._heard:
             return
-        count = num_video_frames(self._sound.num_samples, self.fps, self._sound.sampling_rate)
+        count = num_video_frames(self._sound.num_samples, self.fps, self._sound.sampling_rate)  # type: ignore[arg-type]
         steps = len(self._model.native_times(count, self.fps))
         self._hear(self._features.flush(), self._loudness.flush(steps))
         self._motion.end(count)
@@ -213,8 +223,8 @@ class TalkingHeadStream:
                 yield frame
 
 
-def speak_options(**options) -> SpeakOptions:
-    """`SpeakOptions` of keyword arguments; a name that is none of its fields is a ValueError."""
+def speak_options(**options: Any) -> SpeakOptions:
+    """`SpeakOptions` of keyword arguments; an unknown name is a ValueError."""
     names = [field.name for field in fields(SpeakOptions)]
     if unknown := sorted(set(options) - set(names)):
         raise ValueError(f"stream: unknown argument {', '.join(unknown)}; expected sampling_rate, {', '.join(names)}.")

@@ -1,14 +1,14 @@
 """From a recording to a talking head: the steps that both pipelines share.
 
 In: a model, a processor, a recording and controls. Out: `TalkingHeadOutput`, whose frames are rendered when they are
-asked for, so that an hour of video never sits in memory.
+read, so that long videos need little memory.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,15 +20,18 @@ from ..audio.audio_features import num_video_frames
 from ..audio.audio_io import AudioClip, load_audio
 from ..audio.loudness import loudness_from_samples
 from ..export import FORMATS, MOTION_FORMATS, VIEWER_FORMATS, check_frame, render_viewer, save_motion, write_splats
-from ..export.files import check_target, pick_format, write_whole
+from ..export.files import check_target, pick_format, write_bytes
+from ..models.modeling_emotag import EmoTaGModel
+from ..models.processing_emotag import EmoTaGProcessor
 from ..motion.driving_motion import DrivingClip
 from ..motion.emotion_direction import EmotionDirection
 from ..motion.motion_strengths import MotionStrengths, check_unit_interval
-from ..outputs import FlameMotion
+from ..outputs import EmoTaGOutput, FlameMotion
 from ..rendering import Camera
 from ..rendering.compositing import make_background, to_uint8
 from ..rights.provenance import make_provenance
 from ..utils.torch_threads import one_torch_thread
+from ..utils.typing import PathLike
 from ..video.video_writer import VideoWriter
 
 OUTPUT_TYPES = ("np", "pil", "pt", "motion")
@@ -36,9 +39,9 @@ OUTPUT_TYPES = ("np", "pil", "pt", "motion")
 
 @dataclass
 class SpeakOptions:
-    """How to speak; see `EmoTaGPipeline.__call__`. Checked when made: every field names itself in its ValueError.
+    """Options of speaking; see `EmoTaGPipeline.__call__`. Checked when made: the ValueError names the field.
 
-    `emotion` becomes plain JSON values (None for "auto") for the video's mark; `direction` is what it means.
+    `emotion` becomes plain JSON values (None for "auto") for the video's metadata; `direction` is the parsed emotion.
     """
 
     emotion: Any = None
@@ -52,7 +55,7 @@ class SpeakOptions:
     pose_from: Any = None
     expression_from: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.intensity = check_unit_interval("intensity", self.intensity)
         self.direction = EmotionDirection(self.emotion, self.intensity)
         self.emotion = self.direction.description
@@ -67,12 +70,12 @@ class SpeakOptions:
             raise ValueError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}; got {self.output_type!r}.")
         width, height = self.width_height
         if self.background is not None:
-            # Made here, so that a bad one is refused before any work; from here on it is the finished picture.
+            # Made here, so that an invalid one raises before any work; from here on it is the finished image.
             self.background = make_background(self.background, width, height)
 
     @property
     def width_height(self) -> tuple[int, int]:
-        """Pixels, both even, as h264 with 4:2:0 colours wants them."""
+        """Width and height in pixels, both even, as h264 with 4:2:0 chroma requires."""
         size = self.size
         pair = (size, size) if isinstance(size, (int, np.integer)) and not isinstance(size, bool) else size
         ok = isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) == 2
@@ -86,33 +89,33 @@ class SpeakOptions:
 
 
 class FrameRenderer:
-    """Draws one frame of motion at a time, so that it has the same bits in a recording and in a stream.
+    """Renders one frame of motion at a time, so that frames of a recording and of a stream are bit-identical.
 
     Args:
         model: `EmoTaGModel`.
-        camera: of every frame.
+        camera: the camera of every frame.
         background: `[H, W, 3]` in [0, 1].
     """
 
-    def __init__(self, model, camera, background: torch.Tensor):
+    def __init__(self, model: EmoTaGModel, camera: Camera, background: torch.Tensor) -> None:
         self._model, self._camera, self._background = model, camera, background
         self._constants: tuple | None = None
         self.seconds: dict[str, float] = {"pose": 0.0, "raster": 0.0}
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Compiles and computes what every frame needs; the first frame does it otherwise."""
+        """Compiles the kernels and computes what all frames share; otherwise the first frame does it."""
         if self._constants is None:
             self._model.warm_up()
             self._constants = self._model.mouth_basis(), self._model.gaussians.still()
 
     @torch.no_grad()
     def draw(self, motion: FlameMotion) -> torch.Tensor:
-        """One frame of motion as a picture `[H, W, 3]` in [0, 1]."""
+        """Renders one frame of motion: `[H, W, 3]` in [0, 1]."""
         self.prepare()
         began = time.perf_counter()
         with one_torch_thread():
-            posed = self._model.pose(motion, *self._constants)
+            posed = self._model.pose(motion, *self._constants)  # type: ignore[misc]
             middle = time.perf_counter()
             image = self._model.render(posed, self._camera, self._background).images[0]
         self.seconds["pose"] += middle - began
@@ -120,8 +123,8 @@ class FrameRenderer:
         return image
 
 
-def as_output(image: torch.Tensor, output_type: str):
-    """A picture `[H, W, 3]` in [0, 1] as one of `OUTPUT_TYPES`."""
+def as_output(image: torch.Tensor, output_type: str) -> Any:
+    """An image `[H, W, 3]` in [0, 1] as one of `OUTPUT_TYPES`."""
     if output_type == "pt":
         return image.permute(2, 0, 1)
     return Image.fromarray(to_uint8(image)) if output_type == "pil" else image.cpu().numpy()
@@ -134,11 +137,13 @@ class LazyFrames(Sequence):
     Iterating renders each frame once and keeps none.
 
     Attributes:
-        model, motion, camera, background: what the frames are drawn from: `EmoTaGModel`, `FlameMotion` of T frames,
+        model, motion, camera, background: what the frames are rendered from: `EmoTaGModel`, `FlameMotion` of T frames,
             `Camera`, `[H, W, 3]` in [0, 1].
     """
 
-    def __init__(self, model, motion: FlameMotion, camera, background: torch.Tensor, output_type: str):
+    def __init__(
+        self, model: EmoTaGModel, motion: FlameMotion, camera: Camera, background: torch.Tensor, output_type: str
+    ) -> None:
         self.model, self.motion, self.camera, self.background = model, motion, camera, background
         self._output_type = output_type
         self.seconds: dict[str, float] = {"pose": 0.0, "raster": 0.0}
@@ -146,7 +151,7 @@ class LazyFrames(Sequence):
     def __len__(self) -> int:
         return len(self.motion)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [as_output(image, self._output_type) for image in self._render(range(*index.indices(len(self))))]
         if not -len(self) <= index < len(self):
@@ -157,7 +162,7 @@ class LazyFrames(Sequence):
         return (as_output(image, self._output_type) for image in self._render(range(len(self))))
 
     def iter_uint8(self) -> Iterator[np.ndarray]:
-        """Frames as uint8 `[H, W, 3]`, what a video encoder takes."""
+        """Frames as uint8 `[H, W, 3]`, as a video encoder takes them."""
         for image in self._render(range(len(self))):
             yield to_uint8(image)
 
@@ -170,16 +175,16 @@ class LazyFrames(Sequence):
 
 @dataclass
 class TalkingHeadOutput:
-    """A talking head that is rendered as it is read.
+    """The result of a pipeline: a talking head whose frames are rendered when they are read.
 
     Args:
         frames: `LazyFrames`; None with `output_type="motion"`.
         audio: the recording, at its own rate.
         motion: `FlameMotion` of T frames.
-        gate: `[T]`, how much emotion acts (g).
+        gate: `[T]`, g, strength of the emotion.
         emotion_logits: `[T, 7]`, z_e in the order of `EMOTIONS`.
         fps: frames per second.
-        metadata: what is written into the video to mark it as AI-generated.
+        metadata: written into the video to mark it as AI-generated.
     """
 
     frames: LazyFrames | None
@@ -194,18 +199,25 @@ class TalkingHeadOutput:
     def __getstate__(self) -> dict:
         return {**self.__dict__, "progress": None}  # a progress bar belongs to one process
 
-    def save(self, path: str | os.PathLike, *, audio: bool = True, progress=None, **video_options) -> str:
+    def save(
+        self,
+        path: PathLike,
+        *,
+        audio: bool = True,
+        progress: Callable[..., Any] | None = None,
+        **video_options: Any,
+    ) -> str:
         """Writes an mp4 (h264 + AAC, marked as AI-generated); returns its path.
 
         Args:
-            path: where to; a file that exists is replaced once the new one is whole.
-            audio: whether the recording goes along.
+            path: the file; an existing file is replaced only when the new one is complete.
+            audio: whether the recording is included as sound.
             progress: wraps the iterable of frames, such as `tqdm`.
             video_options: for `VideoWriter` (`crf`, `preset`).
 
         Raises:
             ValueError: `output_type="motion"` has no frames to save.
-            VideoWriteError: the folder does not exist, the disk is full, ...; nothing half-written is left.
+            VideoWriteError: the folder does not exist, the disk is full, ...; no partial file is left.
         """
         frames = self._drawn("save")
         progress = progress or self.progress or (lambda frames, total: frames)
@@ -226,20 +238,20 @@ class TalkingHeadOutput:
         Args:
             path: `.html` for a viewer that plays it in 3D; `.ply`, `.compressed.ply` or `.splat` for the Gaussians of
                 one frame; `.json`, `.csv` or `.npz` for the motion with ARKit's names.
-            format: one of these without the dot, for a file of another name.
-            frame: which frame's Gaussians.
-            y_down: Gaussians for viewers that expect COLMAP's axes and show the head upside down without it.
+            format: one of these without the dot, for a file with another suffix.
+            frame: index of the frame whose Gaussians are written.
+            y_down: turns the Gaussians for viewers that expect COLMAP's axes, which would show the head upside down.
 
         Raises:
-            ValueError: another kind of file; no such frame; `output_type="motion"` and more than motion is asked for.
-            FileNotFoundError, PermissionError, OSError: it cannot be written; nothing half-written is left.
+            ValueError: another suffix; no such frame; with `output_type="motion"`, another format than motion.
+            FileNotFoundError, PermissionError, OSError: it cannot be written; no partial file is left.
         """
         kind = pick_format(path, format, FORMATS)
         check_target(path)
         if kind in MOTION_FORMATS:
             return save_motion(self.motion, path, format=kind, metadata=self.metadata)
         if kind in VIEWER_FORMATS:
-            return os.fspath(write_whole(path, [self.viewer_page().encode()]))
+            return os.fspath(write_bytes(path, [self.viewer_page().encode()]))
         model = self._drawn("export").model
         check_frame(frame, len(self.motion))
         with torch.no_grad():
@@ -265,8 +277,10 @@ class TalkingHeadOutput:
         return self.frames
 
 
-def prepare_audio(processor, audio, sampling_rate: int | None = None) -> tuple[AudioClip, dict[str, Any]]:
-    """Reads a recording and takes its features.
+def prepare_audio(
+    processor: EmoTaGProcessor, audio: Any, sampling_rate: int | None = None
+) -> tuple[AudioClip, dict[str, Any]]:
+    """Reads a recording and computes its features.
 
     Args:
         audio: path, bytes, array `[n]` or `[n, channels]`, or `{"array", "sampling_rate"}`.
@@ -282,7 +296,7 @@ def prepare_audio(processor, audio, sampling_rate: int | None = None) -> tuple[A
     return clip, {"input_features": features["input_features"], "samples": samples}
 
 
-def predict(model, clip: AudioClip, inputs: dict[str, Any], options: SpeakOptions):
+def predict(model: EmoTaGModel, clip: AudioClip, inputs: dict[str, Any], options: SpeakOptions) -> EmoTaGOutput:
     """Runs the motion network and the generators: `EmoTaGOutput` for the whole recording."""
     num_frames = num_video_frames(len(clip.samples), options.fps, clip.sampling_rate)
     native_times = model.native_times(num_frames, options.fps)
@@ -298,7 +312,7 @@ def predict(model, clip: AudioClip, inputs: dict[str, Any], options: SpeakOption
     )
 
 
-def scene(model, options: SpeakOptions) -> tuple[Camera, torch.Tensor]:
+def scene(model: EmoTaGModel, options: SpeakOptions) -> tuple[Camera, torch.Tensor]:
     """The camera, and the background `[H, W, 3]`."""
     width, height = options.width_height
     background = options.background
@@ -307,8 +321,10 @@ def scene(model, options: SpeakOptions) -> tuple[Camera, torch.Tensor]:
     return model.camera(width, height), background
 
 
-def finish(model, clip: AudioClip, predicted, options: SpeakOptions, progress=None) -> TalkingHeadOutput:
-    """Sets up the pictures; none is rendered yet."""
+def finish(
+    model: EmoTaGModel, clip: AudioClip, predicted: EmoTaGOutput, options: SpeakOptions, progress: Any = None
+) -> TalkingHeadOutput:
+    """Makes the output; no frame is rendered yet."""
     frames = None
     if options.output_type != "motion":
         camera, background = scene(model, options)

@@ -1,1 +1,1 @@
-"""From somebody's video to a processed clip, and whether the video is good enough."""
+"""Makes processed clips from videos, and checks whether a video is good enough."""

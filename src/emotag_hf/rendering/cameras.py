@@ -1,4 +1,4 @@
-"""A pinhole camera as a value: size in pixels, intrinsics and pose in; tensors for `rasterize` out.
+"""A pinhole camera: size in pixels, intrinsics and pose; with tensors for `rasterize`.
 
 OpenCV convention: the camera looks along its +z, x to the right, y down; `viewmat` takes world points (metres, y up)
 to camera points. Pixel centres lie at +0.5.
@@ -42,7 +42,7 @@ class Camera:
         viewmat: [4, 4] world-to-camera, metres.
 
     Raises:
-        ValueError: naming the attribute that is off and what was expected.
+        ValueError: naming the invalid attribute and what was expected.
     """
 
     width: int
@@ -76,12 +76,12 @@ class Camera:
         distance: float = 1.0,
         focal: float | None = None,
     ) -> Camera:
-        """A camera that looks at `target`, as a photographer looks at a sitter who faces along +z.
+        """A camera that looks at `target` from the front of a person who faces along +z.
 
         Args:
             size: pixels, one number for a square or (width, height).
             target: [3] the world point in the middle of the picture, metres.
-            yaw: radians around world y; positive moves the camera towards +x, the sitter's left.
+            yaw: radians around world y; positive moves the camera towards +x, the person's left.
             pitch: radians; positive moves the camera up.
             distance: metres from the camera to the target.
             focal: pixels; by default four times the width, a long portrait lens.
@@ -123,8 +123,8 @@ class Camera:
         return Camera(width, height, self.K * scale[:, None], self.viewmat)
 
     def fit(self, size: int | tuple[int, int]) -> Camera:
-        """The same place and middle at another size and shape: the shorter side shows what it showed, the longer more
-        or less; one number for a square or (width, height)."""
+        """The same position and centre of view at another size and aspect ratio: the field of view of the shorter side
+        stays; one number for a square or (width, height)."""
         width, height = (size, size) if isinstance(size, int) else tuple(size)
         _check_size("width", width)
         _check_size("height", height)
@@ -147,5 +147,5 @@ class Camera:
 
     @property
     def position(self) -> torch.Tensor:
-        """[3] the camera's place in the world, metres."""
+        """[3] the camera's position in the world, metres."""
         return -self.viewmat[:3, :3].T @ self.viewmat[:3, 3]

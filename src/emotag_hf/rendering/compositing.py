@@ -1,6 +1,6 @@
 """Puts the rendered head over a background.
 
-In: colours and alphas of the rasteriser. Out: pictures. Backgrounds are straight (not premultiplied) sRGB in [0, 1].
+In: colours and alphas of the rasteriser. Out: images. Backgrounds are straight (not premultiplied) sRGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ DEFAULT_BACKDROP = {"inner": [0.62, 0.66, 0.70], "outer": [0.30, 0.33, 0.38]}
 
 
 def make_background(background, width: int, height: int, backdrop: dict | None = None) -> torch.Tensor:
-    """The picture behind the head.
+    """Makes the background image.
 
     Args:
-        background: None for the avatar's own backdrop; a colour name, `"#rrggbb"`; the path of a picture; a PIL image;
-            or an array `[h, w, 3]`, uint8 or float in [0, 1]. Pictures are cropped to the frame's shape, then resized.
+        background: None for the avatar's default background; a colour name, `"#rrggbb"`; the path of an image; a PIL
+            image; or an array `[h, w, 3]`, uint8 or float in [0, 1]. Images are cropped to the frame's aspect ratio,
+            then resized.
         width, height: pixels.
         backdrop: `{"inner": [r, g, b], "outer": [r, g, b]}`, used for None.
 
@@ -54,7 +55,7 @@ def composite(colors: torch.Tensor, alphas: torch.Tensor, background: torch.Tens
 
 
 def to_uint8(image: torch.Tensor) -> np.ndarray:
-    """A picture `[H, W, 3]` in [0, 1] as uint8, rounded."""
+    """An image `[H, W, 3]` in [0, 1] as uint8, rounded."""
     from .compositing_kernels import quantise
 
     array = np.ascontiguousarray(image.detach().cpu().numpy())
@@ -102,6 +103,6 @@ def _spotlight(width: int, height: int, inner: list[float], outer: list[float]) 
     distance = ((x * width / max(width, height)) ** 2 + ((y + 0.25) * height / max(width, height)) ** 2).sqrt()
     weight = torch.exp(-((distance / 0.85) ** 2))[..., None]
     picture = weight * torch.tensor(inner) + (1 - weight) * torch.tensor(outer)
-    # Eight bits show bands in so soft a gradient; half a level of fixed noise hides them.
+    # Dithering with fixed noise of half a level, because 8 bits show bands in a soft gradient.
     noise = torch.rand(height, width, 1, generator=torch.Generator().manual_seed(0))
     return (picture + (noise - 0.5) / 255).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""The two passes over every pixel of a frame, compiled: a frame is too small to be worth waking torch's threads."""
+"""Compositing and quantisation as Numba kernels: a frame is too small to gain from torch's threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CUDA backend: the arguments of `rasterize`, already checked, handed to gsplat; the only file that imports it."""
+"""The CUDA backend: passes the checked arguments of `rasterize` to gsplat; the only file that imports it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TILE = 16
 
 
 def alpha_clamp(version: str) -> float:
-    """The alpha at which this version of gsplat clamps one Gaussian in one pixel; it is compiled in."""
+    """The largest alpha of one Gaussian in one pixel in the installed gsplat, a compile-time constant."""
     major, minor = (int(part) for part in version.split(".")[:2])
     return 0.999 if (major, minor) < (1, 6) else 0.99
 
@@ -24,7 +24,7 @@ def rasterize(
     """See `emotag_hf.rendering.rasterize`; the tensors are on one CUDA device.
 
     Raises:
-        ImportError: if gsplat is not installed, with the line that installs it.
+        ImportError: if gsplat is not installed, with the command that installs it.
         NotImplementedError: if `alpha_max` is not what this gsplat was compiled with.
     """
     gsplat = require_package("gsplat", extra="gpu")

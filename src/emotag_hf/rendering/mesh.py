@@ -1,11 +1,10 @@
-"""A z-buffer for triangle meshes on the CPU: camera-space vertices in, the visible face of each pixel out.
+"""A z-buffer rasteriser for triangle meshes on the CPU: camera-space vertices in, the visible face of each pixel out.
 
-The slow part of METHOD 5's geometry teachers and of the picture's regions (tracking). OpenCV camera: x right, y down,
-looking along +z, metres; pixel centres lie at +0.5. Not differentiable; the same bits in every run.
+Used by METHOD 5's geometry teachers and for image regions in tracking. OpenCV camera: x right, y down, looking along
++z, metres; pixel centres lie at +0.5. Not differentiable; deterministic.
 
-Vertices are rounded to 1/1024 pixel on the screen: the tests of which side of an edge a pixel lies on are then exact
-in float64, so two faces that share an edge leave no hole between them. A pixel on the edge goes to the nearer face
-and, at one depth, to the face with the lower index.
+Vertices are rounded to 1/1024 pixel, so that edge tests are exact in float64 and adjacent faces leave no hole. A pixel
+on an edge belongs to the nearer face and, at equal depth, to the one with the lower index.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ import numpy as np
 
 from .numba_runtime import device, kernel
 
-NEAR = 0.01  # metres; a face with a corner nearer to the camera than this is left out, not cut
+NEAR = 0.01  # metres; faces with a corner nearer than this are left out, not clipped
 _SUBPIXELS = 1024.0
 
 
 class MeshBuffers(NamedTuple):
-    """What a pinhole camera sees of a mesh.
+    """The visible faces of a mesh for a pinhole camera.
 
     Attributes:
         face_index: `[H, W]` int32, the nearest face at the pixel's centre; -1 where there is none.
@@ -44,12 +43,12 @@ def rasterize_mesh(
         faces: `[F, 3]` whole numbers in 0..V-1, counter-clockwise seen from outside.
         K: `[3, 3]` intrinsics in pixels, no skew.
         width, height: pixels.
-        cull: leaves out faces that are seen from inside.
+        cull: leaves out back faces.
 
-    A face with a corner nearer than `NEAR` (or behind the camera) is left out as a whole.
+    A face with a corner nearer than `NEAR` (or behind the camera) is left out entirely.
 
     Raises:
-        ValueError: a shape is off, a vertex is not finite, or a face names a vertex that is not there.
+        ValueError: a wrong shape, a vertex that is not finite, or an invalid vertex index.
     """
     points = _array("vertices", vertices, np.float64)
     corners = _array("faces", faces, np.int32)
@@ -73,11 +72,11 @@ def rasterize_mesh(
 
 
 def interpolate(buffers: MeshBuffers, faces: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Numbers at the corners to numbers at the pixels, perspective-correct.
+    """Interpolates vertex values to pixels, perspective-correct.
 
     Args:
         buffers: of `rasterize_mesh`.
-        faces: `[F, 3]` the faces it was called with.
+        faces: `[F, 3]` the faces that it was called with.
         values: `[V, C]`, an array or a tensor.
 
     Returns:
@@ -171,7 +170,7 @@ def _visible_faces(screen, faces, cull, face_index, inverse_depth):  # pragma: n
 
 @kernel("void(float64[:,::1], int32[:,::1], int32[:,::1], float32[:,:,::1], float32[:,::1])")
 def _resolve(screen, faces, face_index, barycentric, depth):  # pragma: no cover - compiled
-    """Weights and depth of the face that won; `depth` comes in as 1/z."""
+    """Weights and depth of the nearest face; `depth` is 1/z on input."""
     height, width = face_index.shape
     for y in range(height):
         py = y + 0.5

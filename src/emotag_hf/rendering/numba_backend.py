@@ -1,8 +1,8 @@
 """The CPU backend: tensors of 3D Gaussians and cameras in, colours and alphas out, by the Numba kernels.
 
-`project` and `composite` are the two differentiable steps that `rasterize` joins; they work on float32 CPU tensors
-that the caller has checked. Pictures and gradients have the same bits for any number of threads: lists are built in
-one order, each Gaussian's gradient is summed in the order of its tiles, and sums over Gaussians use fixed chunks.
+`project` and `composite` are the two differentiable steps that `rasterize` joins; they work on float32 CPU tensors that
+the caller has checked. Images and gradients are bit-identical for any number of threads: lists are built in one order,
+each Gaussian's gradient is summed in the order of its tiles, and sums over Gaussians use fixed chunks.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .numba_tiles import CompositingKernels, Splats, TileLists, compositing_kern
 
 
 def warm_up(*, backward: bool = False, extra: Sequence[Kernel] = ()) -> None:
-    """Compiles or loads the kernels now instead of in the first call, under one progress bar.
+    """Compiles or loads the kernels now instead of in the first call, with one progress bar.
 
     Args:
-        backward: those for training too.
-        extra: further kernels that the caller is about to need.
+        backward: also the kernels for training.
+        extra: further kernels to compile.
     """
     _ready(compositing_kernels(), False, extra)
     if backward:
@@ -156,7 +156,8 @@ class _Composite(torch.autograd.Function):
             lists.forward(background_array[c], alpha_max, out_colors[c].numpy(), out_alphas[c, ..., 0].numpy())
             ctx.lists.append(lists)
         ctx.settings = alpha_max, absgrad, per_camera
-        # means2d is kept as a tensor because absgrad is hung on it; the others so that torch sees changes in place
+        # means2d is kept as a tensor because absgrad is an attribute of it; the others so that torch detects in-place
+        # changes
         ctx.save_for_backward(means2d, conics, colors, opacities, depths, backgrounds, out_colors, out_alphas)
         return out_colors, out_alphas
 

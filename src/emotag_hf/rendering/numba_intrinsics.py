@@ -1,7 +1,7 @@
 """Compositing and binning of one Gaussian with explicit vectors: Numba intrinsics for `numba_vector_kernels`.
 
-Addresses are integers: of a Gaussian's row, of a tile's state, of where a result goes. What each does is what its
-scalar twin in `numba_kernels` or `numba_binning` does.
+Addresses are integers: of a Gaussian's row, of a tile's state, of where a result goes. Each has a scalar reference in
+`numba_kernels` or `numba_binning`.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def band_words(typingctx, row, first_tile_row, window, out):
     """Which blocks an ellipse touches in 4 tile rows from `first_tile_row`, 4 tiles from block column `window` on.
 
     Stores four uint64 at `out`, one per tile row: 16 bits for each of its four bands of four pixel rows, one bit per
-    block. The vector twin of `numba_binning._band_word`: lane i is band i.
+    block. The vector version of `numba_binning._band_word`: lane i is band i.
     """
 
     def codegen(context, builder, signature, args):

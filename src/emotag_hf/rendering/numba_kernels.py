@@ -1,8 +1,8 @@
-"""Kernels in ordinary Numba: tile lists in, pictures out; a picture's gradient in, one gradient row per entry out.
+"""Kernels in plain Numba: tile lists in, images out; an image's gradient in, one gradient row per entry out.
 
-The slow twin of `numba_vector_kernels` and what runs without AVX2. Compositing goes front to back, Gaussian by
-Gaussian inside a tile, on a state of 256 floats per plane ordered block by block (4x4 pixels), so the innermost loop
-over the 16 pixels of a block is one vector for the compiler. alpha = exp(power) is poly5(power / 8)^8, good to 1e-6.
+The reference for `numba_vector_kernels`, and the kernels on CPUs without AVX2. Compositing goes front to back, Gaussian
+by Gaussian inside a tile, on a state of 256 floats per plane ordered block by block (4x4 pixels), so that the compiler
+vectorises the innermost loop over the 16 pixels of a block. alpha = exp(power) is poly5(power / 8)^8, good to 1e-6.
 
 Semantics of gsplat 1.5: alpha below 1/255 is skipped, alpha is clamped at `alpha_max`, and a pixel stops before the
 Gaussian that would bring its transmittance to 1e-4 or below.
@@ -34,9 +34,9 @@ _u = np.uint64
 
 PIXELS = TILE * TILE
 FORWARD_STATE = PIXELS * (1 + CHANNELS)  # transmittance, four colours
-BACKWARD_STATE = PIXELS * (2 + CHANNELS)  # transmittance, what lies behind, four colour gradients
+BACKWARD_STATE = PIXELS * (2 + CHANNELS)  # transmittance, accumulated gradient of what is behind, four colour gradients
 MIN_TRANSMITTANCE = 1e-4
-CHECK_EVERY = 16  # entries between two looks at which blocks still let light through
+CHECK_EVERY = 16  # entries between two checks for opaque blocks
 # Minimax fit of exp on [-5.6 / 8, 0.02], to be raised to the 8th power; coefficients pre-divided by 8^k.
 EXP_POLYNOMIAL = tuple(
     c / 8**k
@@ -181,9 +181,9 @@ def composite_forward(
 def start_backward_tile(
     state, ty, tx, channel, background, out_colors, out_alphas, v_colors, v_alphas
 ):  # fmt: skip
-    """Fills the state of a tile: light 1, gradient through all that lies behind the camera, colour gradients.
+    """Fills the state of a tile: light 1, gradient of everything behind, colour gradients.
 
-    What a Gaussian hides is the rendered colour less what came before it, so one running value per pixel is enough
+    The colour behind a Gaussian is the rendered colour minus what is in front, so one running value per pixel suffices
     and the list is read front to back again.
     """
     height, width, channels = out_colors.shape

@@ -1,8 +1,8 @@
-"""How the Numba kernels are compiled, cached and chosen: plain Python functions in, compiled functions out.
+"""Compiles, caches and selects the Numba kernels.
 
 Each kernel is declared with one explicit signature and compiled (or read from the cache) the first time a pass needs
-it, so a user who only renders never waits for the backward kernels. Kernels release the GIL and know nothing of
-threads: `numba_threads` runs them, which is why no Numba threading layer (TBB, OpenMP, workqueue) is ever started.
+it, so that inference does not wait for the backward kernels. Kernels release the GIL and are single-threaded:
+`numba_threads` runs them in parallel, so no Numba threading layer (TBB, OpenMP, workqueue) is started.
 """
 
 from __future__ import annotations
@@ -72,15 +72,15 @@ class Kernel:
 
     @property
     def is_ready(self) -> bool:
-        """True once the machine code is in this process."""
+        """Whether the machine code is loaded in this process."""
         return self._compiled is not None
 
     def _compile(self) -> bool:
-        """Makes the kernel ready; True if it had to be compiled because no cache had it."""
+        """Loads or compiles the kernel; True if it was not in the cache."""
         dispatcher = _cached_dispatcher(self._function)
         try:
             dispatcher.compile(self._signature)
-        except OSError as error:  # the cache folder filled up or vanished between the check and the write
+        except OSError as error:  # the cache folder is full or was deleted since the check
             logger.warning("The kernel cache cannot be written (%s); compiling in memory.", error)
             dispatcher = njit(nogil=True, **_OPTIONS)(self._function)
             dispatcher.compile(self._signature)
@@ -95,7 +95,7 @@ def kernel(signature: str) -> Callable[[Callable[..., Any]], Kernel]:
 
 
 def _cached_dispatcher(function: Callable[..., Any]) -> Any:
-    """A dispatcher that caches where Numba may write, else in a temporary folder, else nowhere."""
+    """A dispatcher that caches in Numba's folder if it is writable, else in a temporary folder, else not at all."""
     try:
         return njit(cache=True, nogil=True, **_OPTIONS)(function)
     except RuntimeError:  # Numba found no folder it may write to
@@ -115,7 +115,7 @@ def _cached_dispatcher(function: Callable[..., Any]) -> Any:
 
 
 def _private_folder(path: str) -> str:
-    """Makes `path`, or raises OSError if others could write there: Numba's cache is pickle, which runs code."""
+    """Makes `path`; raises OSError if others could write there, because Numba's cache is pickle, which runs code."""
     os.makedirs(path, mode=0o700, exist_ok=True)
     info = os.lstat(path)
     if not stat.S_ISDIR(info.st_mode) or (
@@ -147,7 +147,7 @@ def compile_kernels(kernels: Sequence[Kernel]) -> None:
 
 
 def cpu_has_wide_fma() -> bool:
-    """True if Numba compiles for an x86 CPU with AVX2 and FMA, where the explicit vector kernels are known to pay.
+    """Whether Numba compiles for an x86 CPU with AVX2 and FMA, for which the vector kernels are faster.
 
     Reads Numba's own settings (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES) because they decide what LLVM may emit.
     """

@@ -1,4 +1,4 @@
-"""Threads and memory of the CPU rasteriser: kernels and their arguments in, finished work and reusable buffers out.
+"""Thread pool and reusable buffers of the CPU rasteriser.
 
 Kernels release the GIL, so ordinary Python threads run them side by side. Each call hands its parts to idle workers
 and does the first part itself. Unlike Numba's `prange` this is safe from several Python threads at once on every
@@ -39,7 +39,7 @@ def get_num_threads() -> int:
 def set_num_threads(count: int | None) -> None:
     """Sets the threads of each rasterisation for the whole process; None goes back to the default.
 
-    Pictures and gradients are the same to the bit for every count.
+    Images and gradients are bit-identical for any count.
 
     Raises:
         ValueError: if `count` is not a positive whole number.
@@ -73,14 +73,14 @@ class _Worker:
 
 
 class _WorkerPool:
-    """Idle workers. Callers take what they need and give it back; new ones are made when none is idle."""
+    """A pool of idle workers; new ones are made when none is idle."""
 
     def __init__(self) -> None:
         self._idle: list[_Worker] = []
         self._process = os.getpid()
 
     def take(self, count: int) -> list[_Worker]:
-        if self._process != os.getpid():  # a fork copies this list but not the threads
+        if self._process != os.getpid():  # after a fork the threads do not exist
             self._idle, self._process = [], os.getpid()
         taken: list[_Worker] = []
         while len(taken) < count:
@@ -98,7 +98,7 @@ _pool = _WorkerPool()
 
 
 def run_parts(work: Callable[[int], None], parts: int) -> None:
-    """Calls `work(0)` to `work(parts - 1)` side by side and returns when all are done; the first error is raised."""
+    """Calls `work(0)` to `work(parts - 1)` in parallel and returns when all are done; the first error is raised."""
     if parts == 1:
         work(0)
         return
@@ -135,9 +135,9 @@ class Workspace:
         return 0 if buffer is None else buffer.nbytes // np.dtype(dtype).itemsize
 
     def array(self, name: str, shape: int | tuple[int, ...], dtype: Any, keep: int = 0) -> np.ndarray:
-        """A C-contiguous array that starts on a cache line. Valid until `name` is asked for again.
+        """A C-contiguous array that starts on a cache line. Valid until the next call with `name`.
 
-        Its contents are arbitrary but for the first `keep` items, which are those of the array asked for before.
+        Its contents are arbitrary except the first `keep` items, which are kept from the previous call.
         """
         size = (shape if isinstance(shape, int) else math.prod(shape)) * np.dtype(dtype).itemsize
         buffer = self._buffers.get(name)

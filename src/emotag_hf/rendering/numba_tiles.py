@@ -1,4 +1,4 @@
-"""Tile lists of one picture: 2D Gaussians in; the picture out, and from its gradient theirs.
+"""Tile lists of one image: 2D Gaussians in, the image out; the image's gradient in, the Gaussians' gradients out.
 
 Joins the kernels of `numba_binning` and of the compositing set that this CPU can run. Everything works on float32
 NumPy arrays; autograd is in `numba_backend`.
@@ -21,7 +21,7 @@ _TOO_LARGE = (
     "scales are too large for this picture: the Gaussians cover more than 2^31 tiles in all. Use fewer or smaller "
     "Gaussians or a smaller picture."
 )
-_SMALL = 2048  # Gaussians below which a second thread costs more than it brings
+_SMALL = 2048  # below so many Gaussians a second thread does not pay
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def parts_for(count: int) -> int:
 
 @dataclass(frozen=True)
 class Splats:
-    """What one picture is made of: NumPy views of one camera's 2D Gaussians."""
+    """The input of one image: NumPy views of one camera's 2D Gaussians."""
 
     means2d: np.ndarray  # [N, 2]
     conics: np.ndarray  # [N, 3]
@@ -83,7 +83,7 @@ class _Part:
 
 
 class TileLists:
-    """Rows and tile lists of one picture, in buffers that nobody else uses while this object lives."""
+    """Rows and tile lists of one image, in buffers that are reserved while this object exists."""
 
     def __init__(self, kernels: CompositingKernels, splats: Splats, width: int, height: int) -> None:
         self.kernels, self.splats = kernels, splats

@@ -1,8 +1,8 @@
 """Sixteen-wide vector arithmetic as LLVM IR, on which `numba_intrinsics` is built.
 
-One vector is one 4x4 block of pixels. LLVM cuts the vectors to what the CPU has (AVX-512, AVX2, SSE, NEON), and
-multiply-adds are `llvm.fmuladd`, which needs no FMA unit: the code is right everywhere and merely pays off on wide
-units. Loads claim no more than the alignment of a float, so a misaligned buffer is slow but never a fault.
+One vector is one 4x4 block of pixels. LLVM splits the vectors for the CPU (AVX-512, AVX2, SSE, NEON), and multiply-adds
+are `llvm.fmuladd`, which needs no FMA unit: the code is correct everywhere, and faster with wide vectors. Loads assume
+the alignment of a float only, so that misaligned buffers are slow but valid.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Kernels with explicit vectors: the fast twins of those in `numba_kernels` and of `numba_binning.list_entries`.
+"""Kernels with explicit vectors: fast versions of those in `numba_kernels` and of `numba_binning.list_entries`.
 
-Same signatures, same results but for rounding; the choice is made in `numba_runtime.selected_kernels`.
+Same signatures, same results except for rounding; `numba_runtime.selected_kernels` chooses.
 """
 
 from __future__ import annotations

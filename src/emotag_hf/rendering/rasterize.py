@@ -1,6 +1,6 @@
-"""`rasterize`: 3D Gaussians and cameras in, pictures out, with gsplat's contract on any device.
+"""`rasterize`: 3D Gaussians and cameras in, images out, with gsplat's interface on any device.
 
-The one entry point to rendering. It checks its inputs, picks the backend and joins what the CPU backends share:
+The entry point of rendering. It checks the inputs, selects the backend and implements what the CPU backends share:
 projection, colours from spherical harmonics, compositing, depth.
 """
 
@@ -71,11 +71,11 @@ def rasterize(
         Ks: [C, 3, 3] intrinsics, pixels.
         width: pixels.
         height: pixels.
-        near_plane: nearer centres are not drawn, metres.
-        far_plane: farther centres are not drawn, metres.
+        near_plane: Gaussians with nearer centres are skipped, metres.
+        far_plane: Gaussians with farther centres are skipped, metres.
         eps2d: variance added to each 2D covariance, pixels^2.
         sh_degree: None for colours, else 0 to 2.
-        backgrounds: [C, D] colours behind everything; black by default. The depth has none.
+        backgrounds: [C, D] background colours; black by default. Depth has none.
         render_mode: "RGB", "D" (accumulated depth), "ED" (depth / alpha), "RGB+D" or "RGB+ED".
         rasterize_mode: "classic", or "antialiased" (opacity shrinks by what `eps2d` adds, as in Mip-Splatting).
         absgrad: after backward, `meta["means2d"].absgrad` [C, N, 2] holds sums of absolute gradients (AbsGS).
@@ -92,7 +92,7 @@ def rasterize(
     Raises:
         ValueError: naming the argument that has a wrong shape, dtype, device or value.
         NotImplementedError: naming the gsplat option that this package does not offer.
-        ImportError: if the backend asked for is not installed.
+        ImportError: if the requested backend is not installed.
     """
     if unsupported:
         names = ", ".join(sorted(unsupported))

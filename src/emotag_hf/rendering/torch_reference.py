@@ -1,4 +1,5 @@
-"""The slow, obvious twin: every Gaussian at every pixel, any float dtype and device, autograd throughout.
+"""The reference implementation in torch: every Gaussian at every pixel, any float dtype and device, with autograd;
+slow.
 
 Same two steps and arguments as `numba_backend`. Memory grows with N x width x height; meant for tests and tiny scenes.
 """

@@ -1,1 +1,1 @@
-"""Who agreed to an avatar, and the mark that says a video was made by a machine."""
+"""The consent to an avatar, and the mark that says that a video is AI-generated."""

@@ -2,8 +2,8 @@
 
 In: a file or a dict. Out: a checked `Consent`, and consent.json. consent_dialogue.py asks for one. Not in the paper.
 
-A consent is a statement, not a proof: nobody's identity is checked, and nothing is signed. It is read from strangers'
-avatars, so whatever a file holds gives either a `Consent` or one sentence about what is wrong.
+A consent is a statement, not a proof: nobody's identity is checked, and nothing is signed. Consents are also read from
+untrusted avatars: any file content gives either a valid `Consent` or a ConsentError.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _MAX_LENGTHS = {
     "purpose_note": 2000, "statement": 6000,
 }  # fmt: skip
 _REQUIRED = ("person", "agreed_by", "date", "purposes", "may_publish", "statement")  # the others may be left out
-_CLOCKS_DIFFER = timedelta(days=1)  # a date a little in the future is another computer's clock
+_CLOCKS_DIFFER = timedelta(days=1)  # tolerates another computer's clock
 _EXAMPLE_DATE = "2025-05-01T12:00:00+02:00"
-_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # make a text look like another one
+_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they reorder text on screen
 
 
 class ConsentError(ValueError):
-    """There is no consent, or none that holds for this; the message says what is missing and what to do."""
+    """There is no consent, or it does not cover this use; the message says what is missing and what to do."""
 
 
 def _now() -> str:
@@ -58,7 +58,8 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Consent:
-    """What somebody agreed to. Making one checks nothing; `check` does, and so does all that reads or writes one.
+    """What somebody agreed to. The constructor checks nothing; `check` does, and so does every function that reads or
+    writes one.
 
     Args:
         person: name of the person whom the avatar shows, as they want to be named.
@@ -68,10 +69,11 @@ class Consent:
         guardian_name, guardian_relation: with `"guardian"`: who that is, and why they may decide.
         date: when, ISO 8601 with its time zone. Now, if not given.
         purpose_note: limits or wishes in their own words.
-        may_publish: whether the avatar itself may be given to others; so if and only if `"publication"` is a purpose.
+        may_publish: whether the avatar itself may be given to others; must be true if and only if `"publication"` is a
+            purpose.
         expires: ISO 8601 with its time zone: no adaptation after that. None: no end.
-        revocation_contact: whom to write to, to take the consent back.
-        clip_sha256: SHA-256 of the recording it is for. None only until it meets its recording (`for_clip`).
+        revocation_contact: whom to write to in order to withdraw the consent.
+        clip_sha256: SHA-256 of the recording it is for. None until `for_clip` sets it.
         how: one of `HOW`: typed at a terminal, handed over as a file or as an argument, or a synthetic person.
     """
 
@@ -93,8 +95,8 @@ class Consent:
     def synthetic(cls, person: str, clip_sha256: str | None = None) -> Consent:
         """For a person who does not exist: nobody has to agree, and everything is allowed."""
         statement = f"{person} is synthetic: no real person is shown, so nobody had to agree."
-        everything = {"purposes": tuple(PURPOSES), "may_publish": True}
-        about = {"agreed_by": "nobody", "clip_sha256": clip_sha256, "how": "synthetic"}
+        everything: dict[str, Any] = {"purposes": tuple(PURPOSES), "may_publish": True}
+        about: dict[str, Any] = {"agreed_by": "nobody", "clip_sha256": clip_sha256, "how": "synthetic"}
         return cls(person=person, statement=statement, **about, **everything).check()
 
     @property
@@ -140,12 +142,12 @@ class Consent:
         return self
 
     def is_expired(self, at: datetime | None = None) -> bool:
-        """Whether it ended before `at` (with a time zone; now if None)."""
+        """Whether it expired before `at` (with a time zone; now if None)."""
         at = at or datetime.now(UTC)
         return self.expires is not None and _parse_date("expires", self.expires) <= at
 
     def for_clip(self, clip_sha256: str) -> Consent:
-        """This consent, for the recording with that hash; what adaptation needs.
+        """A copy of this consent for the recording with that hash, as adaptation needs it.
 
         Raises:
             ConsentError: it is not as documented, is for another recording, or has expired.
@@ -161,17 +163,17 @@ class Consent:
         return replace(self, clip_sha256=clip_sha256).check()
 
     def check_publication(self) -> None:
-        """Raises ConsentError unless the avatar itself may be given to others now."""
+        """Raises ConsentError unless the avatar itself may be published now."""
         self.check()
         if not self.may_publish:
             raise ConsentError(
-                f"consent: {self.person} did not agree that the avatar is published; keep it to yourself, or ask them."
+                f"consent: {self.person} did not agree that the avatar is published; keep it private, or ask them."
             )
         if self.is_expired():
             raise ConsentError(f"consent: the consent of {self.person} expired on {self.expires}; ask them again.")
 
     def warn_if_expired(self) -> None:
-        """Logs a warning for whoever loads an avatar after the end of its consent."""
+        """Logs a warning if the consent has expired."""
         if self.is_expired():
             logger.warning("The consent of %s to this avatar expired on %s; ask them again.", self.person, self.expires)
 
@@ -204,7 +206,7 @@ def load_consent(path_or_dict: str | os.PathLike | dict) -> Consent:
 def parse_consent(data: bytes, what: str = CONSENT_JSON) -> Consent:
     """The consent in the bytes of a consent.json; `what` names it in errors. Raises ConsentError."""
     if len(data) > _MAX_BYTES:
-        raise ConsentError(f"consent: {what} is larger than {_MAX_BYTES:,} bytes, which no consent is.")
+        raise ConsentError(f"consent: {what} is larger than {_MAX_BYTES:,} bytes, too large for a consent.")
     try:
         content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_no_key_twice)
     except (ValueError, RecursionError) as error:
@@ -218,7 +220,7 @@ def parse_consent(data: bytes, what: str = CONSENT_JSON) -> Consent:
 
 
 def write_consent(consent: Consent, path: str | os.PathLike) -> None:
-    """Writes consent.json, whole or not at all.
+    """Writes consent.json atomically.
 
     Raises:
         ConsentError: the consent is not as documented, or nothing can be written at `path`.
@@ -239,15 +241,15 @@ def write_consent(consent: Consent, path: str | os.PathLike) -> None:
 
 
 def is_interactive() -> bool:
-    """Whether somebody can type an answer."""
+    """Whether there is a terminal at which somebody can answer."""
     try:
         return sys.stdin is not None and sys.stdin.isatty()
     except ValueError:  # closed
         return False
 
 
-def nobody_to_ask() -> ConsentError:
-    """The error when a consent is needed and nobody sits at a terminal."""
+def no_terminal_error() -> ConsentError:
+    """The error when a consent is needed and there is no terminal to ask at."""
     return ConsentError(
         "consent: the person in the recording has to agree to an avatar, and there is no terminal to ask at; give "
         "their consent as a file (--consent-file, consent=), or run it at a terminal; docs/consent.md shows a file."
@@ -260,7 +262,7 @@ def is_sha256(value: Any) -> bool:
 
 
 def check_printable(text: str) -> str | None:
-    """What a text holds that no text for people has (control characters, half characters, reversed runs), or None."""
+    """The first control character, surrogate or bidirectional control of a text, in words; None if there is none."""
     for letter in text:
         if (unicodedata.category(letter) in ("Cc", "Cs") and letter != "\n") or letter in _BIDI:
             return f"the character U+{ord(letter):04X}"
@@ -322,7 +324,7 @@ def wrong_field(name: str, expected: str, value: Any) -> ConsentError:
 
 
 def _short(value: Any) -> str:
-    # ascii(): an error message goes to a terminal, which would obey control characters
+    # ascii(): a terminal would interpret control characters in an error message
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**12:
         return "a huge number"
     text = ascii(value) if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
@@ -332,9 +334,9 @@ def _short(value: Any) -> str:
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        seen = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"{_short(twice)} stands there twice")
+        names = [key for key, _ in pairs]
+        twice = next(key for i, key in enumerate(names) if key in names[:i])
+        raise ValueError(f"{_short(twice)} occurs twice")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Where the consent to an avatar comes from: a file, an argument, or the person, who is asked at a terminal. Not in the
+"""Obtains the consent to an avatar: from a file, from an argument, or by asking the person at a terminal. Not in the
 paper.
 
 In: a file, a dict, or answers typed by a person. Out: a `Consent` whose statement they have read and agreed to, or a
@@ -20,11 +20,11 @@ from .consent import (
     is_interactive,
     is_sha256,
     load_consent,
-    nobody_to_ask,
+    no_terminal_error,
     wrong_field,
 )
 
-_ATTEMPTS = 3  # at one question, before it stops: a loop at something that only sends empty lines never ends
+_ATTEMPTS = 3  # answers to one question before it gives up, so that piped empty lines cannot loop forever
 _AGREEMENT = "i agree"
 _INTRODUCTION = """
 An avatar of the person in this recording is about to be made. It will look like them, and whoever has it can make it
@@ -36,12 +36,12 @@ avatar, in consent.json; nothing is sent anywhere. Ctrl+C stops.
 def resolve_consent(
     consent: None | str | os.PathLike | dict | Consent, clip_sha256: str, interactive: bool | None = None
 ) -> Consent:
-    """The consent to an avatar from one recording, from wherever it comes; call it before any work.
+    """The consent to an avatar of one recording, from any of its sources; call it before any work.
 
     Args:
-        consent: a `Consent`, a dict, the path of a consent file, `"ask"`, or None: ask if there is somebody to ask.
+        consent: a `Consent`, a dict, the path of a consent file, `"ask"`, or None: ask if there is a terminal.
         clip_sha256: SHA-256 of the recording.
-        interactive: whether somebody sits at a terminal; None finds out.
+        interactive: whether there is a terminal; None finds out.
 
     Raises:
         ConsentError: nobody agreed; or the consent is wrong, for another recording, or expired.
@@ -53,7 +53,7 @@ def resolve_consent(
         return consent.for_clip(clip_sha256)
     if consent is None or (isinstance(consent, str) and consent == "ask"):
         if not (is_interactive() if interactive is None else interactive):
-            raise nobody_to_ask()
+            raise no_terminal_error()
         return ask_consent(clip_sha256).for_clip(clip_sha256)
     if not isinstance(consent, (str, os.PathLike, dict)):
         raise wrong_field("", "a Consent, a dict, the path of a consent file, 'ask' or None", consent)
@@ -65,18 +65,18 @@ def ask_consent(clip_sha256: str, ask: Callable[[str], str] = input, say: Callab
 
     Args:
         clip_sha256: SHA-256 of the recording; it becomes part of the statement.
-        ask: shows a question and returns the answer, as `input` does; EOFError says that nobody answers.
+        ask: shows a question and returns the answer, as `input` does; it raises EOFError if nobody answers.
         say: shows a text, as `print` does.
 
     Raises:
-        ConsentError: they did not agree, gave no usable answer three times, or nobody sits at the terminal.
+        ConsentError: they did not agree, gave no usable answer three times, or there is no terminal.
     """
     if ask is input and not is_interactive():
-        raise nobody_to_ask()
+        raise no_terminal_error()
     try:
         return _interview(clip_sha256, ask, say)
     except EOFError:
-        raise nobody_to_ask() from None
+        raise no_terminal_error() from None
 
 
 def _interview(clip_sha256: str, ask, say) -> Consent:
@@ -132,7 +132,7 @@ def make_statement(
     purpose_note: str | None = None,
     expires: str | None = None,
 ) -> str:
-    """The sentence that is agreed to, of the fields of a `Consent`."""
+    """The statement that the person agrees to, made from the fields of a `Consent`."""
     uses = ", ".join(PURPOSES[purpose] for purpose in purposes)
     if guardian_name is None:
         begin = f"I, {person}, agree that a talking avatar of me is made"

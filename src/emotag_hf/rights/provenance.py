@@ -1,9 +1,9 @@
-"""The mark that says a video was made by a machine.
+"""The mark that says that a video is AI-generated.
 
-In: facts about how a video came to be. Out: container tags and an XMP packet that players, `ffprobe`, `exiftool` and
+In: facts about how a video was made. Out: container tags and an XMP packet that players, `ffprobe`, `exiftool` and
 `read_provenance` can read. Not in the paper; METHOD 6.
 
-The mark is a statement, not a lock: a re-encoded copy loses it. Signed manifests (C2PA) are a separate matter.
+The mark is metadata and protects nothing: a re-encoded copy loses it. Signed manifests (C2PA) are not implemented.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def package_version() -> str:
 
 
 def run_facts() -> dict[str, dict[str, Any]]:
-    """`{"versions", "machine"}` of a training, for whoever wants the same numbers. The machine has no name here."""
+    """`{"versions", "machine"}` of a training, for reproducibility. The machine's host name is not included."""
     import platform
 
     import torch
@@ -71,7 +71,7 @@ def make_provenance(**facts: Any) -> dict[str, Any]:
 
 
 def container_tags(metadata: dict[str, Any]) -> dict[str, str]:
-    """The mp4 tags of some facts: JSON for programs and, when they say AI-generated, a sentence for people."""
+    """The mp4 tags of some metadata: JSON and, if they mark it as AI-generated, a readable sentence."""
     tags = {"comment": json.dumps(metadata, sort_keys=True, ensure_ascii=False)}
     return tags | ({"description": STATEMENT} if metadata.get("ai_generated") else {})
 

@@ -1,7 +1,7 @@
-"""What a web page needs behind it, without a web page: visitors, limits on uploads, speaking, making an avatar, posing.
+"""The backend of the web page: visitors, limits on uploads, speaking, making an avatar, posing.
 
-In: what visitors give. Out: files in folders of their own, numbers to draw, sentences to read. `space/app.py` is the
-page; nothing here knows of it.
+In: visitors' inputs. Out: files in a folder per visitor, data for plots, messages. `space/app.py` is the page and is
+not used here.
 """
 
 from __future__ import annotations

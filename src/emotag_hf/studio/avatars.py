@@ -1,4 +1,4 @@
-"""Whose face: the demo person, the avatar that a visitor made, or a public one from the Hub.
+"""Loads the chosen avatar: the demo person, the visitor's own, or a public one from the Hub.
 
 In: a choice. Out: a loaded `EmoTaGPipeline`; the last few are kept.
 """
@@ -22,7 +22,7 @@ _KEPT = 4  # pipelines in memory: about 100 MB each
 
 
 class Avatars:
-    """Loads avatars and keeps the last few.
+    """Loads avatars and caches the last few.
 
     Args:
         download: `repo_id -> folder`; None downloads public repositories, never with this machine's own token.
@@ -45,8 +45,8 @@ class Avatars:
             repo_id: `"user/name"`, with `FROM_HUB`.
 
         Raises:
-            UploadError: they have no avatar yet, or that is no name of a repository.
-            ValueError, OSError: the repository is not there, not public, or holds no whole avatar.
+            UploadError: they have no avatar yet, or the name is not a valid repository name.
+            ValueError, OSError: the repository does not exist, is not public, or holds no complete avatar.
         """
         if choice == DEMO:
             return self.demo()
@@ -59,12 +59,12 @@ class Avatars:
         name = (repo_id or "").strip()
         if "/" not in name:
             raise UploadError("Name the avatar as it is named on the Hub: user/name.")
-        if os.path.exists(check_repo_id(name)):  # a folder of this machine is nothing that visitors choose
+        if os.path.exists(check_repo_id(name)):  # visitors must not choose folders of this machine
             raise UploadError(f"There is no public avatar {name} on the Hub.")
         return self._load(Path(self._download(name)))
 
     def _load(self, folder: Path | None) -> EmoTaGPipeline:
-        # A new avatar at the same place is another one.
+        # The cache key has the time of change, because an avatar may be replaced.
         key = (folder, None if folder is None else (folder / "model.safetensors").stat().st_mtime_ns)
         with self._lock:  # two visitors who want the same do not load it twice
             if key not in self._loaded:

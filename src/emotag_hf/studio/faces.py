@@ -1,6 +1,6 @@
-"""A face to look around: one picture of an avatar for some sliders, and its talking self in 3D.
+"""One image of an avatar for slider values, and the 3D viewer of its last speech.
 
-In: values of sliders, where the camera stands. Out: a picture; or HTML to put into a page.
+In: slider values, camera position. Out: an image; or HTML for a page.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..pipelines.talking_head import TalkingHeadOutput
 from ..rendering.compositing import make_background, to_uint8
 from ..utils.torch_threads import one_torch_thread
 
-JAW_OPEN, LOOK = 0.4, math.radians(25)  # at a slider's end
+JAW_OPEN, LOOK = 0.4, math.radians(25)  # at the maximum of a slider
 
 # Slider -> its lowest value; the highest is 1. Names are ARKit's, or those of both sides without the side.
 FACE_SLIDERS = {
@@ -28,15 +28,15 @@ FACE_SLIDERS = {
     "browInnerUp": 0.0, "browDown": 0.0, "noseSneer": 0.0, "cheekPuff": 0.0, "eyeBlinkLeft": 0.0, "eyeBlinkRight": 0.0,
     "eyeWide": 0.0, "lookSide": -1.0, "lookUp": -1.0, "tongueOut": 0.0,
 }  # fmt: skip
-MAX_TURN, MAX_NOD = 60, 30  # degrees that the camera goes round
+MAX_TURN, MAX_NOD = 60, 30  # maximum orbit of the camera, degrees
 
 
 def face_motion(sliders: Mapping[str, float], emotion: str = "neutral", intensity: float = 0.0) -> FlameMotion:
-    """One frame of a face: an emotion's face, with the sliders on top.
+    """One frame of motion: the face of an emotion plus the sliders.
 
     Args:
         sliders: of `FACE_SLIDERS`; those that are missing are 0.
-        emotion: one of `EMOTIONS`; intensity: how much of it, 0 to 1.
+        emotion: one of `EMOTIONS`; intensity: its strength, 0 to 1.
 
     Raises:
         ValueError: an unknown slider or emotion, or a value outside its range.
@@ -67,7 +67,7 @@ def face_motion(sliders: Mapping[str, float], emotion: str = "neutral", intensit
 def draw_face(
     pipe: EmoTaGPipeline, motion: FlameMotion, *, turn: float = 0.0, nod: float = 0.0, size: int = 512
 ) -> np.ndarray:
-    """A picture of one frame, `[size, size, 3]` uint8.
+    """Renders one frame, `[size, size, 3]` uint8.
 
     Args:
         turn: degrees that the camera goes to the person's left; nod: up.
@@ -88,7 +88,7 @@ def draw_face(
 
 
 def viewer_frame(result: TalkingHeadOutput, height: int = 560) -> str:
-    """The talking head in 3D as an element of another page, walled off from it."""
+    """The 3D viewer as a sandboxed element for another page."""
     page = html.escape(result.viewer_page(), quote=True)
     title = "The talking head in 3D: drag to turn it"
     return (

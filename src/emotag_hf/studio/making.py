@@ -1,6 +1,6 @@
-"""A visitor's video becomes an avatar: the doctor first, consent, then the work with news of how far it is.
+"""Makes an avatar from a visitor's video: doctor, consent, then training with progress.
 
-In: an upload that was checked, answers of a form. Out: what the doctor says; `Made`s; a zip of the avatar's folder.
+In: a checked upload, answers of a form. Out: the doctor's report; `Made`s; a zip of the avatar's folder.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from .visitors import Job, Stopped, Visitor
 MYSELF, FOR_SOMEBODY = "I am this person", "I may decide for this person"
 CONSENT_ROLES = (MYSELF, FOR_SOMEBODY)
 _LIGHTS = {"green": "#2e9e5b", "yellow": "#d9a400", "red": "#d64545", "grey": "#8a8f98"}
-_PREPARE_SHARE = 0.2  # of the whole bar
+_PREPARE_SHARE = 0.2  # share of the progress bar
 _NOT_IN_NAMES = set("<>/\\{}|`")
 
 
 @dataclass
 class Made:
-    """How far an avatar is.
+    """Progress of making an avatar.
 
     Args:
         stage: in plain words.
         share: of the work that is done, 0 to 1.
-        preview: a picture of the person so far, if there is one.
+        preview: an image of the current avatar, if there is one.
         avatar: the finished folder, at the end.
     """
 
@@ -51,10 +51,10 @@ class Made:
 
 
 def look_at(path: str | None, visitor: Visitor, settings: Settings) -> DoctorReport:
-    """What the doctor says of an upload, which becomes the visitor's video if it may be used.
+    """Runs the doctor on an upload, which becomes the visitor's video if it is usable.
 
     Raises:
-        UploadError, VideoReadError, OSError: it is not taken, or no video.
+        UploadError, VideoReadError, OSError: it is refused, or not a video.
         ImportError: MediaPipe is not installed here.
     """
     visitor.video = visitor.sha256 = None
@@ -66,7 +66,7 @@ def look_at(path: str | None, visitor: Visitor, settings: Settings) -> DoctorRep
 
 
 def report_html(report: DoctorReport) -> str:
-    """The doctor's report for a page; what has something to say comes first."""
+    """The doctor's report as HTML; findings first."""
     dot = lambda light: f'<span style="color:{_LIGHTS[light]}" title="{light}">&#9679;</span>'  # noqa: E731
     order = {"red": 0, "yellow": 1, "grey": 2, "green": 3}
     telling, good = [], []
@@ -87,16 +87,17 @@ def consent_of(
     guardian: str | None = None,
     relation: str | None = None,
 ) -> Consent:
-    """The consent that a form says, for the visitor's video. Whether it was ticked is asked elsewhere.
+    """The consent from the form, for the visitor's video. The caller checks that its box was ticked.
 
     Args:
         name: of the person in the video.
-        role: one of `CONSENT_ROLES`; with the second, `guardian` is the visitor's own name and `relation` why they may.
+        role: one of `CONSENT_ROLES`; with the second, `guardian` is the visitor's own name and `relation` their right
+            to decide.
         purposes: words out of `PURPOSES`' values.
 
     Raises:
-        UploadError: no video was looked at, or an answer is missing.
-        ConsentError: an answer that cannot be, such as a name with control characters.
+        UploadError: no video was checked, or an answer is missing.
+        ConsentError: an invalid answer, such as a name with control characters.
     """
     if visitor.sha256 is None:
         raise UploadError("Let the doctor look at a video first.")
@@ -128,11 +129,11 @@ def _name(whom: str, text: str | None) -> str:
 
 
 def make_avatar(visitor: Visitor, consent: Consent, job: Job, settings: Settings) -> Iterator[Made]:
-    """Makes the visitor's avatar of their video, in a thread; says every half second how far it is.
+    """Makes the visitor's avatar in a thread; yields its progress every half second.
 
     Raises:
         Stopped: the visitor stopped it or left.
-        ValueError, OSError, ImportError: as `prepare` and `adapt` say.
+        ValueError, OSError, ImportError: as `prepare` and `adapt`.
     """
     news: queue.Queue = queue.Queue()
     thread = threading.Thread(target=_work, args=(visitor, consent, job, settings, news), name="adapt", daemon=True)
@@ -185,9 +186,9 @@ def _work(visitor: Visitor, consent: Consent, job: Job, settings: Settings, news
             job.check()
         _replace(new, visitor.avatar)
         last: Any = Made("Done", 1.0, visitor.avatar / "preview.png", visitor.avatar)
-    except Exception as error:  # told to the visitor by the thread that waits
+    except Exception as error:  # raised again in the waiting thread
         last = Stopped() if job.is_stopped else error
-    for left in visitor.folder.glob("avatar.new*"):  # of a training that was stopped
+    for left in visitor.folder.glob("avatar.new*"):  # of an interrupted training
         shutil.rmtree(left, ignore_errors=True)
     if visitor.gone:  # what was written after they left
         shutil.rmtree(visitor.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What one visitor may take of a machine that many share. In: nothing, or keywords. Out: `Settings`."""
+"""Limits per visitor. In: keywords. Out: `Settings`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class Settings:
     """Limits and sizes of the page.
 
     Args:
-        max_recording_s: seconds of a recording that is spoken.
-        max_video_s: seconds of a video that becomes an avatar.
-        max_upload_mb: megabytes (of 2^20 bytes, as Gradio counts) of one upload, whatever it is.
-        max_pixels: of a video's picture; what is larger takes long to decode and is cut to 512 anyway.
-        size: pixels of the videos that are made.
-        preview_size: pixels of the picture that is shown while one is made.
-        keep_s: seconds after which the files of a visitor who is not heard of are deleted.
-        arguments: of an adaptation.
+        max_recording_s: longest recording, seconds.
+        max_video_s: longest video for an avatar, seconds.
+        max_upload_mb: largest upload in MiB, as Gradio counts.
+        max_pixels: largest frame of a video; larger ones are slow to decode and are reduced to 512 anyway.
+        size: size of the output videos, pixels.
+        preview_size: size of the preview, pixels.
+        keep_s: seconds without activity after which a visitor's files are deleted.
+        arguments: parameters of an adaptation.
     """
 
     max_recording_s: float = 60.0

@@ -1,4 +1,4 @@
-"""A recording becomes a video, with a picture now and then while it does (METHOD 6), and the curves to draw beside it.
+"""Makes a video from a recording, with previews while it is rendered (METHOD 6), and its curves of gate and emotion.
 
 In: a pipeline, a recording, an emotion. Out: `Spoken`s; the last one has the video.
 """
@@ -27,21 +27,21 @@ from .visitors import Job
 
 FROM_VOICE = "from the voice"
 GATE = "gate"
-_EVERY = 0.4  # seconds between two pictures of a preview
-_CHUNK = 0.1  # seconds of sound that the stream is given at once
-_POINTS = 240  # of a curve: more than a screen shows
-_SHOWN = 0.05  # an emotion that never gets above this is not drawn
+_EVERY = 0.4  # seconds between two previews
+_CHUNK = 0.1  # seconds of sound per chunk of the stream
+_POINTS = 240  # points of a curve
+_SHOWN = 0.05  # emotions that stay below are not plotted
 
 
 @dataclass
 class Spoken:
-    """How far a video is.
+    """Progress of a video.
 
     Args:
         done, total: frames.
-        picture: the newest, `[H, W, 3]` uint8, small; None where nothing new is shown.
+        picture: the newest preview, `[H, W, 3]` uint8; None if there is no new one.
         video: the finished file, at the end.
-        curve: what `curve_points` says of it, at the end.
+        curve: the result of `curve_points`, at the end.
     """
 
     done: int
@@ -65,11 +65,11 @@ def speak(
     """Makes the video at `output`, frame by frame from the stream.
 
     Raises:
-        Stopped: the visitor stopped it; nothing is left.
-        ValueError: an argument that cannot be, as `EmoTaGPipeline.__call__` says it.
+        Stopped: the visitor stopped it; no file is left.
+        ValueError: an invalid argument, as in `EmoTaGPipeline.__call__`.
     """
     controls = {"emotion": emotion, "intensity": intensity, "seed": int(seed), "size": settings.size}
-    result = pipe(clip, **controls)  # motion alone so far; it refuses what cannot be
+    result = pipe(clip, **controls)  # motion only; checks the arguments
     total, shown = len(result.frames), 0.0
     yield Spoken(0, total)
     with (
@@ -88,11 +88,11 @@ def speak(
 
 
 def _frames(pipe: EmoTaGPipeline, clip: AudioClip, result: TalkingHeadOutput, controls: dict) -> Iterator[np.ndarray]:
-    """The frames as they come out of a stream, the same to the bit as those of the recording."""
-    if pipe.processor.feature_extractor.frontend != "log_mel":  # speech encoders hear a recording as a whole
+    """The frames of a stream, bit-identical to those of the recording."""
+    if pipe.processor.feature_extractor.frontend != "log_mel":  # speech encoders need the whole recording
         yield from result.frames
         return
-    samples = clip.mono(clip.sampling_rate)  # two channels that cancel each other are no error here
+    samples = clip.mono(clip.sampling_rate)  # without the check for channels that cancel each other
     step = max(1, round(_CHUNK * clip.sampling_rate))
     chunks = (samples[start : start + step] for start in range(0, len(samples), step))
     with pipe.stream(chunks, sampling_rate=clip.sampling_rate, **controls) as stream:
@@ -107,13 +107,13 @@ def _small(frame: np.ndarray, size: int) -> np.ndarray:
 
 
 def emotion_of(choice: str) -> str | None:
-    """The `emotion=` of a choice out of `FROM_VOICE` and `EMOTIONS`."""
+    """The `emotion=` argument for a choice of `FROM_VOICE` and `EMOTIONS`."""
     return None if choice == FROM_VOICE else choice
 
 
 def keyframes_of(rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Keyframes for `emotion=` of a table: second, emotion, intensity. Rows without an emotion are left out, and any
-    order will do.
+    """Keyframes for `emotion=` from a table of second, emotion, intensity, in any order. Rows without an emotion are
+    ignored.
 
     Raises:
         UploadError: naming the row, what was expected there and what came.
@@ -122,7 +122,7 @@ def keyframes_of(rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, 1):
         cells = ["" if cell is None else str(cell).strip() for cell in row]
         second, emotion, intensity = (cells + ["", "", ""])[:3]
-        if not emotion:  # a number that is deleted in a table becomes 0, a word becomes nothing
+        if not emotion:  # a deleted number in a table is 0, a deleted word is empty
             continue
         name = "auto" if emotion.lower() == FROM_VOICE else emotion.lower()
         if name not in (*EMOTIONS, "auto"):
@@ -150,8 +150,8 @@ def _number(text: str, row: int, expected: str, low: float, high: float) -> floa
 
 
 def curve_points(result: TalkingHeadOutput) -> dict[str, list]:
-    """What there is to draw under a video: columns "second", "value" (0 to 1) and "curve", which is the gate or one of
-    the emotions that show. A curve has at most 240 points."""
+    """The data of the plot under a video: columns "second", "value" (0 to 1) and "curve", which is the gate or one of
+    the visible emotions. A curve has at most 240 points."""
     gate = result.gate.float().cpu().numpy()
     shares = result.emotion_logits.float().softmax(-1).cpu().numpy()
     picked = np.unique(np.linspace(0, len(gate) - 1, min(len(gate), _POINTS)).round().astype(int))

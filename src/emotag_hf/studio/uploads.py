@@ -1,6 +1,6 @@
-"""What strangers upload, looked at before it is decoded: its size on disk, then what its header says.
+"""Checks uploads before they are decoded: size on disk, then the header.
 
-In: the path of an upload. Out: sound, or a video that may be read; or one sentence for the visitor.
+In: the path of an upload. Out: sound, or an opened video; or an error of one sentence for the visitor.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _EDITOR = re.compile(r" \(`[^)]*\)")  # advice for a command line, such as (`--f
 
 
 class UploadError(ValueError):
-    """This upload is not taken; the message says why, in a sentence for the visitor."""
+    """The upload is refused; the message is for the visitor."""
 
 
 def check_recording(path: str | os.PathLike | None, settings: Settings) -> AudioClip:
-    """A recording that may speak. No more than `max_recording_s` of it is ever decoded.
+    """Reads a recording, of which at most `max_recording_s` are decoded.
 
     Raises:
         UploadError: nothing was given, or it is too large or too long.
-        AudioError, OSError: it is no recording, or silent, or cannot be read.
+        AudioError, OSError: it is not a recording, or silent, or not readable.
     """
     path = _present(path, "Record or upload something to say first.", settings)
     with path.open("rb") as file:
@@ -39,11 +39,11 @@ def check_recording(path: str | os.PathLike | None, settings: Settings) -> Audio
 
 
 def check_video(path: str | os.PathLike | None, settings: Settings) -> VideoClip:
-    """A video that may be looked at.
+    """Opens a video.
 
     Raises:
         UploadError: nothing was given, or it is too large or too long.
-        VideoReadError, OSError: it is no video, or a single photo, or cannot be read.
+        VideoReadError, OSError: it is not a video, or a single photo, or not readable.
     """
     path = _present(path, "Record or upload a video first.", settings)
     clip = read_video(path)
@@ -60,7 +60,7 @@ def check_video(path: str | os.PathLike | None, settings: Settings) -> VideoClip
 
 
 def in_words(error: BaseException, *paths: str | os.PathLike | None) -> str:
-    """An error as one sentence for the visitor: names of files instead of where they lie on this machine."""
+    """An error as one sentence for the visitor, with file names instead of paths of this machine."""
     text = " ".join(str(error).split()) or type(error).__name__
     for path in filter(None, paths):
         text = text.replace(os.fspath(path), os.path.basename(path))

@@ -1,6 +1,6 @@
-"""Who is here: a temporary folder for every visitor, gone when they leave, and a way to stop what runs for them.
+"""Visitors: a temporary folder for each, deleted when they leave, and a way to stop their jobs.
 
-In: a key of a visitor's session. Out: `Visitor`. A folder's name has nothing of the key in it.
+In: a key of a visitor's session. Out: `Visitor`. Folder names do not contain the key.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """Something that runs for a visitor; it goes on as long as its file is there.
+    """A running job of a visitor; it is stopped by deleting its file.
 
-    A file, because it is also seen from another process, and is gone with the visitor's folder.
+    A file works across processes, and is deleted with the visitor's folder.
 
     Args:
         path: of the file.
@@ -38,22 +38,22 @@ class Job:
         self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Raises Stopped if it is."""
+        """Raises Stopped if it was stopped."""
         if self.is_stopped:
             raise Stopped
 
 
 @dataclass
 class Visitor:
-    """One visitor's things.
+    """The state of one visitor.
 
     Args:
-        folder: theirs alone.
-        job: what runs for them now, or ran last.
+        folder: their folder.
+        job: their current or last job.
         video: the last video that they uploaded to make an avatar of.
-        sha256: of it.
-        said: what they last let somebody say, as the page keeps it.
-        seen: when they were last heard of.
+        sha256: SHA-256 of the video.
+        said: their last speech, as the page stores it.
+        seen: time of their last activity.
         gone: whether they have left.
     """
 
@@ -67,11 +67,11 @@ class Visitor:
 
     @property
     def avatar(self) -> Path:
-        """Where the avatar that they made lies, if they made one."""
+        """Path of their avatar, if they made one."""
         return self.folder / "avatar"
 
     def begin(self) -> Job:
-        """A new job; what ran before is told to stop."""
+        """Starts a new job and stops the previous one."""
         self.stop()
         file = tempfile.NamedTemporaryFile(prefix="job-", dir=self.folder, delete=False)
         file.close()
@@ -84,11 +84,11 @@ class Visitor:
 
 
 class Visitors:
-    """Everybody who is here.
+    """All visitors.
 
     Args:
-        keep_s: seconds after which somebody who is not heard of has left.
-        root: where their folders are made; None for a new temporary folder.
+        keep_s: seconds without activity after which a visitor has left.
+        root: parent of their folders; None for a new temporary folder.
     """
 
     def __init__(self, keep_s: float = 3600.0, root: Path | None = None):
@@ -102,7 +102,7 @@ class Visitors:
         return len(self._here)
 
     def of(self, key: str) -> Visitor:
-        """The visitor of a session, who is new at the first call."""
+        """The visitor of a session, created at the first call."""
         now = time.monotonic()
         with self._lock:
             gone = [other for other, v in self._here.items() if now - v.seen > self.keep_s and other != key]
@@ -124,7 +124,7 @@ class Visitors:
             shutil.rmtree(visitor.folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Everybody leaves."""
+        """Removes all visitors."""
         for key in list(self._here):
             self.leave(key)
         if self._own is not None:

@@ -1,1 +1,1 @@
-"""Training: from processed clips to an avatar, and the losses, schedules and strategies that it takes (METHOD 5)."""
+"""Training: pretraining of the motion network and adaptation to a person (METHOD 5)."""

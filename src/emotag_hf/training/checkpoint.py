@@ -1,6 +1,6 @@
-"""A training's state on disk: nested dicts and lists of tensors and numbers in, one safetensors file out, and back.
+"""Training checkpoints: nested dicts and lists of tensors and numbers, stored in one safetensors file.
 
-Written beside its final name and renamed, so a kill leaves the old state or the new one, never half of one.
+Written atomically, so that the old or the new checkpoint is complete after a kill.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def save_state(path: str | os.PathLike, state: dict[str, Any]) -> None:
 
 
 def load_state(path: str | os.PathLike) -> dict[str, Any]:
-    """What `save_state` wrote.
+    """Reads what `save_state` wrote.
 
     Raises:
-        ValueError: the file is not whole, or no training state.
+        ValueError: the file is incomplete, or not a training state.
     """
     try:
         with safe_open(path, framework="pt") as file:

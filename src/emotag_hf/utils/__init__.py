@@ -1,1 +1,2 @@
-"""Small tools that every folder may use: optional packages, atomic writes, array files, threads, rotations."""
+"""Helpers that every folder may use: optional packages, argument types, atomic writes, array files, threads,
+rotations."""

@@ -1,5 +1,5 @@
-"""An npz of arrays from somewhere else. In: its path. Out: the arrays. What could run code or fill the memory is
-refused."""
+"""Reads an npz from an untrusted source. In: its path. Out: the arrays. Pickled arrays, which could run code, and
+arrays that are too large are refused."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def read_npz(path: str | os.PathLike, largest: int) -> dict[str, np.ndarray]:
     """Every array of an npz by name.
 
     Args:
-        largest: bytes that one of them may unpack to.
+        largest: bytes that one of them may have, uncompressed.
 
     Raises:
-        ValueError: no npz, a pickled array, one that is larger; the caller says of which file.
+        ValueError: no npz, a pickled array, or a larger one; the caller adds the file's name.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""Where the embedded models and assets lie. In: a name. Out: a path inside the installed package."""
+"""Paths of the embedded models and assets. In: a name. Out: a path inside the installed package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def asset_path(name: str) -> str:
-    """The path of an embedded asset; FileNotFoundError says what is embedded instead."""
+    """The path of an embedded asset. Raises FileNotFoundError with the names of those that are embedded."""
     path = ASSETS / name
     if not path.exists():
         there = ", ".join(sorted(p.name for p in ASSETS.iterdir())) if ASSETS.is_dir() else "nothing"
@@ -20,14 +20,15 @@ def asset_path(name: str) -> str:
 
 
 def default_model_path() -> str:
-    """The folder of the model that speaks when none is named."""
+    """The folder of the default model, `emotag-base`."""
     return asset_path(DEFAULT_MODEL)
 
 
 def model_path(name: str | os.PathLike | None) -> str:
-    """Where a model is: None is the default one, `"emotag-base"` and `"emotag-base-open"` are embedded.
+    """The folder of a model: None is the default one, `"emotag-base"` and `"emotag-base-open"` are embedded.
 
-    Any other name is handed back: a folder, or a repository on the Hub. A folder of that name goes first.
+    Any other name is returned unchanged: a folder, or a repository on the Hub. A local folder of an embedded name takes
+    precedence.
     """
     if name is None:
         return default_model_path()
@@ -36,7 +37,7 @@ def model_path(name: str | os.PathLike | None) -> str:
 
 
 def default_prior_path() -> str:
-    """The folder of the Gaussian prior that an adaptation starts from when none is named."""
+    """The folder of the default Gaussian prior, from which an adaptation starts."""
     return asset_path(DEFAULT_PRIOR)
 
 

@@ -1,5 +1,5 @@
-"""Files that are whole or not there. In: a path. Out: the path once it can be written to, or another name to write
-under that becomes it; or one sentence about why not."""
+"""Atomic writes: a file is complete or not there. In: a path. Out: the checked path, or a temporary name to write
+under, which is renamed to the path at the end; or an error in one sentence."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def check_place(path: str | os.PathLike) -> Path:
+def check_writable(path: str | os.PathLike) -> Path:
     """Checks, before any work, that a file can be written at `path`, and returns it.
 
     Raises:
         ValueError: the name of a folder.
-        FileNotFoundError, PermissionError: its folder does not exist or is closed.
+        FileNotFoundError, PermissionError: its folder does not exist or is not writable.
     """
     path = Path(path)
     if path.is_dir():
@@ -28,12 +28,13 @@ def check_place(path: str | os.PathLike) -> Path:
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Another name beside `path` to write under, which becomes `path` when all went well; else nothing stays of it.
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a temporary name next to `path`. It is renamed to `path` at the end of the block, or deleted after an
+    error.
 
-    Raises: as `check_place`; OSError: the disk is full, ...; an older file is then still there.
+    Raises: as `check_writable`; OSError: the disk is full, ...; an older file is kept then.
     """
-    path = check_place(path)
+    path = check_writable(path)
     partial = path.with_name(f".emotag-{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield partial
@@ -42,4 +43,6 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-__all__ = ["check_place", "whole_file"]
+whole_file = atomic_write  # its former name, which preprocessing/doctor/page.py still uses
+
+__all__ = ["atomic_write", "check_writable", "whole_file"]

@@ -1,4 +1,4 @@
-"""Optional packages: is one there, and if not, the line that installs it. Imports nothing of them."""
+"""Optional packages: whether one is installed, and if not, an error with the command that installs it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def require_package(package: str, *, extra: str | None = None, install: str | No
 
     Args:
         package: the name one imports, for instance `"gsplat"`.
-        extra: the extra of `emotag_hf` that brings it.
-        install: the whole command instead, for a package that no extra can bring (MediaPipe).
+        extra: the extra of `emotag_hf` that installs it.
+        install: the full command instead, for a package that no extra can install (MediaPipe).
 
     Raises:
-        ImportError: it is not installed, with the line that installs it; or it is broken, with its own message.
+        ImportError: it is not installed (the message has the command that installs it), or its own import fails.
     """
     if not is_available(package):
         if install is None:

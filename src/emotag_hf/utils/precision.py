@@ -1,4 +1,4 @@
-"""Modules whose numbers stay float32 whatever dtype the model is given: geometry in metres has no digits to spare."""
+"""Modules that stay float32 whatever dtype the model has: geometry in metres needs the precision."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Keeps torch's threads asleep where the rasteriser works: tensors of a frame are too small for them.
+"""Restricts torch to one thread while the rasteriser runs: one frame's tensors are too small to gain from more.
 
-In: nothing. Out: a context. Torch's threads spin while they wait, on the cores that the rasteriser's kernels need;
-steps took two to five times as long.
+In: nothing. Out: a context. Idle torch threads busy-wait on the cores that the rasteriser's kernels need, which made
+steps two to five times as slow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _inside = {"count": 0, "threads": 1}
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
     """One torch thread for as long as the block runs; blocks may nest, and run in several threads."""
-    # The setting is the process's: the first of several threads in here saves it, the last one restores it.
+    # The setting is global to the process: the first thread to enter saves it, the last one to leave restores it.
     with _lock:
         if _inside["count"] == 0:
             _inside["threads"] = torch.get_num_threads()

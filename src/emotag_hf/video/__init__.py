@@ -1,1 +1,1 @@
-"""Video in and out, and the window of a frame that a clip shows."""
+"""Reading, writing and cropping videos."""

@@ -1,7 +1,7 @@
-"""The window that is cut from the source picture, and the way back for paste-back.
+"""The crop of a source frame, and its inverse for pasting back.
 
-In: source frames and points in source pixels. Out: frames and points of the crop; and back again. Pixel centres lie at
-+0.5 in both pictures, so the corners of the window go to the corners of the crop exactly.
+In: source frames and points in source pixels. Out: frames and points of the crop; and back again. Pixel centres are at
++0.5 in both images, so the corners of the window map exactly to the corners of the crop.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class FrameCrop:
-    """A window of the source picture and the size to which it is resampled. It stays where it is for a whole clip.
+    """A window of the source frame and the size to which it is resampled; constant over a clip.
 
     Args:
-        x, y: the window's upper left corner in source pixels; it may lie outside the picture.
+        x, y: the window's upper left corner in source pixels; it may be outside the frame.
         window_width, window_height: its size in source pixels.
         width, height: the crop's size in pixels.
         source_width, source_height: the upright source picture's size in pixels.
@@ -39,7 +39,7 @@ class FrameCrop:
 
     @classmethod
     def whole(cls, source_width: int, source_height: int, width: int | None = None) -> FrameCrop:
-        """The whole frame, `width` pixels wide (its own width without), both sides even."""
+        """The whole frame, `width` pixels wide (default: its own width), both sides even."""
         width = _even(source_width if width is None else width)
         height = _even(width * source_height / source_width)
         return cls(0.0, 0.0, source_width, source_height, width, height, source_width, source_height)
@@ -75,7 +75,7 @@ class FrameCrop:
     def apply(self, frame: np.ndarray) -> np.ndarray:
         """Cuts and resamples a source frame `[source_height, source_width, 3]` uint8 to `[height, width, 3]`.
 
-        What lies outside the source picture repeats its edge.
+        Outside the source frame its edge is repeated.
         """
         if frame.shape[:2] != (self.source_height, self.source_width):
             raise ValueError(
@@ -96,7 +96,7 @@ class FrameCrop:
         return np.asarray(Image.fromarray(frame).resize((self.width, self.height), resampling, box=box))
 
     def to_dict(self) -> dict[str, float]:
-        """JSON values; `FrameCrop(**d)` is the way back."""
+        """JSON values; `FrameCrop(**d)` restores it."""
         return asdict(self)
 
 

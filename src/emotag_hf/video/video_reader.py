@@ -1,7 +1,6 @@
-"""Video in: any recording to upright RGB frames on a steady grid of time, with its sound beside them.
+"""Reads any video as upright RGB frames at a constant frame rate, with its sound.
 
-In: a path. Out: `VideoClip`, whose frames are decoded as they are asked for, one at a time, so that an hour takes no
-more memory than a second. Used by the tracker and by everything that looks at a video again.
+In: a path. Out: `VideoClip`, whose frames are decoded one at a time, so that memory does not grow with the length.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from ..audio.audio_io import AudioClip, decode
 
 logger = logging.getLogger(__name__)
 
-# Containers that hold their own pictures. Play lists and scripts (hls, concat, ...) are refused because they make the
-# decoder open other files and addresses.
+# Containers that hold video. Play lists and scripts (hls, concat, ...) are refused: they make the decoder open other
+# files and addresses.
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf,ogg,gif,nut,mxf,dv,ivf,rm,wtv,h264,hevc,m4v,"
     "yuv4mpegpipe,mjpeg,apng"
@@ -34,7 +33,7 @@ _CONTAINERS = (
 _BT709 = 1  # the matrix of H.273, and swscale's number for it
 _UNSPECIFIED = 2
 _PQ = 16  # the transfer curve of HDR10
-_PAUSE = 0.25  # seconds without a new picture that are worth a word
+_PAUSE = 0.25  # seconds without a new frame from which a warning is given
 _DAMAGE = (av.error.FFmpegError, EOFError)
 
 
@@ -44,20 +43,20 @@ class VideoReadError(ValueError):
 
 @dataclass(frozen=True)
 class VideoClip:
-    """A video file. Its frames and its sound are read when they are asked for.
+    """A video file. Frames and sound are read when they are requested.
 
     Args:
         path: where it is.
-        width, height: pixels of the frames as they are given: upright, with square pixels.
+        width, height: size of the returned frames: upright, with square pixels.
         fps: frames per second of the file, on average.
-        duration: seconds of picture, as the container says.
-        num_frames: frames in the file, as the container says; `frames(fps)` gives `round(duration * fps)`.
+        duration: seconds of video according to the container.
+        num_frames: frames in the file according to the container; `frames(fps)` gives `round(duration * fps)`.
         has_audio: whether there is a sound track.
         is_variable: whether the distance between frames varies.
-        rotation: degrees (0, 90, 180, 270) by which the stored pictures are turned counter-clockwise to be upright.
+        rotation: degrees (0, 90, 180, 270) by which the stored frames are rotated counter-clockwise to be upright.
         metadata: the container's tags.
-        warnings: what is wrong with the file, one sentence each; reading the frames adds to it.
-        flips: how the stored pictures are put upright: swap rows and columns, flip up-down, flip left-right.
+        warnings: problems of the file, one sentence each; reading the frames may add some.
+        flips: how the stored frames are made upright: swap rows and columns, flip up-down, flip left-right.
     """
 
     path: Path
@@ -75,11 +74,11 @@ class VideoClip:
 
     @cached_property
     def audio(self) -> AudioClip | None:
-        """All of its sound, from the first frame on; None without a sound track. See `sound`."""
+        """The whole sound, from the first frame on; None without a sound track. See `sound`."""
         return self.sound()
 
     def sound(self, stop: float = math.inf) -> AudioClip | None:
-        """Its sound from the first frame on, untouched, up to `stop` seconds; None without a sound track.
+        """The unmodified sound from the first frame on, up to `stop` seconds; None without a sound track.
 
         An hour of stereo is 1.4 GB. Raises AudioError if the sound track cannot be decoded.
         """
@@ -92,13 +91,13 @@ class VideoClip:
         """Upright RGB frames `[height, width, 3]` uint8, one at a time.
 
         Args:
-            fps: frames per second to resample to: frame k is the picture that is nearest in time to k/fps seconds after
-                the first one, so that it stays with the sound however unsteady the file is. None gives every
-                frame as it is.
-            stop: seconds from the first picture after which to end.
+            fps: frames per second to resample to: frame k is the stored frame nearest in time to k/fps seconds after
+                the first one, so that frames stay in sync with the sound at variable frame rates. None gives every
+                stored frame.
+            stop: seconds after the first frame at which to end.
 
-        Damaged packets are left out, as players do, and the picture before them stands. Where the file breaks off, so
-        do the frames. Both, and the second of it, are added to `warnings`.
+        Damaged packets are skipped, as players do, and the frame before them is repeated. If the file is cut off, the
+        frames end there. Both are added to `warnings`, with the time in seconds.
         """
         if fps is not None and not 0 < fps <= 1000:
             raise ValueError(f"fps: expected frames per second from above 0 to 1000, got {fps}.")
@@ -119,13 +118,13 @@ class VideoClip:
                 for picture, times in _resampled(pictures, fps, 1 / self.fps, stop):
                     frame = upright(picture)
                     for _ in range(times - 1):
-                        yield frame.copy()  # whoever paints into one frame must not paint into the next
+                        yield frame.copy()  # so that a caller who modifies one frame does not modify the next
                     yield frame
         finally:
             pictures.close()
 
     def _pictures(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Every picture with its seconds after the first one."""
+        """Every stored frame with its time in seconds after the first one."""
         with _open(self.path) as container:
             stream = _picture_stream(container, self.path)
             clock = _Clock(stream, self.fps, self.duration)
@@ -133,7 +132,7 @@ class VideoClip:
             for packet in chain(_packets(container, stream), [None]):
                 try:
                     pictures = [] if packet is None else packet.decode()
-                except _DAMAGE:  # a damaged packet costs its own picture, as in every player
+                except _DAMAGE:  # only the damaged frame is lost, as in players
                     since = since if damaged else clock.seconds(packet.pts, packet.time_base, last)
                     damaged += 1
                     continue
@@ -165,25 +164,26 @@ class VideoClip:
 
 
 class _Clock:
-    """Seconds after the first picture. Missing, backward and impossible time stamps go on at the average rate.
+    """Time of each frame after the first one. Missing, backward and impossible time stamps are replaced at the average
+    rate.
 
-    So do those that jump ahead when the next one comes back: a picture that jumps waits for the one after it. `wrong`
-    has the seconds at which that was so.
+    So are those that jump ahead if the next one does not: a frame that jumps is held until the next one is read.
+    `wrong` has the times at which that happened.
     """
 
     def __init__(self, stream: av.VideoStream, fps: float, duration: float):
         self._step, self._end, self._last = 1 / fps, duration + 1.0, None
         self._waiting: tuple[float, av.VideoFrame] | None = None
         self.wrong: list[float] = []
-        # The zero of `audio_io.decode` too, so that the sound stays beside the picture if the first ones are broken.
+        # Also time 0 of `audio_io.decode`, so that the sound stays in sync if the first frames are damaged.
         self._start = None if stream.start_time is None else float(stream.start_time * stream.time_base)
 
     def seconds(self, stamp: int | None, base: Fraction | None, default: float = 0.0) -> float:
-        """A time stamp in seconds after the first picture; `default` without one."""
+        """A time stamp in seconds after the first frame; `default` without one."""
         return default if stamp is None or base is None else float(stamp * base) - (self._start or 0.0)
 
     def __call__(self, picture: av.VideoFrame) -> list[tuple[float, av.VideoFrame]]:
-        """The pictures whose time is decided now, in order: none, this one, or the waiting one too."""
+        """The frames whose time is known now, in order: none, this one, or the held one and this one."""
         if self._start is None:
             self._start = self.seconds(picture.pts, picture.time_base)
         stamp = self.seconds(picture.pts, picture.time_base, math.nan)
@@ -194,7 +194,7 @@ class _Clock:
         return [*decided, (self._decide(stamp), picture)]
 
     def rest(self, following: float = math.inf) -> list[tuple[float, av.VideoFrame]]:
-        """The waiting picture, if there is one; `following` is the stamp after it, in seconds."""
+        """The held frame, if there is one; `following` is the time stamp after it, in seconds."""
         if self._waiting is None:
             return []
         (stamp, picture), self._waiting = self._waiting, None
@@ -213,7 +213,7 @@ class _Clock:
 
 
 class _Upright:
-    """Turns decoded pictures of a clip into its frames. One for each reader: threads cannot share swscale's state."""
+    """Converts decoded frames to upright RGB. One per reader, because threads cannot share swscale's state."""
 
     def __init__(self, clip: VideoClip):
         self._transposed, self._up_down, self._left_right = clip.flips
@@ -233,9 +233,9 @@ class _Upright:
 def _resampled(
     pictures: Iterator[tuple[float, av.VideoFrame]], fps: float, step: float, stop: float
 ) -> Iterator[tuple[av.VideoFrame, int]]:
-    """Which picture is nearest to k/fps seconds, and for how many k in turn; a draw goes to the earlier one.
+    """For each stored frame, for how many consecutive k it is nearest to k/fps seconds; ties go to the earlier frame.
 
-    The last picture fills its own duration (`step` seconds if it has none).
+    The last frame counts for its own duration (`step` seconds if it has none).
     """
     k, limit = 0, math.inf if stop == math.inf else math.ceil(stop * fps - 1e-6)
     picture, time = None, 0.0
@@ -256,11 +256,11 @@ def _resampled(
 
 
 def read_video(path: str | os.PathLike) -> VideoClip:
-    """Reads what a video is, and decodes its first two frames to see that it is one.
+    """Reads the properties of a video, and decodes its first two frames as a check.
 
     Raises:
         FileNotFoundError, PermissionError: the path cannot be read.
-        VideoReadError: a folder, an empty file, no pictures (or only a cover), a single picture.
+        VideoReadError: a folder, an empty file, no frames (or only cover art), or a single frame.
     """
     path = Path(path)
     if path.is_dir():
@@ -281,7 +281,7 @@ def read_video(path: str | os.PathLike) -> VideoClip:
         duration = _own_duration(stream) or _rest_of_duration(container, stream, fps)
         transposed, up_down, left_right = flips = _flips(first)
         shape, warnings = _pixel_shape(stream)
-        # Pixels that are not square are stretched, never squeezed: nothing is thrown away.
+        # Non-square pixels are stretched, never shrunk, so that no detail is lost.
         width, height = round(first.width * max(shape, 1.0)), round(first.height / min(shape, 1.0))
         if first.color_trc == _PQ:
             warnings.append("the video is HDR (PQ) and its colours come out pale; record in standard range")
@@ -303,7 +303,7 @@ def read_video(path: str | os.PathLike) -> VideoClip:
 
 def _open(path: Path) -> av.container.InputContainer:
     try:
-        # Tags in another encoding than UTF-8 are common, and no reason to refuse a film.
+        # Tags in an encoding other than UTF-8 are common, and no reason to refuse a video.
         return av.open(os.path.abspath(path), metadata_errors="replace", options={"format_whitelist": _CONTAINERS})
     except (*_DAMAGE, ValueError) as error:
         try:
@@ -318,7 +318,7 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def single_photo(what: str) -> str:
-    """The sentence that refuses a still picture; `what` says what came."""
+    """The message that refuses a still image; `what` describes it."""
     return (
         f"path: expected a video of a person who speaks, but {what}; a single photo is not supported, because the "
         "shape of a head and how its face moves show only over several frames."
@@ -326,7 +326,7 @@ def single_photo(what: str) -> str:
 
 
 def _picture_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The first video stream that is not the cover of a recording."""
+    """The first video stream that is not cover art."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             stream.thread_type = "AUTO"
@@ -336,7 +336,7 @@ def _picture_stream(container: av.container.InputContainer, path: Path) -> av.Vi
 
 
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    """Packets up to the end or to where the container itself is broken; the last one empties the decoder."""
+    """Packets up to the end or to damage of the container; the last one flushes the decoder."""
     try:
         yield from container.demux(stream)
     except _DAMAGE:
@@ -346,7 +346,7 @@ def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> 
 
 
 def _first_picture(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:
-    """The first picture, if there is a second one."""
+    """The first frame, if there is a second one."""
     first = None
     for packet in _packets(container, stream):
         try:
@@ -363,7 +363,7 @@ def _first_picture(container: av.container.InputContainer, stream: av.VideoStrea
 
 
 def _own_duration(stream: av.VideoStream) -> float | None:
-    """Seconds of picture as the container says; None if it speaks only of picture and sound together."""
+    """Duration of the video stream as in the container; None if it only has one for video and sound together."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     parts = stream.metadata.get("DURATION", "").split(":")  # Matroska, "00:00:05.040000000", its zero is the file's
@@ -375,7 +375,8 @@ def _own_duration(stream: av.VideoStream) -> float | None:
 
 
 def _rest_of_duration(container: av.container.InputContainer, stream: av.VideoStream, fps: float) -> float:
-    """Seconds of picture where the container does not say: its own duration, or the last time stamp in the file."""
+    """Duration of the video stream if the container does not give it: the container's duration, or the file's last time
+    stamp."""
     if container.duration:
         return container.duration / av.time_base
     start, last = stream.start_time or 0, 0
@@ -385,7 +386,7 @@ def _rest_of_duration(container: av.container.InputContainer, stream: av.VideoSt
 
 
 def _is_variable(stream: av.VideoStream) -> bool:
-    """Whether frames stand at uneven distances, from the container's index if it lists every frame."""
+    """Whether the frame rate varies, from the container's index if it lists every frame."""
     times = np.array([entry.timestamp for entry in stream.index_entries], dtype=np.int64)
     if stream.frames and len(times) == stream.frames > 1:
         steps = np.diff(times)
@@ -398,7 +399,8 @@ def _flips(picture: av.VideoFrame) -> tuple[bool, bool, bool]:
     """From the display matrix: swap rows and columns, then flip up-down, then left-right."""
     for side in picture.side_data:
         if side.type.name == "DISPLAYMATRIX":
-            # (x, y) goes to (a x + c y, b x + d y); angles between right ones do not occur on cameras and are rounded.
+            # (x, y) goes to (a x + c y, b x + d y); other angles than multiples of 90 degrees do not occur on cameras
+            # and are rounded.
             a, b, _, c, d = np.frombuffer(bytes(side)[:20], np.int32).tolist()
             if abs(b) > abs(a):
                 return True, b < 0, c < 0
@@ -407,7 +409,7 @@ def _flips(picture: av.VideoFrame) -> tuple[bool, bool, bool]:
 
 
 def _pixel_shape(stream: av.VideoStream) -> tuple[float, list[str]]:
-    """Width of a pixel over its height, and what is to be said about it."""
+    """Width of a pixel over its height, and a warning about it."""
     shape = float(stream.sample_aspect_ratio or 1)
     if 0.25 <= shape <= 4:
         return shape, []

@@ -1,6 +1,6 @@
-"""Video out: frames one at a time to h264 + AAC in an mp4. `video_reader` is the way back.
+"""Writes frames one at a time as h264 + AAC in an mp4.
 
-In: RGB frames, an `AudioClip`, what is known about how they were made. Out: a file that is complete or not there.
+In: RGB frames, an `AudioClip`, metadata. Out: a file, written atomically.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import numpy as np
 
 from ..audio.audio_io import AudioClip, resample
 from ..rights.provenance import append_xmp, container_tags
-from ..utils.atomic_write import check_place
+from ..utils.atomic_write import check_writable
 
 _BT709 = 1  # primaries, transfer and matrix share this number in H.273
 _TV_RANGE = 1
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # what every AAC decoder plays
-_ENCODER_THREADS = 2  # fixed, because x264's bits depend on it
+_ENCODER_THREADS = 2  # fixed, because x264's output depends on it
 _QUEUE = 8  # frames in flight between the renderer and the encoder
 
 
 class VideoWriteError(OSError):
-    """The video could not be written; nothing was left behind."""
+    """The video could not be written; no partial file is left."""
 
 
 def check_output(path: str | os.PathLike) -> Path:
@@ -37,33 +37,33 @@ def check_output(path: str | os.PathLike) -> Path:
 
     Raises:
         ValueError: not an .mp4 name, or the name of a folder.
-        FileNotFoundError, PermissionError: its folder does not exist or is closed.
+        FileNotFoundError, PermissionError: its folder does not exist or is not writable.
     """
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"path: expected a name that ends in .mp4, got {path.name!r}.")
-    return check_place(path)
+    return check_writable(path)
 
 
 class VideoWriter:
     """Writes an mp4 (h264 yuv420p BT.709, AAC) frame by frame; use it as a context manager.
 
-    The file is written under another name beside `path` and renamed when it is complete: whatever goes wrong in
-    between, also in the caller's own code, leaves nothing behind and keeps an older file. Encoding runs in a thread.
+    The file is written under a temporary name next to `path` and renamed when it is complete: after any error, also in
+    the caller's code, no partial file is left and an older file is kept. Encoding runs in a thread.
 
     Args:
-        path: where to; ends in .mp4, the folder exists.
-        width, height: even numbers of pixels (yuv420p halves the colour planes).
+        path: the file; ends in .mp4, its folder exists.
+        width, height: even numbers of pixels (yuv420p halves the chroma planes).
         fps: frames per second.
-        audio: the sound, written whole, from the first frame on; None for a silent video.
+        audio: the whole sound, starting at the first frame; None for a silent video.
         metadata: JSON values kept in the file's comment tag; those of `make_provenance` also mark it as AI-generated
             in words and in XMP.
         crf: x264's quality, 0 (lossless) .. 51; 18 is visually lossless.
         preset: x264's speed.
 
     Raises:
-        ValueError, FileNotFoundError, PermissionError: see [`check_output`]; sizes or fps that cannot be.
-        VideoWriteError: the disk is full or failed half-way.
+        ValueError, FileNotFoundError, PermissionError: see [`check_output`]; an invalid size or fps.
+        VideoWriteError: the disk is full or failed.
 
     Example:
 
@@ -166,7 +166,7 @@ class VideoWriter:
             self._sound.bit_rate = channels * min(96_000, 4 * rate)
 
     def _encode_all(self) -> None:
-        """The encoder's thread: takes frames until None comes; after an error it only empties the queue."""
+        """The encoder's thread: encodes frames until it gets None; after an error it only empties the queue."""
         while (picture := self._queue.get()) is not None:
             if self._error is None:
                 try:
@@ -181,7 +181,7 @@ class VideoWriter:
         self._encode_audio(until=(picture.pts + 1) / self.fps)
 
     def _encode_audio(self, until: Fraction | None) -> None:
-        """Sound up to `until` seconds, so that the two streams stay beside each other in the file."""
+        """Encodes sound up to `until` seconds, so that both streams are interleaved in the file."""
         if self._audio is None:
             return
         samples, rate = self._audio.samples, self._audio.sampling_rate
@@ -210,13 +210,13 @@ class VideoWriter:
 
     def _discard(self) -> None:
         if self._container is not None:
-            with suppress(av.error.FFmpegError, OSError):  # closing writes, and that is what failed
+            with suppress(av.error.FFmpegError, OSError):  # closing writes to the file, which has failed already
                 self._container.close()
             self._container = None
         self._partial.unlink(missing_ok=True)
 
     def _explained(self, error: BaseException) -> BaseException:
-        """A failed write as one sentence; anything else as it is."""
+        """A failed write as VideoWriteError of one sentence; any other error unchanged."""
         if not isinstance(error, OSError | av.error.FFmpegError) or isinstance(error, VideoWriteError):
             return error
         reason = getattr(error, "strerror", None) or str(error)
@@ -224,7 +224,7 @@ class VideoWriter:
 
 
 def _for_aac(audio: AudioClip) -> AudioClip:
-    """The clip at a rate that AAC knows."""
+    """The clip at a sampling rate that AAC supports."""
     if audio.sampling_rate in _AAC_RATES:
         return audio
     rate = min((r for r in _AAC_RATES if r >= audio.sampling_rate), default=_AAC_RATES[-1])

@@ -1,1 +1,1 @@
-"""The processed clip: what tracking and the teachers found in a video, in one folder; and how it is made."""
+"""The processed clip: a folder with the results of tracking and teachers for a video; and how it is made."""

@@ -1,7 +1,7 @@
-"""The processed clip: one folder with everything training reads from a video. docs/processed_clip.md is the format.
+"""The processed clip: one folder with everything that training reads from a video (docs/processed_clip.md).
 
-In: a folder that `data.prepare` wrote. Out: pictures, mattes, sound, head track and the teachers' features (METHOD 3
-to 5), each read when it is first asked for; frames in any order.
+In: a folder that `data.prepare` wrote. Out: frames, mattes, sound, head track and the teachers' features (METHOD 3 to
+5), each read on first use; frames in any order.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ FILES = (*REQUIRED_FILES, AUDIO, DEPTH, NORMALS, VHAP)  # every file that a clip
 # Features with one row a frame -> their width (None: a number), which `clip[i]` gives.
 FRAME_FEATURES = {"action_units": len(ACTION_UNITS), "emotion": len(EMOTIONS), "emotion_score": None}
 DEPTH_STEP = 1e-4  # metres of one step in depth.mkv
-_GEOMETRY_SIDE = 256  # pixels of the longer side of depth and normals; a head's relief has no finer detail
+_GEOMETRY_SIDE = 256  # pixels of the longer side of depth and normals
 _MAX_JSON = 16_000_000  # bytes; a clip.json has a few thousand
 
 
 class ClipError(ValueError):
-    """The folder is no processed clip, or not a whole one; the message says what is wrong and what to do."""
+    """The folder is not a complete processed clip; the message says what is wrong and what to do."""
 
 
 class ProcessedClip:
-    """A video, prepared: T frames at 25 fps, cut to the face, with what tracking and the teachers found.
+    """A prepared video: T frames at 25 fps, cropped to the face, with the results of tracking and teachers.
 
-    Open one with [`ProcessedClip.open`], make one with `emotag_hf.prepare`. It can be pickled, goes through
-    `DataLoader` workers, and holds open files only where frames were asked for.
+    Open one with [`ProcessedClip.open`], make one with `emotag_hf.prepare`. It can be pickled and used in `DataLoader`
+    workers; files are opened on first use.
 
     Attributes:
         path: the folder.
-        info: what clip.json says (docs/processed_clip.md), as plain JSON values.
+        info: the content of clip.json (docs/processed_clip.md), as plain JSON values.
         num_frames: T.
-        crop: where the frames lie in the source picture, for paste-back.
-        camera: the camera in which the track stands; its size is that of the frames.
+        crop: the crop of the source video, for pasting frames back.
+        camera: the camera of the track; its size is that of the frames.
     """
 
     def __init__(self, path: Path, info: dict[str, Any]):
@@ -78,13 +78,13 @@ class ProcessedClip:
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> ProcessedClip:
-        """Opens a folder and checks that it is whole: format, sizes of the files, lengths of what they hold.
+        """Opens a folder and checks that it is complete: format, file sizes, lengths of the contents.
 
-        It reads headers only. File names in clip.json are compared with the format's own and never followed.
+        It reads headers only. File names in clip.json are compared with those of the format and never opened.
 
         Raises:
             FileNotFoundError: there is no such folder.
-            ClipError: it is no processed clip, of a newer format, or files are missing, cut off or do not match.
+            ClipError: it is not a processed clip, has a newer format, or files are missing, truncated or do not match.
         """
         path = Path(path)
         if not path.is_dir():
@@ -125,7 +125,7 @@ class ProcessedClip:
         return {"path": self.path, "info": self.info}
 
     def __setstate__(self, state: dict) -> None:
-        self.__init__(**state)
+        self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         size = f"{self.crop.width}x{self.crop.height}"
@@ -149,7 +149,7 @@ class ProcessedClip:
         return item | {name: self.features[name][i] for name in FRAME_FEATURES}
 
     def frame(self, index: int) -> np.ndarray:
-        """Frame `index`: `[H, W, 3]` uint8 RGB. The same to the bit, whatever was read before."""
+        """Frame `index`: `[H, W, 3]` uint8 RGB; bit-identical whatever was read before."""
         return self._video[index].copy()
 
     def frames(self, indices: slice | Iterable[int] = slice(None)) -> np.ndarray:  # noqa: B008 - a slice is a constant
@@ -161,7 +161,7 @@ class ProcessedClip:
         return out
 
     def matte(self, index: int) -> np.ndarray:
-        """Where the person is in frame `index`: `[H, W]` uint8, 255 person, 0 background, soft between."""
+        """The matte of frame `index`: `[H, W]` uint8, 255 person, 0 background, soft edges."""
         return self._mattes[index].copy()
 
     @cached_property
@@ -177,7 +177,7 @@ class ProcessedClip:
 
     @cached_property
     def features(self) -> dict[str, torch.Tensor]:
-        """What the teachers said: at least `action_units` `[T, 14]` 0..5, `emotion` `[T, 7]` probabilities,
+        """Outputs of the teachers: at least `action_units` `[T, 14]` 0..5, `emotion` `[T, 7]` probabilities,
         `emotion_score` `[T]`, `identity` `[512]`, and with sound `input_features` `[Tf, C]`. See `feature_sources`."""
         return load_file(self.path / FEATURES)
 
@@ -187,7 +187,7 @@ class ProcessedClip:
         return self.info["feature_sources"]
 
     def depth(self, index: int) -> np.ndarray | None:
-        """What a depth teacher said of frame `index`: `[h, w]` float32 metres from the camera, 0 where unknown, of
+        """Depth of frame `index` from a depth teacher: `[h, w]` float32 metres from the camera, 0 where unknown, of
         `geometry_size(crop)`. None without such a teacher: `features.geometry.head_geometry` has the fitted head's.
         """
         return None if self._depth is None else self._depth[index].astype(np.float32) * np.float32(DEPTH_STEP)
@@ -207,14 +207,14 @@ class ProcessedClip:
 
     @property
     def audio_offset(self) -> AVOffset | None:
-        """By how much the sound is late against the lips, and how sure that is. Stored, not applied to `audio` or to
-        `features`. None without sound."""
+        """The delay of the sound against the lips, with its confidence. Stored, not applied to `audio` or `features`.
+        None without sound."""
         about = self.info["audio_offset"]
         return None if about is None else AVOffset(**about)
 
     @cached_property
     def background(self) -> tuple[np.ndarray, np.ndarray]:
-        """The picture behind the person: `[H, W, 3]` uint8 RGB, and `[H, W]` bool, False where it is a guess."""
+        """The background without the person: `[H, W, 3]` uint8 RGB, and `[H, W]` bool, False where it is a guess."""
         with Image.open(self.path / BACKGROUND) as image:
             picture = np.asarray(image.convert("RGBA"))
         if picture.shape[:2] != (self.crop.height, self.crop.width):
@@ -223,7 +223,7 @@ class ProcessedClip:
 
     @property
     def warnings(self) -> list[str]:
-        """What is not as it should be with this clip, one sentence each."""
+        """Problems of this clip, one sentence each."""
         return self.info["warnings"]
 
     def split(self, fraction: float = 0.8) -> tuple[range, range]:
@@ -243,7 +243,7 @@ class ProcessedClip:
         return range(cut), range(cut, self.num_frames)
 
     def close(self) -> None:
-        """Closes the files and forgets what was read; whatever is asked for next is read again."""
+        """Closes the files and drops cached data; later access reads it again."""
         for reader in (self._video, self._mattes, self._depth, self._normals):
             if reader is not None:
                 reader.close()
@@ -264,7 +264,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def read_clip_json(path: Path) -> dict[str, Any]:
-    """What a folder's clip.json says; see [`parse_clip_json`]."""
+    """The content of a folder's clip.json; see [`parse_clip_json`]."""
     file = path / CLIP_JSON
     if not file.is_file():
         raise ClipError(f"path: expected a processed clip, but {path} has no {CLIP_JSON}; `emotag prepare` makes one.")
@@ -274,7 +274,7 @@ def read_clip_json(path: Path) -> dict[str, Any]:
 
 
 def parse_clip_json(text: str | bytes, what: str) -> dict[str, Any]:
-    """The checked head of a clip.json. Raises ClipError unless it is one of a format that is known here."""
+    """Parses a clip.json. Raises ClipError unless it has a known format."""
     try:
         info = json.loads(text)
         if not isinstance(info, dict) or info.get("format") != FORMAT:

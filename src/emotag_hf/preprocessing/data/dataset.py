@@ -1,7 +1,8 @@
-"""Many clips: as a `datasets.Dataset`, a row a clip, that can be pushed and restored; and frame by frame for training.
+"""Many clips: as a `datasets.Dataset` with one row per clip, which can be pushed and restored; and frame by frame for
+training.
 
-In: a folder of processed clips. Out: rows that hold a clip's files to the byte, beside the numbers one filters by; or
-`ClipFrames`, a torch data set whose memory does not grow with the clips.
+In: a folder of processed clips. Out: rows with a clip's files, unchanged, and columns to filter by; or `ClipFrames`, a
+torch data set whose memory does not grow with the clips.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 
 _OPEN_CLIPS = 8  # that `ClipFrames` keeps open; each holds two decoders and its track
 _MEDIA = (VIDEO, MATTES, AUDIO, BACKGROUND)
-_NAME = re.compile(r"[\w-][\w .+@=-]{0,199}")  # of a folder that `restore` makes: no way out of its parent
+_NAME = re.compile(r"[\w-][\w .+@=-]{0,199}")  # of a folder that `restore` makes: it cannot leave its parent folder
 
 
 def find_clips(folder: str | os.PathLike) -> list[Path]:
-    """The processed clips in a folder, by name; the folder itself if it is one. Unfinished ones are no clips.
+    """The processed clips in a folder, sorted by name; the folder itself if it is one. Unfinished clips are ignored.
 
     Raises:
         FileNotFoundError: there is no such folder, or no clip in it.
@@ -47,16 +48,16 @@ def find_clips(folder: str | os.PathLike) -> list[Path]:
 
 
 def clips_dataset(folder: str | os.PathLike) -> Dataset:
-    """A folder of clips as a data set, one row a clip, sorted by name.
+    """A folder of clips as a data set, one row per clip, sorted by name.
 
     Columns: `name`, `num_frames`, `fps`, `width`, `height`, `license`; `action_units` `[T, 14]`, `emotion` `[T, 7]`,
     `emotion_score` `[T]`, `identity` `[512]`, `valid` `[T]`; `clip_json`; and each file of the clip, its name with `_`
-    for the dot. Video, mattes, sound and background are `{"path", "bytes"}` that are not decoded here; the Hub plays
-    them. The bytes lie in the cache of `datasets`, so that `push_to_hub`, `to_parquet` and `save_to_disk` take them
-    along and the folder may go. [`restore`] makes folders of rows again.
+    for the dot. Video, mattes, sound and background are `{"path", "bytes"}`, not decoded here; the Hub shows them. The
+    bytes are copied to the cache of `datasets`, so that `push_to_hub`, `to_parquet` and `save_to_disk` include them and
+    the folder is no longer needed. [`restore`] turns rows into folders again.
 
     Raises:
-        ImportError: `datasets` is not installed. ClipError: a clip is not whole.
+        ImportError: `datasets` is not installed. ClipError: a clip is incomplete.
     """
     datasets = require_package("datasets", extra="train")
     paths = find_clips(folder)
@@ -67,7 +68,7 @@ def clips_dataset(folder: str | os.PathLike) -> Dataset:
         _rows,
         features=datasets.Features(_columns(datasets)),
         gen_kwargs={"paths": [str(path) for path in paths]},
-        fingerprint=hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:32],  # the cache is as old as the clips
+        fingerprint=hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:32],  # else an old cache is used
         writer_batch_size=1,
     )
     # Only now, because encoding a row of sound, even one that is a path, asks for torchcodec.
@@ -120,15 +121,15 @@ def _row(clip: ProcessedClip) -> dict[str, Any]:
 
 
 def restore(rows: Iterable[dict[str, Any]], folder: str | os.PathLike, overwrite: bool = False) -> list[ProcessedClip]:
-    """Makes folders of clips out of the rows of [`clips_dataset`], whose files come back to the byte.
+    """Turns rows of [`clips_dataset`] into folders of clips again, with identical files.
 
     Args:
         rows: a data set (also a streamed one), or some of its rows.
-        folder: where the clips go, each under its `name`; a clip that is there already and is the same stays.
+        folder: where the clips are written, each under its `name`; a clip that exists and is equal is kept.
         overwrite: replace clips of that name that differ.
 
     Raises:
-        ClipError: a row is not a clip's, its name is not a plain one, or another clip of that name is there.
+        ClipError: a row is not a clip, its name is not a plain folder name, or another clip of that name exists.
     """
     return [_restore(row, Path(folder), overwrite) for row in rows]
 
@@ -149,7 +150,7 @@ def _restore(row: dict[str, Any], folder: Path, overwrite: bool) -> ProcessedCli
         for file_name in info["files"].keys() & set(FILES):
             cell, size = row[_column(file_name)], info["files"][file_name]
             content = cell["bytes"] if isinstance(cell, dict) else cell
-            if content is None or len(content) != size:  # a path in its stead is not followed
+            if content is None or len(content) != size:  # a path instead of bytes is not opened
                 found = None if content is None else len(content)
                 raise ClipError(f"rows: {name}: expected {size} bytes of {file_name}, got {found}.")
             writer.path(file_name).write_bytes(content)

@@ -1,8 +1,8 @@
-"""Pictures of a clip in a file, exact by index: written once in order, read in any order.
+"""Frames of a clip in a video file with random access: written once in order, read in any order.
 
 In: arrays, one a frame. Out: `video.mp4` (h264), or a Matroska file of ffv1 (without loss: mattes, depth, normals), and
-any frame of it again. A key frame comes every few pictures and there are no B-frames, so that frame i costs a handful
-of decodings wherever it lies, and is the same to the bit whether it was reached by a jump or in order.
+any frame of it again. There is a key frame every few frames and there are no B-frames, so that any frame takes a few
+decoding steps, and is bit-identical whether it was reached by seeking or in order.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ...constants import MOTION_FPS
 _BT709 = 1
 _TV_RANGE = 1
 _THREADS = 2  # of the encoder; fixed, because x264's bits depend on it
-_CACHE = 4  # decoded frames held by a reader: the neighbours that a training step asks for again
+_CACHE = 4  # decoded frames cached by a reader
 _KEY_FRAMES = 5  # pictures from one key frame to the next
 
-# crf 10 costs 0.5 MB a second at 512x512 and lies 43.4 dB from the source, of which 45.4 dB are 4:2:0's own; every
-# frame a key frame would be half as large again. fastdecode (no deblocking) halves the time to decode.
+# crf 10 needs 0.5 MB per second at 512x512 and has a PSNR of 43.4 dB (4:2:0 alone: 45.4 dB); with key frames only it
+# would be 1.5 times as large. fastdecode (no deblocking) halves the time to decode.
 _X264 = {"crf": "10", "preset": "veryfast", "tune": "fastdecode", "g": str(_KEY_FRAMES), "bf": "0", "sc_threshold": "0"}
 _FFV1 = {"level": "3", "g": "1", "slices": "4"}  # every frame by itself: 12 kB for a 512x512 matte
 
@@ -47,7 +47,7 @@ KINDS = {
     "exact colour": _Kind("matroska", "ffv1", "bgr0", "rgb24", np.uint8, 3),
 }
 
-# A decoder that came along in a fork can be neither used nor freed (freeing waits for threads that stayed behind).
+# A decoder that was copied by a fork can be neither used nor freed (freeing waits for threads that do not exist).
 _ABANDONED: list = []
 
 
@@ -55,10 +55,11 @@ class FrameWriter:
     """Writes frames in order; use it as a context manager.
 
     Args:
-        path: the file; one that is there is written over. It is whole only after the `with` block has ended well.
+        path: the file; an existing one is overwritten. It is complete only after the `with` block has ended without an
+            error.
         width, height: pixels, even for `"colour"`.
-        kind: `"colour"`: RGB `[H, W, 3]` uint8 in h264; `"exact colour"`: the same without loss; `"grey"`: `[H, W]`
-            uint8 without loss; `"grey16"`: `[H, W]` uint16 without loss.
+        kind: `"colour"`: RGB `[H, W, 3]` uint8 in h264; `"exact colour"`: the same, lossless; `"grey"`: `[H, W]` uint8
+            without loss; `"grey16"`: `[H, W]` uint16 without loss.
     """
 
     def __init__(self, path: str | os.PathLike, width: int, height: int, kind: str = "colour"):
@@ -88,7 +89,7 @@ class FrameWriter:
         if frame.shape != shape or frame.dtype != kind.dtype:
             raise ValueError(f"frame: expected {np.dtype(kind.dtype)} of {shape}, got {frame.dtype} {frame.shape}.")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=kind.array)
-        if kind.codec == "h264":  # averaging the colour planes keeps 0.5 dB more than the default
+        if kind.codec == "h264":  # averaging the chroma planes gains 0.5 dB over the default
             picture = picture.reformat(format=kind.pixels, dst_colorspace=_BT709, interpolation="AREA")
         picture.pts, picture.time_base, picture.duration = self.num_frames, Fraction(1, MOTION_FPS), 1
         self._container.mux(self._stream.encode(picture))
@@ -107,11 +108,11 @@ class FrameReader:
 
     Args:
         path: the file.
-        num_frames, width, height: what the clip says of it; a file that differs is refused when it is first read.
+        num_frames, width, height: the values in clip.json; a file that differs raises when it is first read.
         kind: as it was written.
 
     Raises:
-        ValueError: when a frame is asked for and the file is not what the clip says.
+        ValueError: on first access, if the file does not match.
         IndexError: a frame that the clip does not have.
     """
 
@@ -121,7 +122,7 @@ class FrameReader:
 
     def _forget(self) -> None:
         self._container = self._decoder = None
-        self._last = -1  # the frame that the decoder gave last
+        self._last = -1  # index of the last decoded frame
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -152,7 +153,7 @@ class FrameReader:
             return self._cache[frame]
 
     def close(self) -> None:
-        """Closes the file; the next frame that is asked for opens it again."""
+        """Closes the file; the next access opens it again."""
         if self._process != os.getpid():
             _ABANDONED.append((self._decoder, self._container))
         elif self._container is not None:
@@ -190,7 +191,7 @@ class FrameReader:
             self.close()
             raise ValueError(f"{self.path.name}: expected {expected}, got {found} in {self.path}.")
         self._stream = streams[0]
-        self._stream.codec_context.thread_count = 1  # whoever reads many clips has processes for that
+        self._stream.codec_context.thread_count = 1  # parallel reading uses processes
 
 
 __all__ = ["FrameReader", "FrameWriter"]

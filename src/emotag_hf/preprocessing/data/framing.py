@@ -1,7 +1,7 @@
-"""Which part of a video a clip shows: one window for all frames, framed as talking-head data usually is.
+"""The crop of a clip: one window for all frames, framed as usual in talking-head data.
 
 In: the landmarks over the source. Out: a `FrameCrop`. The face takes half of the window's height, a little below its
-middle, so that hair, neck and some shoulder are in it; and the window never leaves the picture.
+middle, so that it contains hair, neck and some shoulder. The window never leaves the frame.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from ..tracking.head_track import FaceLandmarks
 
 FACE_HEIGHT = 0.5  # of the window: forehead to chin as MediaPipe's points span it; published clips have 0.48 to 0.57
 FACE_CENTRE = 0.54  # of the window's height, from the top; published clips have 0.51 to 0.57
-_LARGE_FACE = 0.4  # of the picture's shorter side; a clip framed like that is taken as it is
-_ROOM = (0.7, 0.75)  # width and height of the window that everything the face does may fill
+_LARGE_FACE = 0.4  # of the frame's shorter side; such a clip is not cropped
+_ROOM = (0.7, 0.75)  # share of the window's width and height that the face's whole motion may fill
 _OUTLIERS = 0.02  # of the frames on each side, which may be wrong
-_FEW_PIXELS = 0.6  # source pixels per pixel of the clip, below which the picture is worth a warning
+_FEW_PIXELS = 0.6  # source pixels per pixel of the clip, below which there is a warning
 
 
 def choose_crop(landmarks: FaceLandmarks, size: int, crop: str = "face") -> tuple[FrameCrop, list[str]]:
-    """The window and what is to be said about it.
+    """Chooses the window; also returns warnings.
 
     Args:
         landmarks: in pixels of the upright source picture; a face in at least one frame.
         size: pixels of the clip's shorter side, even.
-        crop: `"face"` for a square around the face; `"whole"` for the whole picture.
+        crop: `"face"` for a square around the face; `"whole"` for the whole frame.
 
-    A source whose face is large already is taken as it is if it is square, and cut to a square of its full height (or
-    width) if it is not.
+    A source whose face is large already is used as it is if it is square, else cropped to a square of its full height
+    (or width).
     """
     width, height = landmarks.width, landmarks.height
     if crop == "whole":

@@ -1,7 +1,7 @@
-"""From anybody's video to a processed clip, in one call: `prepare("me.mp4")`.
+"""From a video to a processed clip, in one call: `prepare("me.mp4")`.
 
-In: a video of one person who speaks. Out: a folder with the picture cut to the face, the head fitted to every frame,
-and what the paper's teachers say (METHOD 3 to 5). `data.stages` has the steps, docs/processed_clip.md the folder.
+In: a video of one person who speaks. Out: a folder with the video cropped to the face, the head fitted to every frame,
+and the outputs of the paper's teachers (METHOD 3 to 5). `data.stages` has the steps, docs/processed_clip.md the folder.
 """
 
 from __future__ import annotations
@@ -44,37 +44,37 @@ def prepare(
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> ProcessedClip:
-    """Prepares a video for training.
+    """Prepares a video for training, adaptation or evaluation.
 
-    It may be interrupted: what was finished lies in `<output>.partial` and is not done again. A clip that is there
-    already, made from the same video with the same options, is returned as it is.
+    It may be interrupted: finished stages are kept in `<output>.partial` and are not repeated. An existing clip of the
+    same video and the same options is returned unchanged.
 
     Args:
         source: the video: any format, size, rotation and frame rate. The clip has 25 frames per second.
-        output: the clip's folder; by default the video's name with `_clip`, beside it.
-        audio: a recording that belongs to the video and begins with it; by default the video's own sound.
+        output: the clip's folder; by default next to the video, named as the video with `_clip`.
+        audio: a separate recording that starts with the video; by default the video's own sound.
         size: pixels of the clip's shorter side, even.
-        crop: `"face"` cuts a square with head and some shoulder, or leaves a video that is framed like that as it is;
-            `"whole"` keeps the whole picture.
-        face: where several people are in the picture, whose, counted from the left (1, 2, ...); None takes the largest
-            and says so.
-        max_seconds: what is beyond is left out, and said.
+        crop: `"face"` crops a square with head and some shoulder, or keeps a video that is framed like that; `"whole"`
+            keeps the whole frame.
+        face: if the video shows several people, which of them, counted from the left (1, 2, ...); None takes the
+            largest face, with a warning.
+        max_seconds: the rest is left out, with a warning.
         face_landmarker: MediaPipe's face_landmarker.task, for blendshapes; by default that of EMOTAG_FACE_LANDMARKER or
             of `emotag setup tracking`, if there is one.
         head: the head to fit, or its asset file; None is the open head.
-        features: which teachers; see [`FeatureOptions`].
-        license: what the clip may be used for, as it stands in clip.json; None says nothing.
-        overwrite: replace a processed clip at `output` that differs. Anything else there is never touched.
+        features: the teachers; see [`FeatureOptions`].
+        license: what the clip may be used for, stored in clip.json.
+        overwrite: replace a different processed clip at `output`. Anything else there is never touched.
         progress: True and False show and hide bars; None shows them on a terminal.
 
     Returns:
-        The clip. `clip.warnings` says what is not as it should be.
+        The clip. `clip.warnings` lists problems.
 
     Raises:
         FileNotFoundError, PermissionError: the video or a teacher's file cannot be read.
-        ValueError: (`VideoReadError`, `AudioError`, `ClipError`) no video, a single photo, no face in a second of it,
-            an option that cannot be; something else lies at `output`, or nothing can be written there.
-        ImportError: MediaPipe is not installed, with the line that installs it.
+        ValueError: (`VideoReadError`, `AudioError`, `ClipError`) not a video, a single photo, less than a second with a
+            face, an invalid option, or `output` is something else or not writable.
+        ImportError: MediaPipe is not installed; the message has the command that installs it.
     """
     options = PrepareOptions(
         size=size,
@@ -90,11 +90,12 @@ def prepare(
     check_output(output, overwrite)
     if not isinstance(head, ParametricHead):
         head = ParametricHead.from_asset(head)
-    return make_clip(video, options, output, head, overwrite=overwrite, progress=progress)
+    return make_clip(video, options, output, head, overwrite=overwrite, progress=progress)  # type: ignore[arg-type]
 
 
 class VideoSource:
-    """A video file as a [`Source`](stages.py): its pictures at 25 fps up to `max_seconds`, and its sound or another."""
+    """A video file as a [`Source`](stages.py): its frames at 25 fps up to `max_seconds`, and its sound or a separate
+    one."""
 
     def __init__(self, path: Path, audio: str | os.PathLike | None = None, max_seconds: float = 300.0):
         check_max_seconds(max_seconds)
@@ -106,14 +107,14 @@ class VideoSource:
         self._limit = round(self.max_seconds * MOTION_FPS) + (not self.cut)
         self.num_frames = max(1, round(min(self._video.duration, self.max_seconds) * MOTION_FPS))
         self._audio_path = None if audio is None else Path(audio)
-        # Before the work, in case it is no sound.
+        # Checked before the work.
         self._audio = None if audio is None else beginning(load_audio(audio), self.max_seconds + 1.0)
 
     @property
     def warnings(self) -> list[str]:
         if not self.cut:
             return self._video.warnings
-        known = self._video.duration > self.max_seconds  # else the header says less than there is
+        known = self._video.duration > self.max_seconds  # else the header's duration is too short
         whole = f" of {self._video.duration:.0f} s" if known else ""
         return [*self._video.warnings, f"only the first {self.max_seconds:g} s{whole} are used"]
 
@@ -132,8 +133,8 @@ class VideoSource:
         }
 
     def frames(self) -> Iterator[np.ndarray]:
-        # One frame more than is used: the header may say less than there is, and then this one tells.
-        frames = self._video.frames(MOTION_FPS, (self._limit + 1) / MOTION_FPS)
+        # One frame more than is used: it tells whether the header's duration was too short.
+        frames: Any = self._video.frames(MOTION_FPS, (self._limit + 1) / MOTION_FPS)
         for count, frame in enumerate(frames):
             if count == self._limit:
                 self.cut = True

@@ -1,6 +1,6 @@
-"""Many videos at once: in parallel processes, in shards for machines side by side, and on again after a stop.
+"""Prepares many videos: in parallel processes, in shards for several machines, resumable.
 
-In: videos. Out: a folder of processed clips and what became of each. One that fails never stops the others.
+In: videos. Out: a folder of processed clips and a result for each. A failure does not stop the others.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What became of one video.
+    """The result for one video.
 
     Args:
         source: the video.
         path: its clip's folder.
         error: why there is no clip, in one sentence; None if there is one.
-        warnings: what the clip says of itself.
-        seconds: how long it took; next to nothing where the clip was there already.
+        warnings: the clip's warnings.
+        seconds: how long it took; nearly 0 if the clip existed already.
     """
 
     source: Path
@@ -58,24 +58,25 @@ def prepare_many(
     progress: bool | None = None,
     **options: Any,
 ) -> list[PrepareResult]:
-    """Prepares many videos, each into a folder of its name in `output_dir`. Run again, it goes on where it stopped.
+    """Prepares many videos, each into a folder of its name in `output_dir`. A second run continues where the first
+    stopped.
 
     Args:
         sources: a folder of videos, a pattern such as `"clips/*.mp4"`, or paths.
-        output_dir: where the clips go; made if it is not there.
-        workers: processes side by side, each on one thread. With more than one, a script calls this under
-            `if __name__ == "__main__":`, as always where processes are started.
-        shard: `(i, n)`: only every n-th video in the order of their names, from the i-th on (counted from 0), for n
-            machines with one folder.
+        output_dir: folder of the clips; created if it does not exist.
+        workers: parallel processes with one thread each. With more than one, a script must call this under `if __name__
+            == "__main__":`.
+        shard: `(i, n)`: only every n-th video, sorted by name, starting with the i-th (from 0), for n machines that
+            share the work.
         progress: True and False show and hide the bar; None shows it on a terminal.
-        options: of [`prepare`], the same for all.
+        options: of [`prepare`], the same for all videos.
 
     Returns:
-        One result for each video of the shard, in order. Errors are in them; nothing is raised for a single video.
+        One result for each video of the shard, in order. They hold the errors; a failed video does not raise.
 
     Raises:
-        FileNotFoundError: no videos. ValueError: a shard or a number of workers that cannot be; two videos that would
-            have the same name. TypeError: an option that `prepare` does not have.
+        FileNotFoundError: no videos. ValueError: an invalid shard or number of workers; two videos with the same name.
+            TypeError: an option that `prepare` does not have.
     """
     from tqdm.auto import tqdm
 
@@ -90,7 +91,7 @@ def prepare_many(
     jobs = [(path, output_dir / name, options) for path, name in clip_names(find_videos(sources))][index::count]
     run = _one_by_one if workers == 1 else _side_by_side
     disable = None if progress is None else not progress
-    results: list[PrepareResult | None] = [None] * len(jobs)
+    results: list[Any] = [None] * len(jobs)
     with tqdm(total=len(jobs), desc="prepare", unit="clip", disable=disable) as bar:
         for number, result in run(jobs, workers):
             results[number] = result
@@ -104,7 +105,7 @@ def prepare_many(
 
 
 def find_videos(sources: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:
-    """The videos that are meant, by name. Raises FileNotFoundError if there are none."""
+    """The videos that `sources` stands for, sorted by name. Raises FileNotFoundError if there are none."""
     if isinstance(sources, str | os.PathLike):
         text = os.fspath(sources)
         if os.path.isdir(text):
@@ -121,7 +122,7 @@ def find_videos(sources: str | os.PathLike | Iterable[str | os.PathLike]) -> lis
 
 
 def clip_names(paths: list[Path]) -> list[tuple[Path, str]]:
-    """For each video its clip's name: its own without the ending, with it where two differ in nothing else.
+    """The clip's name for each video: the file name without suffix, or with it if two would be equal.
 
     Raises:
         ValueError: two videos of one name, in different folders.
@@ -144,10 +145,11 @@ _Job = tuple[Path, Path, dict[str, Any]]
 
 def _prepare_one(job: _Job) -> PrepareResult:
     source, path, options = job
-    start, error, warnings = time.perf_counter(), None, ()
+    warnings: tuple[str, ...] = ()
+    start, error = time.perf_counter(), None
     try:
         warnings = tuple(prepare(source, path, progress=False, **options).warnings)
-    except Exception as reason:  # whatever it is, the other videos have nothing to do with it
+    except Exception as reason:  # it must not stop the other videos
         error = " ".join(f"{reason}".split()) or type(reason).__name__
         logger.debug("%s", source, exc_info=True)
     return PrepareResult(source, path, error, warnings, time.perf_counter() - start)
@@ -159,7 +161,7 @@ def _one_by_one(jobs: list[_Job], workers: int) -> Iterator[tuple[int, PrepareRe
 
 
 def _side_by_side(jobs: list[_Job], workers: int) -> Iterator[tuple[int, PrepareResult]]:
-    """A process for each video: one that is killed (out of memory, a broken decoder) takes no other with it."""
+    """Starts a process for each video, so that a crash (out of memory, a broken decoder) affects no other."""
     context = multiprocessing.get_context("spawn")
     waiting = list(enumerate(jobs))[::-1]
     running: dict[int, tuple[Any, Any]] = {}
@@ -204,7 +206,7 @@ def _received(process: Any, receiver: Any, job: _Job) -> PrepareResult:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """What processes that are started in here inherit: libraries read these names when they are loaded."""
+    """Environment for child processes: libraries read these variables when they are loaded."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:

@@ -1,7 +1,7 @@
-"""A clip's sound in a flac file: the samples as they were recorded, from the first picture to the last.
+"""A clip's sound as a flac file: the recorded samples from the first frame to the last.
 
-In: an `AudioClip` at its own rate. Out: `audio.flac`, 16 bits where the samples are 16-bit numbers, else 24, and what
-clip.json says of it.
+In: an `AudioClip` at its own rate. Out: `audio.flac`, 16 bits where the samples are 16-bit numbers, else 24, and its
+entry in clip.json.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from ...audio.audio_io import AudioClip, AudioError, decode
 
 _FULL_SCALE = {16: 1 << 15, 24: 1 << 23}
 _BLOCK = 1 << 16  # samples written at a time
-_FRAME = 0.04  # seconds; less sound than this too much or too little is the codec's, and not worth a word
+_FRAME = 0.04  # seconds; smaller differences in length come from the codec and give no warning
 
 
 def beginning(audio: AudioClip, seconds: float) -> AudioClip:
-    """The first `seconds` of a recording, without holding on to the rest of it."""
+    """The first `seconds` of a recording, as a copy, so that the rest can be freed."""
     return AudioClip(audio.samples[: round(seconds * audio.sampling_rate)].copy(), audio.sampling_rate)
 
 
 def cover(audio: AudioClip, seconds: float, cut: bool = False) -> tuple[AudioClip, list[str]]:
-    """The part of `audio` under `seconds` of pictures, and a sentence if much was left out or is missing.
+    """The part of `audio` for `seconds` of video, and a warning if much was left out or is missing.
 
     Args:
-        audio: the sound from the first picture on.
-        seconds: of the pictures.
-        cut: the pictures themselves go on, so that nobody wonders about the rest of the sound.
+        audio: the sound from the first frame on.
+        seconds: length of the video.
+        cut: whether the video was cut, too; then there is no warning about the rest of the sound.
     """
     samples = audio.samples[: math.ceil(seconds * audio.sampling_rate)]
     differs = audio.duration - seconds
@@ -46,17 +46,17 @@ def cover(audio: AudioClip, seconds: float, cut: bool = False) -> tuple[AudioCli
 
 
 def read_flac(path: str | os.PathLike, gain: float) -> AudioClip:
-    """What `write_flac` wrote, times the `gain` that it returned."""
+    """Reads what `write_flac` wrote, multiplied by the `gain` that it returned."""
     with Path(path).open("rb") as file:
         sound = decode(file, str(path))
     return AudioClip(sound.samples * np.float32(gain), sound.sampling_rate)
 
 
 def write_flac(path: str | os.PathLike, audio: AudioClip) -> dict[str, Any]:
-    """Writes the samples without loss and returns `sampling_rate`, `channels`, `num_samples`, `bits` and `gain`.
+    """Writes the samples losslessly and returns `sampling_rate`, `channels`, `num_samples`, `bits` and `gain`.
 
-    Decoded mp3 and AAC has no whole numbers and may pass full scale: it is rounded to 24 bits (-144 dB), and divided by
-    `gain` if its peak needs that. Multiplying by `gain` gives the source's samples.
+    Decoded mp3 and AAC are not integers and may exceed full scale: they are rounded to 24 bits (-144 dB), and divided
+    by `gain` if necessary. Multiplying by `gain` gives the source's samples.
 
     Raises:
         AudioError: NaN or infinity among the samples.

@@ -1,8 +1,8 @@
-"""How a source becomes a processed clip: the stages, one after the other, each resumable.
+"""The stages of making a processed clip, one after the other, each resumable.
 
 In: a `Source` (a video, or frames of another tool) and `PrepareOptions`. Out: the folder that `data.clip` reads. The
-source is read twice, one picture at a time: first for the landmarks, then for the pictures of the window that they
-call for; only numbers are kept in memory.
+source is read twice, one frame at a time: first for the landmarks, which determine the crop, then for the cropped
+frames. Frames are not kept in memory.
 """
 
 from __future__ import annotations
@@ -55,39 +55,40 @@ FEATURE_UNITS = (
     "action_units 0..5 in the order of ACTION_UNITS; emotion: probabilities in the order of EMOTIONS; emotion_score "
     "1 - p(neutral); identity: unit length; blendshapes 0..1; input_features: the front end named in clip.json"
 )
-TRACKER_VERSION = 2  # raise it when tracking gives other numbers: clips that are there are then no longer up to date
-MIN_FRAMES = 25  # with a face and a fit; a second of it is the least that says anything
+TRACKER_VERSION = 2  # increase it when tracking changes: existing clips are then made again
+MIN_FRAMES = 25  # with a face and a fit: one second
 
 
 class Source(Protocol):
-    """Where pictures and sound come from. `num_frames` is a guess for the progress bar; `warnings` may grow in use."""
+    """The source of frames and sound. `num_frames` is an estimate for the progress bar; `warnings` may grow while
+    frames are read."""
 
     name: str
     width: int
     height: int
     num_frames: int
-    cut: bool  # whether the source goes on after the part that is used; may become true in `frames`
+    cut: bool  # whether the source is longer than the part that is used; may become true in `frames`
     warnings: list[str]
 
     def about(self) -> dict[str, Any]:
-        """JSON values for clip.json, at least `name` and `sha256`; two sources that differ in them are not the same."""
+        """JSON values for clip.json that identify the source, at least `name` and `sha256`."""
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Upright RGB pictures `[height, width, 3]` uint8 at 25 fps; the same in every pass."""
+        """Upright RGB frames `[height, width, 3]` uint8 at 25 fps; the same in every pass."""
 
     def mattes(self) -> Iterator[np.ndarray] | None:
-        """A matte `[height, width]` uint8 for each of `frames`, or None: then they are made."""
+        """A matte `[height, width]` uint8 for each of `frames`; None if they are to be computed."""
 
     def sound(self) -> AudioClip | None:
-        """The sound from the first picture on."""
+        """The sound from the first frame on."""
 
     def save_extra(self, writer: ClipWriter) -> None:
-        """Writes what else of the source the clip keeps."""
+        """Writes further files of the source that the clip keeps."""
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What decides how a clip comes out; see [`prepare`] for the arguments."""
+    """Options of preparing; see [`prepare`] for the arguments."""
 
     size: int = 512
     crop: str = "face"
@@ -106,7 +107,7 @@ class PrepareOptions:
 
 
 def check_max_seconds(max_seconds: float) -> None:
-    """Raises ValueError for a length that no clip can have."""
+    """Raises ValueError for an invalid length."""
     if not 1 <= max_seconds < math.inf:
         raise ValueError(f"max_seconds: expected a number of seconds from 1 on, got {max_seconds}.")
 
@@ -120,7 +121,7 @@ def make_clip(
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> ProcessedClip:
-    """Makes the clip of `source` in the folder `output`, or goes on where an earlier attempt stopped."""
+    """Makes the clip of `source` in the folder `output`, or continues an earlier attempt."""
     about = source.about()
     request = {
         "source": {"sha256": about["sha256"], "audio": about.get("audio"), "span": about.get("span")},
@@ -143,8 +144,8 @@ def make_clip(
 
 
 def _landmarker(options: PrepareOptions) -> str | None:
-    """The sha256 of the blendshape model if the options ask for one. One that merely happens to be there is used, but
-    its coming later does not make a finished clip a different one."""
+    """The sha256 of the blendshape model if the options require one. A model that is only found by default is used, but
+    installing it later does not outdate finished clips."""
     model = find_face_landmarker(options.face_landmarker)
     needed = options.features.action_units == "blendshapes"
     if model is None and needed:
@@ -156,7 +157,7 @@ def _landmarker(options: PrepareOptions) -> str | None:
 
 
 class _Maker:
-    """One clip in the making. Each stage leaves its files and its JSON values in the writer, also for the next run."""
+    """Makes one clip. Each stage stores its files and its JSON values in the writer, also for the next run."""
 
     def __init__(
         self,
@@ -221,7 +222,7 @@ class _Maker:
                 f"source: expected a face in at least {MIN_FRAMES} frames (one second), found one in {there} of the "
                 f"{count} of {source.name}; is the person in the picture, upright and lit?"
             )
-        # What the reader and the tracker say they have logged themselves.
+        # The reader and the tracker log their warnings themselves.
         warnings = [_sentence(text) for text in (*source.warnings, *face_warnings(found, self.options.face))]
         if there < count:
             gone = f"No face in {count - there} of {count} frames, first at {_first_gap(found):.1f} s."
@@ -303,7 +304,7 @@ class _Maker:
             if audio is None:
                 warnings = ["There is no sound: the clip can train how the face looks, not how it speaks."]
             else:
-                # What the first reading found: after a stop, the source itself may not know it any more.
+                # Kept from the first pass: after a restart the source does not have them.
                 cut = self.writer.info("landmarks")["cut"]
                 audio, warnings = cover(audio, self.num_frames / MOTION_FPS, cut)
                 if not audio.samples.any():
@@ -330,7 +331,7 @@ class _Maker:
         self.writer.finish("features", info, files=(FEATURES,))
 
     def geometry(self) -> None:
-        """Depth and normals, where a teacher other than the fitted head was asked for."""
+        """Depth and normals, if a teacher other than the fitted head is used."""
         choices, sources, files = self.options.features, {"depth": SOURCE_MESH, "normals": SOURCE_MESH}, []
         track = HeadTrack.from_tensors(*load_tensors(self.writer.path(TRACK)))
         size = geometry_size(FrameCrop(**self.writer.info("track")["crop"]))
@@ -347,7 +348,7 @@ class _Maker:
         self.writer.finish("geometry", {"sources": sources, "warnings": []}, files=tuple(files))
 
     def long_enough(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The same frames; at their end ClipError if no clip can come of so few, whatever they show."""
+        """Passes the frames on; raises ClipError at the end if there were too few for a clip."""
         count = 0
         for frame in frames:
             yield frame
@@ -363,7 +364,7 @@ class _Maker:
         return FrameReader(self.writer.path(VIDEO), self.num_frames, crop.width, crop.height)
 
     def offset(self, track: HeadTrack, samples: np.ndarray | None) -> dict[str, Any] | None:
-        """By how much the sound is late, as JSON; stored, never applied."""
+        """The delay of the sound, as JSON; stored, never applied."""
         if samples is None or not samples.any():
             return None
         from ..features.av_offset import estimate_av_offset
@@ -376,18 +377,18 @@ class _Maker:
         return None if about is None else read_flac(self.writer.path(AUDIO), about["gain"]).mono(SAMPLE_RATE)
 
     def said(self, sentences: list[str]) -> list[str]:
-        """The same, after they were logged."""
+        """Logs the warnings and returns them."""
         for sentence in sentences:
             logger.warning("%s: %s", self.source.name, sentence)
         return sentences
 
     @contextmanager
     def bar(self, stage: str) -> Iterator[None]:
-        """Shows that a stage is at work; those that go through the frames count them on it."""
+        """A progress bar for a stage; stages that go through frames count them on it."""
         from tqdm.auto import tqdm
 
         total = self.num_frames if self.writer.done("landmarks") else self.source.num_frames
-        disable = None if self.progress is None else not self.progress  # None: only where someone looks
+        disable = None if self.progress is None else not self.progress  # None: only on a terminal
         with tqdm(None, f"{self.source.name}: {stage}", total, False, unit="frame", disable=disable) as self._bar:
             yield
 
@@ -431,7 +432,7 @@ def _sentence(text: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    """Of what decides the numbers in a clip."""
+    """Versions of the packages on which a clip's contents depend."""
     found = {}
     for package in ("emotag_hf", "mediapipe", "torch", "av"):
         with suppress(PackageNotFoundError):

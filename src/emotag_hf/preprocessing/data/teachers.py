@@ -1,7 +1,8 @@
-"""The paper's teachers, asked one after the other (METHOD 3, 4 and 5); each has an offline default and can be replaced.
+"""Runs the paper's teachers (pretrained models whose outputs are training targets; METHOD 3, 4 and 5); each has an
+offline default and can be replaced.
 
-In: a track, the clip's pictures and sound, `FeatureOptions`. Out: the tensors of features.safetensors, depth.mkv and
-normals.mkv if asked for, and for each which teacher made it.
+In: a track, the clip's frames and sound, `FeatureOptions`. Out: the tensors of features.safetensors, optionally
+depth.mkv and normals.mkv, and the teacher of each.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from ..tracking.setup import sha256
 from .clip import DEPTH_STEP
 from .frame_files import FrameReader, FrameWriter
 
-SOURCE_MESH = "fitted head"  # of depth and normals that are not stored, because the track gives them at any time
+SOURCE_MESH = "fitted head"  # of depth and normals that are rendered from the track when needed, not stored
 _DEPTH_LIMIT = 65535  # steps; 6.5 m
 
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Which teacher makes which feature. Every default works offline.
+    """Selects the teacher of each feature. Every default works offline.
 
     Args:
         speech: None for log-mel with prosody; the Hub id or folder of a speech encoder (the paper's is
@@ -49,16 +50,16 @@ class FeatureOptions:
     depth: str | None = None
     normals: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         units = self.action_units
         if units not in ("head", "blendshapes") and not str(units).lower().endswith(".csv"):
             raise ValueError(f"action_units: expected 'head', 'blendshapes' or OpenFace's CSV file, got {units!r}.")
 
     def request(self) -> dict[str, Any]:
-        """JSON values that tell two choices apart; a file counts by its content.
+        """JSON values that identify the options; files by their content.
 
         Raises:
-            FileNotFoundError: a CSV or ONNX file that is not there.
+            FileNotFoundError: a CSV or ONNX file does not exist.
         """
         return {name: _mark(name, value) for name, value in asdict(self).items()}
 
@@ -80,12 +81,12 @@ def make_features(
     blendshapes: np.ndarray | None = None,
     blendshape_names: tuple[str, ...] = (),
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Asks the teachers of speech, action units, emotion and identity.
+    """Runs the teachers of speech, action units, emotion and identity.
 
     Args:
         options: which.
-        track, head: the fit over T frames, and the head that was fitted.
-        frames: the clip's T pictures, in the track's pixels.
+        track, head: the track of T frames, and the head that was fitted.
+        frames: the clip's T frames, in the track's pixels.
         samples: `[n]` mono float at 16 kHz from the first frame on, or None without sound.
         blendshapes: `[T, 52]` in [0, 1] in the order of `blendshape_names`, or None.
 
@@ -167,7 +168,7 @@ def write_depth(
             reference = head_geometry(track, [index], head, size)
             try:
                 metres = align_depth(small, reference.depth[0], reference.mask[0])
-            except ValueError:  # no head in this frame, or one that the model did not see
+            except ValueError:  # no head in this frame, or none that the model sees
                 metres = np.zeros_like(small)
             steps = np.rint(metres / DEPTH_STEP)
             writer.write(np.where((steps > 0) & (steps < _DEPTH_LIMIT), steps, 0).astype(np.uint16))

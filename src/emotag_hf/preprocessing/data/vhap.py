@@ -1,8 +1,8 @@
-"""A VHAP export as a processed clip: what GaussianAvatars and its kin train on, brought to this project's head.
+"""Imports a VHAP export (the data format of GaussianAvatars) as a processed clip with this project's head.
 
-In: VHAP's NeRF-style folder (transforms.json, or its train, val and test parts; images/, fg_masks/, flame_param/).
-Out: a processed clip. Pictures and masks are taken as they are. FLAME's numbers mean nothing without FLAME, so the head
-is fitted anew to the pictures; they are kept by name in vhap.safetensors for those who have it.
+In: VHAP's NeRF-style folder (transforms.json, or its train, val and test parts; images/, fg_masks/, flame_param/). Out:
+a processed clip. Frames and masks are used as they are. FLAME's parameters need FLAME's data, so the head is fitted
+again to the frames; the parameters are kept in vhap.safetensors.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .writer import ClipWriter, check_output
 
 _PARTS = ("train", "val", "test")
 _CANONICAL = "canonical_flame_param.npz"
-_LAST_STEP = 10_000_000  # of `timestep_index`: a hundred hours; beyond is no count of frames
+_LAST_STEP = 10_000_000  # of `timestep_index`; larger values are not frame numbers
 _LARGEST = 64 << 20  # bytes of one array in an npz; VHAP's have some thousand
 
 
@@ -57,20 +57,19 @@ def import_vhap(
 
     Args:
         folder: the export.
-        output: the clip's folder; by default the export's name with `_clip`, beside it.
-        camera: `camera_index` of the camera to take; None takes the lowest, and says so if there are several.
-        fps: of the video that was tracked, which the export does not say; other rates are resampled to 25.
-        audio: the sound that belongs to it, from the first frame on (for instance the video that was tracked); the
-            export has none.
-        size, crop, max_seconds, face_landmarker, head, features, license, overwrite, progress: as of
+        output: the clip's folder; by default next to the export, named as the export with `_clip`.
+        camera: `camera_index` of the camera to take; None takes the lowest, with a warning if there are several.
+        fps: frame rate of the tracked video, which the export does not contain; other rates than 25 are resampled.
+        audio: its sound, from the first frame on, for instance the tracked video; the export has none.
+        size, crop, max_seconds, face_landmarker, head, features, license, overwrite, progress: as in
             [`data.prepare.prepare`].
 
     Returns:
         The clip; `vhap_arrays(clip)` has the FLAME numbers.
 
     Raises:
-        FileNotFoundError: no such folder, or a picture that is missing.
-        ClipError: not a VHAP export, or one that points outside its folder; and the errors of `prepare`.
+        FileNotFoundError: no such folder, or a missing frame.
+        ClipError: not a VHAP export, or one with paths outside its folder; and the errors of `prepare`.
     """
     options = PrepareOptions(
         size=size,
@@ -89,15 +88,15 @@ def import_vhap(
 
 
 def is_vhap_export(folder: str | os.PathLike) -> bool:
-    """Whether a folder looks like one, for a command that takes videos and exports alike."""
+    """Whether a folder looks like a VHAP export."""
     names = ("transforms.json", *(f"transforms_{part}.json" for part in _PARTS))
     return any((Path(folder) / name).is_file() for name in names)
 
 
 def vhap_arrays(clip: ProcessedClip) -> dict[str, torch.Tensor] | None:
-    """What VHAP said of each of the clip's T frames, or None: `flame.<name>` as it was exported, `[T, ...]`, or `[...]`
-    where it is the same in all; `canonical.<name>`; `transform_matrix` `[T, 4, 4]` (OpenGL, camera to world), `K`
-    `[T, 3, 3]` pixels of the exported pictures, `timestep_index` `[T]`."""
+    """VHAP's values for the clip's T frames, or None: `flame.<name>` as it was exported, `[T, ...]`, or `[...]` where
+    it is the same in all; `canonical.<name>`; `transform_matrix` `[T, 4, 4]` (OpenGL, camera to world), `K` `[T, 3, 3]`
+    pixels of the exported pictures, `timestep_index` `[T]`."""
     from safetensors.torch import load_file
 
     return load_file(clip.path / VHAP) if VHAP in clip.info["files"] else None
@@ -175,7 +174,7 @@ class VhapSource:
         }
         names = [frame.get("flame_param_path") for frame in self._frames]
         if all(names):
-            arrays |= {f"flame.{name}": array for name, array in _stack_flame(self.folder, names).items()}
+            arrays |= {f"flame.{name}": array for name, array in _stack_flame(self.folder, names).items()}  # type: ignore[arg-type]
         if (self.folder / _CANONICAL).is_file():
             arrays |= {f"canonical.{n}": a for n, a in _read_npz(self.folder, _CANONICAL).items()}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
@@ -183,7 +182,7 @@ class VhapSource:
 
     def _picture(self, frame: dict[str, Any]) -> np.ndarray:
         picture = _read_picture(self.folder, frame["file_path"], "RGB")
-        expected = (int(frame.get("h", picture.shape[0])), int(frame.get("w", picture.shape[1])))
+        expected = (int(frame.get("h", picture.shape[0])), int(frame.get("w", picture.shape[1])))  # type: ignore[arg-type]
         if picture.shape[:2] != expected:
             raise ClipError(
                 f"folder: expected {frame['file_path']} of {expected[1]}x{expected[0]} pixels, got another."
@@ -192,7 +191,7 @@ class VhapSource:
 
 
 def _read_frames(folder: Path) -> dict[tuple[int, int], dict[str, Any]]:
-    """`(time step, camera)` -> its entry in transforms.json, or in its parts where there is none."""
+    """`(time step, camera)` -> its entry in transforms.json, or in the train, val and test files without one."""
     names = ["transforms.json"]
     if not (folder / names[0]).is_file():
         names = [name for part in _PARTS if (folder / (name := f"transforms_{part}.json")).is_file()]
@@ -220,7 +219,7 @@ def _read_frames(folder: Path) -> dict[tuple[int, int], dict[str, Any]]:
 
 
 def _intrinsics(frame: dict[str, Any]) -> list[list[float]]:
-    """`[3, 3]`; NaN where the export does not say."""
+    """`[3, 3]`; NaN where the export has no value."""
     fx, fy, cx, cy = (float(frame.get(key, "nan")) for key in ("fl_x", "fl_y", "cx", "cy"))
     return [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
 
@@ -264,7 +263,7 @@ def _stack_flame(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
         for key, array in arrays.items():
             array = array[0] if array.ndim > 1 and len(array) == 1 else array
             held = rows.setdefault(key, [])
-            # As long as nothing has changed one copy is kept, and repeated when the first change comes.
+            # One copy is kept while the values are constant, and repeated at the first change.
             if not held or len(held) > 1 or not np.array_equal(held[0], array):
                 held += [held[0]] * (position - 1) if len(held) == 1 else []
                 held.append(array)

@@ -1,7 +1,7 @@
-"""Writes a processed clip so that it is whole or not there, and so that what was done before a stop stays done.
+"""Writes a processed clip atomically, and keeps finished stages after an interruption.
 
-In: the stages of `data.prepare`, one after the other. Out: the clip's folder. The work lies in `<name>.partial` beside
-it, with the finished stages in state.json, and takes the clip's name when it is complete.
+In: the stages of `data.prepare`, one after the other. Out: the clip's folder. Work in progress is in `<name>.partial`
+next to it, with the finished stages in state.json; it is renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from .clip import CLIP_JSON, FILES, FORMAT, FORMAT_VERSION, ClipError, Processed
 
 logger = logging.getLogger(__name__)
 
-LANDMARKS = "landmarks.safetensors"  # in the source picture: for the later stages, no part of the clip
+LANDMARKS = "landmarks.safetensors"  # in source pixels, for later stages; not part of the clip
 _STATE, _LOCK = "state.json", "lock"
 _OURS = frozenset({*FILES, CLIP_JSON, _STATE, _STATE + ".new", _LOCK, LANDMARKS})
 _STATE_FORMAT = "emotag-clip-state"
 
 
 class ClipWriter:
-    """A clip in the making; use it as a context manager.
+    """Writes one clip; use it as a context manager.
 
     Args:
         target: the clip's folder, or a link to it. Only an empty folder or, with `overwrite`, a processed clip may be
             there already.
-        request: JSON values: everything that decides what the clip holds. The finished stages of an earlier attempt are
-            kept if its request was the same, else thrown away.
-        overwrite: replace the processed clip that is there.
+        request: JSON values of everything on which the clip depends. Finished stages of an earlier attempt are kept if
+            its request was the same, else deleted.
+        overwrite: replace an existing processed clip.
 
-    After an error the work stays for the next attempt if a stage was finished and the error is not the input's own
-    (a ValueError); else it goes. Files that this format does not know are never deleted.
+    After an error the work is kept for the next attempt if a stage was finished and the error is not caused by the
+    input (a ValueError); else it is deleted. Files that are not part of the format are never deleted.
 
     Raises:
-        ClipError: `target` holds something else or cannot be written; another process is at work on it.
+        ClipError: `target` holds something else or is not writable, or another process is writing it.
     """
 
     def __init__(self, target: str | os.PathLike, request: dict[str, Any], overwrite: bool = False):
@@ -51,7 +51,7 @@ class ClipWriter:
         self._stages: dict[str, Any] = {}
 
     def existing(self) -> ProcessedClip | None:
-        """The clip that is at `target`, if it is the one that was asked for and need not be made again.
+        """The existing clip at `target` if it has the same request; None if it has to be made.
 
         Raises:
             ClipError: something else is there.
@@ -88,7 +88,7 @@ class ClipWriter:
         check_output(self.target, overwrite=True)
         if self.partial.exists():
             if not self.partial.is_dir() or _strangers(self.partial):
-                raise ClipError(f"output: {self.partial} is in the way and not this program's; move it.")
+                raise ClipError(f"output: {self.partial} is in the way: it was not made by this program; move it.")
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -117,21 +117,21 @@ class ClipWriter:
             self._lock = None
 
     def path(self, name: str) -> Path:
-        """Where a stage writes its file; `name` is one of the format's."""
+        """Path for a stage's file; `name` is one of the format."""
         if name not in _OURS:
             raise ValueError(f"name: expected one of {sorted(_OURS)}, got {name!r}.")
         return self.partial / name
 
     def done(self, stage: str) -> bool:
-        """Whether a stage was finished, now or in an earlier attempt."""
+        """Whether a stage is finished, by this or an earlier attempt."""
         return stage in self._stages
 
     def info(self, stage: str) -> Any:
-        """What `finish` was told about a stage."""
+        """The values that `finish` stored for a stage."""
         return self._stages[stage]
 
     def finish(self, stage: str, info: Any = None, files: tuple[str, ...] = ()) -> None:
-        """Records that a stage is done, with JSON values for the later ones; its files are safe on disk by then."""
+        """Records that a stage is done, with JSON values for later stages, after its files were synced to disk."""
         for name in files:
             _sync(self.path(name))
         self._stages[stage] = json.loads(json.dumps(info))
@@ -142,21 +142,21 @@ class ClipWriter:
         os.replace(new, self.partial / _STATE)
 
     def publish(self, info: dict[str, Any]) -> ProcessedClip:
-        """Writes clip.json and gives the folder its name. `info` is clip.json without format, request and files."""
+        """Writes clip.json and renames the folder. `info` is clip.json without format, request and files."""
         files = {name: (self.partial / name).stat().st_size for name in FILES if (self.partial / name).is_file()}
         head = {"format": FORMAT, "format_version": FORMAT_VERSION}
         content = head | info | {"request": self.request, "files": files}
         (self.partial / CLIP_JSON).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         _sync(self.partial / CLIP_JSON)
         mode = (self.partial / CLIP_JSON).stat().st_mode & 0o777
-        for name in files:  # safetensors makes files that nobody else may read
+        for name in files:  # safetensors makes files private
             if (self.partial / name).stat().st_mode & 0o777 != mode:
                 with suppress(PermissionError):  # drives without modes
                     os.chmod(self.partial / name, mode)
-        ProcessedClip.open(self.partial)  # what cannot be opened is not published
+        ProcessedClip.open(self.partial)  # checks the clip before it is published
         old = None
         if self.target.exists():
-            self.existing()  # something may have come there in the meantime
+            self.existing()  # it may have been created in the meantime
             old = self.target.with_name(f"{self.target.name}.old-{secrets.token_hex(4)}")
             os.rename(self.target, old)
         try:
@@ -168,20 +168,20 @@ class ClipWriter:
         _sync(self.target.parent)
         if old is not None:
             _remove(old)
-        for name in (_STATE, LANDMARKS, _LOCK):  # only now: until the renaming they are needed to go on
+        for name in (_STATE, LANDMARKS, _LOCK):  # only now: until the renaming they are needed to resume
             (self.target / name).unlink(missing_ok=True)
         return ProcessedClip.open(self.target)
 
 
 def check_output(target: str | os.PathLike, overwrite: bool = False) -> None:
-    """Raises ClipError if no clip can be written at `target`, before any work is done. It changes nothing."""
+    """Raises ClipError if no clip can be written at `target`. Call it before any work; it changes nothing."""
     try:
         target = _real(target)
         if (target / CLIP_JSON).is_file() and not overwrite:
-            return  # it may be the one that is asked for, and that may well lie where nothing can be written
+            return  # an existing clip may be in a read-only place
         target.with_name(target.name + ".partial").exists()
         parent = next(folder for folder in target.parents if folder.exists())
-    except OSError as error:  # the name is too long, or nothing may be looked at there
+    except OSError as error:  # the name is too long, or the folder is not readable
         raise _unwritable(Path(target), error) from error
     if not parent.is_dir():
         raise ClipError(f"output: expected a folder, but {parent} is a file, so {target} cannot be made in it.")
@@ -194,7 +194,7 @@ def _unwritable(target: Path, error: OSError) -> ClipError:
 
 
 def _real(target: str | os.PathLike) -> Path:
-    """Where the clip will lie: behind a link, if `target` is one."""
+    """The path of the clip, with links resolved."""
     path = Path(target).absolute()
     if not path.is_symlink():
         return path
@@ -229,7 +229,7 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def _sync(path: Path) -> None:
-    """Makes the system write a file or folder to disk now: a power cut must not leave a finished stage half-written."""
+    """Syncs a file or folder to disk, so that a finished stage survives a power cut."""
     if path.is_dir() and os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
@@ -240,7 +240,7 @@ def _sync(path: Path) -> None:
 
 
 def _lock(path: Path) -> int | None:
-    """Holds a lock that ends with the process. None where the system has none of this kind (Windows)."""
+    """Takes a file lock that ends with the process; None on systems without such locks (Windows)."""
     if not is_available("fcntl"):
         return None
     import fcntl

@@ -1,1 +1,2 @@
-"""The paper's teachers (METHOD 3 to 5): action units, emotion, identity, geometry, each with an offline default."""
+"""The paper's teachers (METHOD 3 to 5): models for action units, emotion, identity and geometry, each with an offline
+default."""

@@ -1,9 +1,9 @@
-"""How far sound and picture of a clip are apart, heard and seen by a model (AUDIO.md's first lesson: clips are out by
-up to five frames, and the loudness of a voice cannot tell).
+"""Estimates the offset between sound and video of a clip. Clips are out of sync by up to five frames, and loudness
+alone cannot measure it.
 
 In: a track of the face and its sound. Out: `AVOffset`: frames at 25 fps, with a probability that it is right. The
-motion network (METHOD 3) says how the mouth should move to this sound; that is compared with how the tracked mouth
-moves, at every lag within 0.4 s.
+motion network (METHOD 3) predicts the mouth's motion from the sound; it is compared with the tracked mouth at every lag
+within 0.4 s.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from ...models.modeling_head import ParametricHead
     from ..tracking.head_track import HeadTrack
 
-MAX_LAG = 10  # frames; 0.4 s, beyond what wireless microphones and careless cutting do
-MIN_SECONDS = 3.0  # less speech than this is never called reliable
-# Confidence from which the offset may be used. Of 228 pieces of real clips that have it, all agreed with their whole
-# clip to 1.5 frames; of somebody else's sound, 2 to 3 in a hundred have it too.
+MAX_LAG = 10  # frames; 0.4 s, more than wireless microphones and inaccurate editing cause
+MIN_SECONDS = 3.0  # with less, an offset is never called reliable
+# Confidence from which the offset may be used. Of 228 parts of real clips above it, all agreed with their whole clip to
+# 1.5 frames; with the sound of another clip, 2 to 3 in a hundred are above it.
 RELIABLE = 0.9
 
-# Distances between MediaPipe's points, in units of that between the outer corners of the eyes, and what each is worth:
-# its correlation with the prediction against that of foreign speech, on 27 clips of 20 persons.
+# Distances between MediaPipe's points, in units of that between the outer corners of the eyes, with weights: how well
+# each separates its own sound from another clip's, on 27 clips of 20 persons.
 _EYES = (33, 263)
 _DISTANCES = {
     "opening": ((13, 14), 0.25),  # inner lips
@@ -37,13 +37,13 @@ _DISTANCES = {
     "jaw": ((1, 152), 0.25),  # tip of the nose to the chin
     "upper lip": ((0, 2), 0.20),  # its edge to the base of the nose
 }
-_SMOOTHING = 11  # frames: slower than this the mouth follows mood and pose rather than the sound
-# The score is a weighted correlation. On a clip whose sound is its own it is 0.30 +- 0.08 at the right lag, however
-# long the clip; at a wrong one it scatters around 0 by 0.8 / sqrt(frames). 1 is used, since 21 lags compete.
+_SMOOTHING = 11  # frames: slower motion of the mouth does not depend on the sound
+# The score is a weighted correlation. With the right sound it is 0.30 +- 0.08 at the right lag for any length; at a
+# wrong lag it is 0 +- 0.8 / sqrt(frames). 1 instead of 0.8 is used, because 21 lags are compared.
 _EXPECTED, _EXPECTED_SPREAD, _NOISE = 0.30, 0.08, 1.0
-_PRIOR_SPREAD = 4.0  # frames: before anything is heard, small offsets are likelier than large ones
-_PRIOR_FOREIGN = 0.05  # dubbed, or music, or out of reach
-_MAX_FRAMES = 3000  # two minutes decide; an hour would say the same
+_PRIOR_SPREAD = 4.0  # frames, spread of the prior: small offsets are more likely
+_PRIOR_FOREIGN = 0.05  # prior probability of dubbing, music, or an offset beyond the range
+_MAX_FRAMES = 3000  # two minutes suffice
 _CHUNK = 500  # frames posed at once
 
 
@@ -52,10 +52,10 @@ class AVOffset:
     """The offset between sound and picture.
 
     Args:
-        frames: at 25 fps. **Positive: the sound comes later than the picture**, so that cutting this much off the
-            beginning of the sound mends it. (AUDIO.md lists the opposite sign.)
+        frames: at 25 fps. **Positive: the sound comes later than the picture**, so cut this much off the beginning of
+            the sound to correct it.
         confidence: in [0, 1], the probability that `frames` is right to a frame and a half.
-        reliable: whether it may be acted upon: confidence of at least 0.9 on at least 3 s of face and sound.
+        reliable: whether it should be used: confidence of at least 0.9 on at least 3 s of face and sound.
         correlation: of predicted and tracked mouth at this lag, in [-1, 1].
     """
 
@@ -73,16 +73,16 @@ class AVOffset:
 def estimate_av_offset(
     track: HeadTrack, head: ParametricHead, samples: np.ndarray, model: EmoTaGModel | None = None
 ) -> AVOffset:
-    """Estimates by how much the sound is late, from the first two minutes.
+    """Estimates the delay of the sound from the first two minutes.
 
     Args:
-        track: the tracked face, at 25 fps; its `landmarks` and `valid` are what is looked at.
-        head: through which the model's motion becomes lips.
+        track: the tracked face, at 25 fps; its `landmarks` and `valid` are used.
+        head: turns the model's motion into lip landmarks.
         samples: `[n]` mono float at 16 kHz that begins with the track's first frame.
-        model: whose motion network to ask; it must read log-mel features. None is the embedded one.
+        model: its motion network predicts the mouth; it must read log-mel features. None is the embedded one.
 
     Returns:
-        `AVOffset`. A clip that cannot tell (no speech, no face, foreign sound) has a low confidence.
+        `AVOffset`. Without speech or face, or with unrelated sound, the confidence is low.
 
     Raises:
         ValueError: a track at another rate, sound that is not an array `[n]`, a model with a speech encoder.
@@ -110,7 +110,7 @@ def measure_mouth(points: np.ndarray) -> np.ndarray:
 
 
 def predict_mouth(samples: np.ndarray, head: ParametricHead, shape, model: EmoTaGModel | None = None) -> np.ndarray:
-    """What the mouth of a head with identity `shape` `[S]` does to `samples` `[n]`: `[T, 4]` as `measure_mouth`."""
+    """Predicted mouth of a head with identity `shape` `[S]` for `samples` `[n]`: `[T, 4]` as `measure_mouth`."""
     import torch
 
     from ...models.processing_emotag import EmoTaGFeatureExtractor
@@ -134,11 +134,12 @@ def predict_mouth(samples: np.ndarray, head: ParametricHead, shape, model: EmoTa
 
 
 def compare_mouths(seen: np.ndarray, heard: np.ndarray) -> AVOffset:
-    """The lag at which what was heard `[U, 4]` explains best what was seen `[T, 4]`, both 25 fps; NaN is not seen."""
+    """The lag at which the predicted mouth `[U, 4]` fits the tracked one `[T, 4]` best, both at 25 fps; NaN is
+    unknown."""
     scores, usable = _scores(_without_slow(seen), _without_slow(heard))
     lags = np.arange(-MAX_LAG, MAX_LAG + 1)
-    # Likelihood of each score if the sound belongs there, against that of foreign sound. More than is expected is no
-    # fault; what is expected is only roughly known.
+    # Likelihood ratio of each score: the right lag against unrelated sound. Scores above the expected one are not
+    # penalised, because it is only roughly known.
     noise = _NOISE**2 / max(usable, 1)
     wide = noise + _EXPECTED_SPREAD**2
     missing = np.minimum(scores - _EXPECTED, 0)
@@ -167,12 +168,12 @@ def _without_slow(values: np.ndarray) -> np.ndarray:
 
 
 def _scores(seen: np.ndarray, heard: np.ndarray) -> tuple[np.ndarray, int]:
-    """Weighted correlation at each lag `[2 * MAX_LAG + 1]`, and the number of frames that were seen and heard."""
+    """Weighted correlation at each lag `[2 * MAX_LAG + 1]`, and the number of frames with face and sound."""
     weights = np.array([weight for _, weight in _DISTANCES.values()])
     there = np.isfinite(seen).all(1)
     scores = np.zeros(2 * MAX_LAG + 1)
     for i, lag in enumerate(range(-MAX_LAG, MAX_LAG + 1)):
-        # The picture of frame t belongs to the sound of frame t + lag.
+        # Frame t of the video belongs to frame t + lag of the sound.
         frames = np.arange(max(0, -lag), min(len(seen), len(heard) - lag))
         frames = frames[there[frames]] if len(frames) else frames
         if len(frames) < 2:
@@ -184,7 +185,7 @@ def _scores(seen: np.ndarray, heard: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _summit(scores: np.ndarray, best: int) -> float:
-    """Where between two lags the peak lies, by a parabola: within [-0.5, 0.5]."""
+    """Sub-frame position of the peak by a parabola: within [-0.5, 0.5]."""
     if not 0 < best < len(scores) - 1:
         return 0.0
     left, middle, right = scores[best - 1 : best + 2]

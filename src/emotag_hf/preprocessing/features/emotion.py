@@ -1,12 +1,12 @@
-"""Which emotion a face shows and how much of it: METHOD 4's teacher, from action units by a fixed rule.
+"""Emotion and its strength from action units by a fixed rule: METHOD 4's teacher.
 
 In: action units `[T, 14]`. Out: probabilities `[T, 7]` in the order of `constants.EMOTIONS`, and the emotion score
 e = 1 - p(neutral). A classifier of the Hub (`emotion_models`) or DeepFace's numbers as CSV can stand in for the rule.
 
-The rule: units are smoothed over time, so that neither a blink nor a syllable is an emotion; each emotion sums the
-units of its EMFACS combination (as in `emotion_prototypes`) and loses by those that contradict it; neutral is a
-constant; the probabilities are the softmax. Nothing of it was trained, and it is a weak teacher: anger, fear and
-sadness hardly show in landmarks. Prefer a classifier where there is one.
+The rule: units are smoothed over time, so that blinks and syllables do not count; each emotion's logit sums the units
+of its EMFACS combination (as in `emotion_prototypes`) and subtracts those that contradict it; neutral is a constant;
+the probabilities are the softmax. It is not trained and a weak teacher: anger, fear and sadness hardly show in
+landmarks. Prefer a classifier.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SOURCE_RULE = "action units by rule"
 SOURCE_DEEPFACE = "DeepFace CSV"
 
 # Logits per intensity (0..5) of the smoothed units. Positive: the unit is part of the emotion's combination; negative:
-# it belongs to the opposite face. What speech moves as well (15 to 26) weighs less than what it leaves alone.
+# it belongs to the opposite face. Units that speech moves as well (15 to 26) have smaller weights.
 EMOTION_WEIGHTS: dict[str, dict[str, float]] = {
     "angry": {"AU04": 2.0, "AU07": 2.0, "AU05": 0.8, "AU09": 1.0, "AU01": -2.0, "AU02": -1.5, "AU12": -1.0},
     "disgust": {"AU09": 4.0, "AU04": 1.5, "AU07": 1.0, "AU15": 0.8, "AU01": -2.0, "AU05": -1.5, "AU12": -0.8},
@@ -33,10 +33,10 @@ EMOTION_WEIGHTS: dict[str, dict[str, float]] = {
     "neutral": {},
 }
 NEUTRAL_LOGIT = 4.0  # so that a face at rest has e = 0.1
-TRACE = 0.3  # intensities up to here are traces that any resting face shows
+TRACE = 0.3  # intensities up to this value occur in any neutral face
 
-_BLINK = 1.5  # AU45 from which a frame says nothing about brows and lids
-_BLINK_MARGIN = 0.12  # s before and after it: the lids are already on their way
+_BLINK = 1.5  # AU45 from which brows and eyelids of a frame are ignored
+_BLINK_MARGIN = 0.12  # s before and after a blink that are ignored as well
 _SECONDS = {"upper": 0.6, "mouth": 1.2}  # length of the running median; a syllable takes about 0.2 s
 _UPPER = ("AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09")
 
@@ -72,7 +72,8 @@ def emotion_score(probabilities: np.ndarray) -> np.ndarray:
 
 
 def smooth_action_units(aus: np.ndarray, fps: float) -> np.ndarray:
-    """`[T, 14]` to the same: brows and lids bridge blinks, then running medians, shorter above than at the mouth."""
+    """`[T, 14]` to the same: brows and eyelids are interpolated over blinks, then running medians, shorter in the upper
+    face than at the mouth."""
     out = np.array(aus, dtype=np.float64)
     blink = out[:, ACTION_UNITS.index("AU45")] > _BLINK
     margin = round(_BLINK_MARGIN * fps)
@@ -82,7 +83,7 @@ def smooth_action_units(aus: np.ndarray, fps: float) -> np.ndarray:
         if unit == "AU45":
             continue
         upper = unit in _UPPER
-        if upper and not near.all():  # eyes that are shut throughout have nothing to bridge from
+        if upper and not near.all():  # eyes that are always closed cannot be interpolated
             out[:, column] = np.interp(frames, frames[~near], out[~near, column])
         out[:, column] = _running_median(out[:, column], round(_SECONDS["upper" if upper else "mouth"] * fps))
     return out
@@ -94,14 +95,14 @@ def read_deepface_csv(path: str | Path, num_frames: int, fps: float = 25.0) -> n
     Args:
         path: CSV with the columns of `EMOTIONS` (also as `emotion.angry`, as pandas flattens DeepFace's answer), in
             percent or as probabilities, one row a frame, and one of `timestamp` (seconds), `frame` (counted from 0) or
-            neither: then the rows are the clip's frames. Rows that are empty (no face) are bridged.
+            neither: then the rows are the clip's frames. Empty rows (no face) are interpolated.
         num_frames, fps: of the clip.
 
     Returns:
         `[num_frames, 7]` float32, rows of sum 1, the columns `EMOTIONS`.
 
     Raises:
-        ValueError: columns are missing, numbers are no probabilities, or the table is of another clip.
+        ValueError: columns are missing, values are not probabilities, or the table belongs to another clip.
     """
     columns = {name.removeprefix("emotion.").lower(): values for name, values in read_columns(path).items()}
     values = pick(columns, EMOTIONS, path, "DeepFace's emotions")
@@ -128,7 +129,7 @@ def _weights() -> np.ndarray:
 
 
 def _running_median(values: np.ndarray, width: int) -> np.ndarray:
-    """Over windows that lie inside the clip: its first and last frames take the first and the last window's."""
+    """Over windows inside the clip: the first and last frames take the value of the first and last window."""
     width = min(max(width, 1) | 1, (len(values) - 1) | 1)
     inner = np.median(np.lib.stride_tricks.sliding_window_view(values, width), axis=1)
     before = width // 2

@@ -1,7 +1,7 @@
-"""The paper's kind of emotion teacher: a facial-expression classifier of the Hub over the clip's faces (METHOD 4).
+"""Emotion teacher as in the paper: a facial-expression classifier from the Hub (METHOD 4).
 
 In: RGB frames and where the face is. Out: `[T, 7]` probabilities in the order of `constants.EMOTIONS`. Any
-image-classification model serves whose labels are the seven emotions, under whatever usual names.
+image-classification model works whose labels are the seven emotions, under their usual names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image
 
 from ...constants import EMOTIONS
 
-# The names under which models and datasets know the seven (FER-2013, AffectNet, RAF-DB, KDEF, DeepFace).
+# Names of the seven in models and datasets (FER-2013, AffectNet, RAF-DB, KDEF, DeepFace).
 LABEL_NAMES: dict[str, tuple[str, ...]] = {
     "angry": ("angry", "anger"),
     "disgust": ("disgust", "disgusted"),
@@ -25,7 +25,7 @@ LABEL_NAMES: dict[str, tuple[str, ...]] = {
     "surprise": ("surprise", "surprised"),
     "neutral": ("neutral", "neutrality", "no emotion"),
 }
-DROPPED_LABELS = ("contempt",)  # AffectNet's eighth: no class of the paper; its probability goes to the others
+DROPPED_LABELS = ("contempt",)  # AffectNet's eighth class; its probability goes to the others
 _MARGIN = 1.3  # side of the crop over the landmarks' extent: brows, chin and some hair, as in FER-2013 and AffectNet
 _BATCH = 16
 

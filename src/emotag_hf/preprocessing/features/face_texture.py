@@ -1,4 +1,4 @@
-"""The face's colours with the pose taken away: a small picture in the head's own coordinates.
+"""The face's colours independent of pose: a small texture in the head's own coordinates.
 
 In: a frame, and the head that was fitted to it. Out: `[32, 32, 3]` colours, sampled where the points of a frontal grid
 on the head lie in the frame. Eyes, nose and mouth are at the same places for every person and pose.
@@ -19,8 +19,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = -0.050, 0.050, 0.034, -0.090
 _SUPER = 4  # samples a cell and axis
 _SHAPE = 60
 _WEIGHTS = {"pattern": 1.0, "colours": 0.5, "skin": 0.5, "shape": 0.7}
-_MEAN_SKIN = (0.35, -0.3, -0.48)  # between light and dark skin, so that the two differ in sign
-_FAR = 100.0  # metres: from there the grid's view is as good as parallel
+_MEAN_SKIN = (0.35, -0.3, -0.48)  # between light and dark skin, as an offset
+_FAR = 100.0  # metres: distance of a nearly parallel view
 
 
 class FaceTexture:
@@ -33,7 +33,7 @@ class FaceTexture:
         """`[32, 32, 3]` float32 RGB in [0, 1]: row 0 at the brows, column 0 at the person's right.
 
         Args:
-            frame: `[H, W, 3]` uint8 RGB of the camera's size; beyond its border its edge goes on.
+            frame: `[H, W, 3]` uint8 RGB of the camera's size; beyond its border its edge is repeated.
             vertices: `[V, 3]` the posed head, metres.
             camera: the one that saw the frame.
 

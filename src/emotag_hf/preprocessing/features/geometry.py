@@ -1,8 +1,8 @@
-"""Depth and normals of the head: what the geometric loss is taught by (METHOD 5's L_Geo).
+"""Depth and normals of the head: targets of the geometric loss (METHOD 5's L_Geo).
 
-In: a fitted head, or frames and a model of the Hub. Out: depth and normal maps of the crop with a mask of where they
-mean something. The offline default renders the fitted head's mesh; the paper's teacher is Sapiens, which transformers
-has in its second version (`DepthTeacher`, `NormalTeacher`), beside Depth Anything and other depth models.
+In: a fitted head, or frames and a model of the Hub. Out: depth and normal maps of the crop with a mask of valid pixels.
+The offline default renders the fitted head's mesh; the paper's teacher is Sapiens, which transformers has in its second
+version (`DepthTeacher`, `NormalTeacher`), beside Depth Anything and other depth models.
 
 Depth grows away from the camera everywhere in this file. Normals have unit length and the camera's axes (OpenCV: x
 right, y down, z away from the viewer), so what faces the camera has a negative z.
@@ -36,8 +36,8 @@ class HeadGeometry(NamedTuple):
     Attributes:
         depth: `[n, H, W]` float32 metres from the camera along its axis, 0 where there is no mesh.
         normals: `[n, H, W, 3]` float32, unit length, camera axes; 0 where there is no mesh.
-        mask: `[n, H, W]` bool, where a loss should look: head and neck, without the scalp, which hair covers, and
-            without the torso, which the mesh only hints at. All False in frames without a valid fit.
+        mask: `[n, H, W]` bool, the pixels for a loss: head and neck, without the scalp, which hair covers, and without
+            the torso, which the mesh only approximates. All False in frames without a valid fit.
     """
 
     depth: np.ndarray
@@ -59,8 +59,8 @@ def head_geometry(
         indices: n frame numbers.
         head: the head that was fitted.
         size: pixels, one number for a square or (width, height); by default the track's.
-        shown: `[n, H, W]` bool of that size, where the picture shows the person's skin and not, say, a fringe or a
-            collar; the mask keeps to it. From mattes it is `mattes >= 128`, better from regions `bare_head(labels)`.
+        shown: `[n, H, W]` bool of that size, where the frame shows the person's skin and not, say, hair or a collar;
+            the mask is restricted to it. From mattes it is `mattes >= 128`, better from regions `bare_head(labels)`.
 
     Raises:
         ValueError: `shown` has another shape.
@@ -108,7 +108,7 @@ def align_depth(depth: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> n
         depth: `[H, W]` relative depth; reference: `[H, W]` metres; mask: `[H, W]` bool, where both are the head.
 
     Raises:
-        ValueError: there is nothing to compare, or the two run against each other.
+        ValueError: the mask is empty, or the two correlate negatively.
     """
     x, y = depth[mask].astype(np.float64), reference[mask].astype(np.float64)
     spread = ((x - x.mean()) ** 2).mean() if len(x) else 0.0
@@ -147,14 +147,14 @@ def normals_from_depth(depth: np.ndarray, K: np.ndarray) -> np.ndarray:
 
 
 def match_axes(normals: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Normals with the sign of each axis turned so that they agree best with the fitted head's.
+    """Normals with the signs of the axes chosen for the best agreement with the fitted head's.
 
-    Teachers differ in where y and z point, and do not say so in their files; eight choices are few enough to try.
+    Teachers differ in the directions of y and z and do not document them; all eight choices are tried.
 
     Args:
         normals, reference: `[n, H, W, 3]`; mask: `[n, H, W]` bool.
     """
-    products = (normals[mask] * reference[mask]).mean(0)  # agreement falls apart into axes
+    products = (normals[mask] * reference[mask]).mean(0)  # each axis can be decided by itself
     signs = max(product((1.0, -1.0), repeat=3), key=lambda s: float(np.dot(s, products)))
     return normals * np.float32(signs)
 
@@ -166,8 +166,8 @@ class DepthTeacher:
         model_id: Hub id or folder for `AutoModelForDepthEstimation` (Depth Anything, DPT, GLPN) or
             `AutoModelForPointmapEstimation` (Sapiens 2).
         revision: its revision.
-        inverse: whether the model's numbers grow towards the camera. By default what is known of its kind: Depth
-            Anything and DPT give inverse depth unless they are metric; a DPT does not say so: give `inverse=False`.
+        inverse: whether the model's values grow towards the camera. By default according to its type: Depth Anything
+            and DPT give inverse depth unless they are metric; a DPT does not say so: give `inverse=False`.
 
     Raises:
         ValueError: a model that this class cannot feed; OSError: it cannot be loaded.

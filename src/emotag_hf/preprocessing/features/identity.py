@@ -1,9 +1,10 @@
-"""One vector that conditions GRMN on the person (METHOD 3, ID Net's input): `[512]`, unit length.
+"""The identity embedding that conditions GRMN on the person (METHOD 3, ID Net's input): `[512]`, unit length.
 
 In: a fitted clip and its frames. Out: the embedding, the mean over the most neutral frames. The default needs no
-weights: a fixed description of the head's shape and of the face's colours. It is a **weak descriptor for conditioning
-alone**: it tells the clips of a training set apart, it is no face recognition and must not be used as such. Who has a
-face-embedding network (the paper's is AdaFace) gives it as a callable, or as an ONNX file through `load_onnx_embedder`.
+weights: a fixed descriptor of the head's shape and of the face's colours. It is a **weak descriptor for conditioning
+only**: it distinguishes the people of a training set, but it is not face recognition and must not be used as such. A
+face-embedding network (the paper's is AdaFace) can be given as a callable, or as an ONNX file through
+`load_onnx_embedder`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ EMBEDDING_DIM = 512
 SOURCE_DESCRIPTOR = "shape and colour descriptor"
 MAX_FRAMES = 16
 _CANDIDATES = 3 * MAX_FRAMES
-_SEED = 512  # of the fixed projection: part of what the numbers mean, never change it
+_SEED = 512  # of the fixed projection; embeddings depend on it, never change it
 
 Embedder = Callable[[np.ndarray], np.ndarray]  # [n, 112, 112, 3] uint8 RGB, aligned, to [n, 512]
 
@@ -70,7 +71,7 @@ def identity_embedding(
     indices = neutral_frames(track, emotion_score, _CANDIDATES)
     pictures = {int(k): np.asarray(frames[int(k)]) for k in indices}
     faces = {k: align_face(picture, track.landmarks[k].numpy()) for k, picture in pictures.items()}
-    # Of the most neutral frames the sharpest third: motion blur and a lost focus change every embedding.
+    # The sharpest third of the most neutral frames, because blur changes embeddings.
     kept = sorted(sorted(pictures, key=lambda k: -sharpness(faces[k]))[: max(1, len(pictures) // 3)])
     if embedder is None:
         vectors = _describe(track, [pictures[k] for k in kept], kept, head)
@@ -87,7 +88,8 @@ def identity_embedding(
 def neutral_frames(track: HeadTrack, emotion_score: np.ndarray | None = None, count: int = MAX_FRAMES) -> np.ndarray:
     """Indices of the most neutral valid frames, most neutral first; at least 1, at most `count`.
 
-    Each frame has a cost: its emotion score (0..1), the size of its expression (the norm of expression, lids and jaw; 1
+    Each frame has a cost: its emotion score (0..1), the size of its expression (the norm of expression, eyelids and
+    jaw; 1
     for the clip's 90 % quantile), its turn away from the camera (1 for 30 degrees) and 1 - confidence.
 
     Raises:
@@ -109,7 +111,7 @@ def neutral_frames(track: HeadTrack, emotion_score: np.ndarray | None = None, co
 
 
 def sharpness(face: np.ndarray) -> float:
-    """How much fine detail a picture has: the mean size of its Laplacian in grey levels, relative to its contrast."""
+    """Sharpness of an image: the mean size of its Laplacian in grey levels, relative to its contrast."""
     grey = face.astype(np.float64).mean(2)
     laplacian = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
     return float(np.abs(laplacian).mean() / (grey.std() + 1.0))
@@ -122,7 +124,7 @@ def load_onnx_embedder(path: str | Path) -> Embedder:
     one output `[n, 512]`. AdaFace wants BGR instead of RGB: give it a callable of your own that turns the channels.
 
     Raises:
-        ImportError: onnxruntime is not installed (the message has the line that installs it).
+        ImportError: onnxruntime is not installed (the message has the command that installs it).
         ValueError: not an ONNX file. Pickled weights (.pt, .pth, .ckpt) and TorchScript can run code and are refused.
     """
     path = Path(path)
@@ -160,7 +162,7 @@ def _describe(track: HeadTrack, pictures: list[np.ndarray], indices: list[int], 
     for picture, posed in zip(pictures, vertices, strict=True):
         rows.append(face_description(texture(picture, posed, track.camera), track.shape.cpu().numpy()))
     rows = np.stack(rows)
-    # A fixed orthonormal map: lengths and angles stay, and the network sees numbers of one size.
+    # A fixed orthonormal map: keeps lengths and angles, and gives all components similar magnitude.
     basis = np.linalg.qr(np.random.default_rng(_SEED).standard_normal((EMBEDDING_DIM, rows.shape[1])))[0]
     return rows @ basis.T
 

@@ -1,4 +1,5 @@
-"""CSV tables of other programs, brought to a clip's frames. In: a file with one row a frame. Out: columns, `[T, n]`."""
+"""Reads CSV tables of other programs and resamples them to a clip's frames. In: a file with one row a frame. Out:
+columns, `[T, n]`."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 
 
 def read_columns(path: str | Path) -> dict[str, np.ndarray]:
-    """The columns of a CSV file, by their names without blanks around them; what is no number becomes NaN.
+    """The columns of a CSV file, by their names without blanks around them; values that are not numbers become NaN.
 
     Raises:
         ValueError: not a text file, no header, no rows, or a row of another length.

@@ -1,1 +1,1 @@
-"""A video becomes an avatar (METHOD 5)."""
+"""Adaptation: from a video to an avatar (METHOD 5)."""

@@ -1,8 +1,8 @@
-"""adapt(): a few seconds of video become a person's avatar (METHOD 1, the second stage).
+"""adapt(): makes a person's avatar from a few seconds of video (METHOD 1, second stage).
 
 In: a video or a processed clip, and the consent of the person. Out: an `EmoTaGPipeline` that speaks as that person,
-and, if a folder is named, the avatar folder. Looking, asking and preparing come first, so that nobody waits for a
-training that could not be kept; what was trained so far survives a stop beside the folder.
+and, if a folder is named, the avatar folder. The checks, the consent and the preparation come first. Checkpoints next
+to the folder make an interrupted training resumable.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +33,7 @@ from ...rendering.compositing import to_uint8
 from ...rights.consent import Consent
 from ...rights.consent_dialogue import resolve_consent
 from ...rights.provenance import run_facts
+from ...utils.typing import PathLike
 from ..checkpoint import load_state, save_state
 from ..gaussians.adapt_arguments import AdaptArguments
 from ..gaussians.gaussian_trainer import GaussianTrainer, TrainingReport
@@ -72,29 +73,30 @@ def adapt(
     """Makes an avatar of the person in a video.
 
     Args:
-        source: a video, a processed clip or its folder.
-        output: folder of the avatar; None keeps it in memory. Usable after some 15 s of training, then refined.
+        source: a video, a processed clip, or the folder of one.
+        output: folder of the avatar; None keeps it in memory. A first version is written after some 15 s of training,
+            then refined.
         quality: `"fast"` (under two minutes on two cores) or `"best"`.
-        budget_s: seconds to train instead; 15 make a usable avatar.
+        budget_s: seconds to train, instead of a number of steps; 15 give a usable avatar.
         consent: of the person: a file, a dict, a `Consent`; None asks at the terminal.
-        force: goes on where the doctor's light is red.
-        frames: which of the clip's frames may be trained on; None is all of them.
-        arguments: every number of the training; overrides `quality` and `budget_s`.
-        prior: folder or repository of a Gaussian prior, or one; None starts without.
-        base_model: whose motion network speaks; None is the embedded one.
+        force: continues although the doctor's verdict is red.
+        frames: frame numbers of the clip to train on; None is all.
+        arguments: all parameters of the training; overrides `quality` and `budget_s`.
+        prior: a `GaussianPrior`, or its folder or repository; None uses none.
+        base_model: the model whose motion network is used; None is the embedded one.
         name: of the avatar; None takes it from the consent.
-        overwrite: replaces an avatar at `output`.
-        resume: goes on with a training at `output` that was stopped; the same arguments give the same weights.
-        preview: a picture that shows how far it is, renewed every few seconds.
-        report_to: "tensorboard" or another tracker of accelerate; logs go beside `output`.
-        on_step: called with the trainer after every step; True stops there and keeps what there is.
+        overwrite: replaces an existing avatar at `output`.
+        resume: continues an interrupted training at `output`; with the same arguments it gives the same weights.
+        preview: path of an image of the current avatar, updated every few seconds.
+        report_to: "tensorboard" or another tracker of accelerate; logs are written next to `output`.
+        on_step: called with the trainer after every step; if it returns True, training ends and the avatar is finished.
 
     Returns:
-        The pipeline; `pipeline.training_report` says how the training went.
+        The pipeline; `pipeline.training_report` has the training's report.
 
     Raises:
-        AdaptError: the doctor says no, or too little is left to train on.
-        ConsentError, AvatarError, VideoReadError, ClipError, ValueError: as their modules say.
+        AdaptError: the doctor's verdict is red, or there are too few frames to train on.
+        ConsentError, AvatarError, VideoReadError, ClipError, ValueError: see their modules.
     """
     arguments = arguments or AdaptArguments.preset(quality, budget_s=budget_s)
     if output is not None and not resume:
@@ -121,7 +123,7 @@ def adapt(
 
 
 def check_clip(clip: ProcessedClip) -> None:
-    """Asks the doctor. Raises AdaptError with the reasons where the light is red."""
+    """Runs the doctor. Raises AdaptError with the reasons if the verdict is red."""
     report = examine(clip)
     reasons = [f"{check.finding} {check.advice}".strip() for check in report.checks if check.light == "red"]
     if reasons:
@@ -131,15 +133,25 @@ def check_clip(clip: ProcessedClip) -> None:
 
 
 class _Folder:
-    """Puts the person's pipeline together, in memory or on disk."""
+    """Assembles the person's pipeline, in memory or on disk."""
 
-    def __init__(self, trainer, base, consent, clip, name, output, overwrite, prior):
+    def __init__(
+        self,
+        trainer: GaussianTrainer,
+        base: Any,
+        consent: Consent,
+        clip: ProcessedClip,
+        name: str,
+        output: PathLike | None,
+        overwrite: bool,
+        prior: Any,
+    ) -> None:
         self.trainer, self.base, self.consent, self.clip = trainer, base, consent, clip
         self.name, self.output, self.overwrite, self.prior = name, output, overwrite, prior
         self.written = False
 
     def write_early(self) -> None:
-        """A first avatar, without the second stage."""
+        """Writes a first avatar, without the second stage."""
         if self.output is not None and not self.written:
             self._put(self._pipeline(), self.trainer.report, None)
             logger.info("a first avatar lies in %s; it is being refined", self.output)
@@ -150,7 +162,7 @@ class _Folder:
         if self.clip.audio is not None:
             frames = [i for i in chosen if i in set(self.trainer.frames)]
             personal = personalise_motion(pipeline.model, self.clip, frames, motion=self.trainer.motion())
-        pipeline.training_report = report
+        pipeline.training_report = report  # type: ignore[assignment]
         self._put(pipeline, report, personal)
         return pipeline
 
@@ -158,7 +170,7 @@ class _Folder:
         model = make_model(self.trainer, self.base.model, self.name)
         return EmoTaGPipeline(model=model, processor=self.base.processor)
 
-    def _put(self, pipeline: EmoTaGPipeline, report: TrainingReport, personal) -> None:
+    def _put(self, pipeline: EmoTaGPipeline, report: TrainingReport, personal: Any) -> None:
         training = {key: value for key, value in asdict(report).items() if key != "validation"}
         training["arguments"] = asdict(self.trainer.arguments)
         training["validation_psnr_face_box"] = report.validation[-1][1] if report.validation else None
@@ -166,7 +178,7 @@ class _Folder:
             training["motion"] = {k: v for k, v in asdict(personal).items() if isinstance(v, (bool, int, float, str))}
         training |= run_facts()
         licenses = {} if self.prior is None else {"gaussian_prior": self.prior.config.weights_license}
-        facts = {
+        facts: dict[str, Any] = {
             "consent": self.consent,
             "source": source_of_clip(self.clip.info, len(self.trainer.frames)),
             "training": training,
@@ -181,24 +193,27 @@ class _Folder:
             pipeline.set_avatar_files(make_avatar_files(pipeline, **facts))
 
     def picture(self, size: int) -> np.ndarray:
-        """The person so far at rest: `[size, size, 3]` uint8, a rendering."""
+        """A rendering of the current avatar at rest: `[size, size, 3]` uint8."""
         trainer = self.trainer
         camera = trainer.camera.fit(size)
         middle = torch.tensor(trainer.scene.apart(1))
         with torch.no_grad(), trainer.averaged():
-            colors, alpha = draw(trainer.offsets.motion(middle), trainer, trainer.scene.shape, camera)
+            colors, alpha = draw(trainer.offsets.motion(middle), trainer, trainer.scene.shape, camera)  # type: ignore[arg-type]
         grey = torch.full_like(colors, 0.5)
         return to_uint8((colors + (1 - alpha) * grey).clamp(0, 1))
 
 
 class _Watch:
-    """What happens beside the training: states to resume from, previews, logs."""
+    """Side tasks of the training: checkpoints, previews, logs."""
 
-    def __init__(self, trainer: GaussianTrainer, folder: _Folder, preview, report_to, on_step):
+    def __init__(
+        self, trainer: GaussianTrainer, folder: _Folder, preview: Any, report_to: str | None, on_step: Any
+    ) -> None:
         self.trainer, self.folder, self.on_step = trainer, folder, on_step
         self.preview = None if preview is None else Path(preview)
         self.place = None if folder.output is None else Path(f"{os.fspath(folder.output)}.training")
-        self.report_to, self.accelerator = report_to, None
+        self.report_to = report_to
+        self.accelerator: Any = None
         self._saved = self._shown = time.monotonic()
 
     def __enter__(self) -> _Watch:
@@ -211,9 +226,9 @@ class _Watch:
             self.accelerator.init_trackers("adapt", config=_plain(asdict(self.trainer.arguments)))
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not None and self.place is not None and self.trainer.step:
-            save_state(self.place / _STATE, self.trainer.state_dict())  # Ctrl-C: `resume` goes on from here
+            save_state(self.place / _STATE, self.trainer.state_dict())  # after Ctrl-C `resume` continues from here
         if self.accelerator is not None:
             self.accelerator.end_training()
 
@@ -246,12 +261,12 @@ class _Watch:
 
         fresh = self.preview.with_name(f".{self.preview.name}.new")
         Image.fromarray(self.folder.picture(256)).save(fresh, format="PNG")
-        os.replace(fresh, self.preview)
+        os.replace(fresh, self.preview)  # type: ignore[arg-type]
 
 
 @contextmanager
-def _opened(source: str | os.PathLike | ProcessedClip, output):
-    """The clip of `source`; a video is prepared beside the avatar, or in a folder that goes away."""
+def _opened(source: PathLike | ProcessedClip, output: PathLike | None) -> Iterator[ProcessedClip]:
+    """The clip of `source`; a video is prepared next to the avatar, or in a temporary folder."""
     if not isinstance(source, (str, os.PathLike)):
         yield source
         return

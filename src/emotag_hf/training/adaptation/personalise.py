@@ -1,17 +1,17 @@
-"""Stage two of the adaptation: the motion network learns how one person moves (METHOD 3 to 5).
+"""Second stage of the adaptation: adjusts the motion network to one person (METHOD 3 to 5).
 
-In: a model, a processed clip and the frames that may be learned from. Out: the same model with a changed last layer of
-the Base (or AdaIN, with the person's identity embedding), and a report; or, where that makes frames kept aside worse,
-the model as it was. A few seconds teach what is constant in a person (how widely the mouth moves, how the face rests),
-not when it moves: one factor on all that speech moves and a constant for each coefficient, in closed form. Trained by
-gradient, AdaIN makes squared errors a little smaller still and loses the words: on what comes after five seconds of 11
-clips of people never heard, the opening's correlation fell from 0.45 to 0.34.
+In: a model, a processed clip and the training frames. Out: the same model with a changed last layer of the Base (or
+AdaIN, with the person's identity embedding), and a report; or the unchanged model, if validation frames get worse. A
+few seconds suffice for what is constant in a person (how widely the mouth moves, the neutral face), not for timing: one
+factor on the motion of speech and one constant per coefficient, in closed form. AdaIN trained by gradient reduces
+squared errors slightly more but loses articulation: after five seconds of 11 clips of unseen people, the correlation of
+the lip opening fell from 0.45 to 0.34.
 
-It takes seconds, so that there is nothing to resume: who was interrupted calls again and gets the same weights.
+It takes seconds and is deterministic, so it cannot be resumed: call it again.
 
-Differences from the paper: each part of the motion loss counts relative to its value before training (radians of a jaw
-and coefficients are no common unit, and guidance would drown both), and part of the windows come without action units,
-because audio alone has none.
+Differences from the paper: each term of the motion loss is divided by its value before training (radians and
+coefficients have no common unit, and guidance would dominate), and part of the windows have no action units, as at
+inference from audio alone.
 """
 
 from __future__ import annotations
@@ -41,41 +41,40 @@ from ..pretraining.motion_losses import KL_WEIGHT, SCORE_WEIGHT, SPOKEN, motion_
 
 logger = logging.getLogger(__name__)
 
-MIN_FRAMES = 12  # half a second, of which three frames have to say whether it did harm
+MIN_FRAMES = 12  # half a second, three frames of it for validation
 _MIN_VALIDATION = 3
 _DECODER = ("base_hidden", "base_motion", "emotion_encoder", "emotion_decoder", "gate")
-_FRAMES = 50  # frames of a clip at which half of what it says of a person is believed
+_FRAMES = 50  # frames of a clip at which the shrinkage towards the base is one half
 _LEAST_GAIN, _MOST_GAIN, _ROUNDS = 0.6, 1.8, 4
-_MOST_APART = 3.0  # mm of the lips' opening that a constant may give
-TRAINABLE = {  # modules of GatedResidualMotionNetwork; the others have no part in expression and jaw
+_MOST_APART = 3.0  # mm by which a constant may open the lips
+TRAINABLE = {  # modules of GatedResidualMotionNetwork that affect expression and jaw
     "affine": ("base_motion",),
     "adain": ("id_net",),
     "decoder": ("id_net", *_DECODER),
     "all": ("id_net", *_DECODER, "audio_net", "expr_net"),
 }
 ERRORS = ("expression", "jaw", "audio_only_expression", "audio_only_jaw")
-_TINY = 1e-6  # squared coefficients or radians: a thousandth of either is below what tracking can see
+_TINY = 1e-6  # squared coefficients or radians: a thousandth of either is below the tracker's precision
 
 
 @dataclass(frozen=True)
 class PersonaliseOptions:
-    """Numbers of the second stage.
+    """Options of the second stage.
 
     Args:
-        trainable: "affine", a factor and constants in the Base's last layer, in closed form: the other options have no
-            part in it; "adain", what the ID Net makes of the identity (the paper's choice); "decoder", the Expert
-            Motion Decoder as well; "all", the Audio Net and the Expr Net too.
-        steps: at most; the learning rate falls to a tenth over them (METHOD 5).
+        trainable: "affine", a factor and constants in the Base's last layer, in closed form (all following options are
+            ignored); "adain", the ID Net (the paper's choice); "decoder", the Expert Motion Decoder as well; "all", the
+            Audio Net and the Expr Net too.
+        steps: maximum; the learning rate decays to a tenth over them (METHOD 5).
         learning_rate: of AdamW.
         window, batch_size: frames of a contiguous window, and windows of a step.
-        without_units: share of the windows that are shown without action units, in [0, 1].
-        kl_weight, score_weight: of semantic guidance, beside a motion loss that begins at 2.
-        start_weight: of the squared distance of the weights from where they started.
+        without_units: share of the windows without action units, in [0, 1].
+        kl_weight, score_weight: weights of semantic guidance; the motion loss starts at 2.
+        start_weight: weight of the squared distance of the weights from their initial values.
         ema: decay of the averaged weights, which are the result, in [0, 1].
-        validation: share of the frames, the last ones, that are kept aside to judge by, in [0, 0.5]; at least three
-            frames are.
-        check_every: steps from one look at them to the next.
-        patience: looks without a better one, after which it ends.
+        validation: share of the frames for validation, the last ones, in [0, 0.5]; at least three frames.
+        check_every: steps between validations.
+        patience: validations without an improvement after which training ends.
         seed: of the windows.
 
     Raises:
@@ -113,20 +112,20 @@ class PersonaliseOptions:
 
 @dataclass(frozen=True)
 class PersonaliseReport:
-    """What the second stage has done.
+    """Report of the second stage.
 
     Attributes:
-        status: "personalised"; "rolled back": no step was worth it, the weights are as they were; "skipped": too few
-            frames, nothing was tried or changed.
-        reason: one sentence, for people.
+        status: "personalised"; "rolled back": no step improved, the weights are unchanged; "skipped": too few frames,
+            nothing was tried.
+        reason: the reason in one sentence.
         identity_set: whether the model has the clip's identity embedding now.
-        trainable: which parameters were meant.
-        trained_frames, validation_frames: how many frames had a face and sound and were used for which.
-        steps, best_step: how many were made, and after which the weights were taken; 0 for none.
-        sound_offset: frames at 25 fps by which the sound was moved to fit the lips; positive: it came late.
+        trainable: the option `trainable`.
+        trained_frames, validation_frames: numbers of training and validation frames (with face and sound).
+        steps, best_step: number of steps, and the step whose weights were kept; 0 for none.
+        sound_offset: frames at 25 fps by which the sound was shifted to fit the lips; positive: it was late.
         before, after: mean squared errors on the validation frames, of the model as it came and as it is now:
             `expression` and `jaw` (rad^2) with the clip's action units, `audio_only_expression` and `audio_only_jaw`
-            without any. Empty where nothing was tried.
+            without any. Empty if nothing was tried.
         seconds: how long it took.
     """
 
@@ -153,27 +152,24 @@ def personalise_motion(
     motion: FlameMotion | None = None,
     progress: Callable[..., Any] | None = None,
 ) -> PersonaliseReport:
-    """Brings the motion that a model predicts from a clip's sound closer to the motion that was tracked in it.
+    """Adjusts a model so that the motion predicted from a clip's sound is closer to the tracked motion.
 
-    Sets `model.identity_embedding` and the parameters that `options.trainable` names; every other number of the model
-    stays as it is, to the bit. Of track, action units and emotion only the rows of `frames` are read; of the sound what
-    lies before the last of them and the network's look-ahead after it. The clip's identity embedding and the offset
-    of its sound are taken as they are; in an `evaluation.split.SplitClip` they know of training frames alone.
+    Sets `model.identity_embedding` and the parameters that `options.trainable` names; all other parameters stay
+    bit-identical. Of track, action units and emotion only the rows of `frames` are read; of the sound only up to the
+    last of them and the network's look-ahead after it. The clip's identity embedding and sound offset are used as they
+    are; in an `evaluation.split.SplitClip` they depend on training frames only.
 
-    The last of the frames are kept aside. Weights are kept only if neither expression nor jaw is worse there than
-    before, with the clip's action units or without any.
+    The last frames are used for validation. Weights are kept only if neither expression nor jaw gets worse there, with
+    and without the clip's action units.
 
-    The same arguments give the same weights, to the bit on one machine with the same number of threads. Nothing else
-    is random: torch's own generator is neither read nor moved.
+    Deterministic on one machine with the same number of threads. torch's global random generator is not used.
 
     Args:
-        model: of a person whose head is the one that the clip was tracked with. Changed in place, at the very end.
+        model: a model with the head that the clip was tracked with. Changed in place, at the end.
         clip: with sound.
-        frames: indices of frames to learn from, in any order. Those without a face, or whose sound was not recorded,
-            are left out.
+        frames: frame numbers to train on, in any order. Frames without face or sound are left out.
         options: `PersonaliseOptions()` if None.
-        motion: of all frames of the clip, in the place of the track's: as pixels refined it, for Gaussians that were
-            trained with it.
+        motion: motion of all frames of the clip instead of the track's, such as the motion refined by pixels.
         progress: wraps the iterable of steps, such as `tqdm`: called as `progress(steps, total=n)`.
 
     Returns:
@@ -181,7 +177,7 @@ def personalise_motion(
 
     Raises:
         ValueError: a motion of another length; the clip has no sound, or speech features or a head of another kind than
-            the model; a frame that is not in the clip; a model that is not in float32.
+            the model; a frame that is not in the clip; a model that is not float32.
     """
     options = options or PersonaliseOptions()
     began = time.perf_counter()
@@ -250,7 +246,7 @@ def _check(model: EmoTaGModel, clip: ProcessedClip, motion: FlameMotion | None) 
 
 
 def _usable_frames(clip: ProcessedClip, frames: Sequence[int], per_frame: int, shift: int) -> list[int]:
-    """Those with a face and with sound, in order."""
+    """The frames with a face and with sound, sorted."""
     wrong = [i for i in frames if int(i) != i or not 0 <= i < clip.num_frames]
     if wrong:
         raise ValueError(f"frames: expected indices from 0 to {clip.num_frames - 1}, got {wrong[0]}.")
@@ -259,7 +255,7 @@ def _usable_frames(clip: ProcessedClip, frames: Sequence[int], per_frame: int, s
 
 
 class _Lesson:
-    """One clip as the network sees it; rows of frames that may not be read are 0.
+    """One clip as the network's input; rows of frames that must not be read are 0.
 
     Attributes: `sound` `[1, Tf, C]`, moved by `shift`; `units` `[T, 6]`; `expression` `[T, 50]`; `jaw` `[T, 3]`;
     `emotion` `[T, 7]`; `identity` `[1, 512]`; `train` and `validation`, indices of frames; `learnable` `[T]` bool.
@@ -282,7 +278,7 @@ class _Lesson:
         end = count * per_frame
         sound = sound[max(0, shift) : max(0, shift + end - per_frame + 1 + _look_ahead(model.motion))].float()
         sound = torch.cat([sound.new_zeros(max(0, -shift), sound.shape[1]), sound])
-        missing = max(0, end - len(sound))  # silence, which no frame up to the last hears
+        missing = max(0, end - len(sound))  # silence, which does not affect the frames
         self.sound = torch.cat([sound, sound.new_zeros(missing, sound.shape[1])])[None].to(device)
         self.units = only_usable(torch.from_numpy(grmn_action_units(features["action_units"].numpy())))
         self.emotion = only_usable(features["emotion"])
@@ -294,7 +290,7 @@ class _Lesson:
 
 
 def _look_ahead(network: GatedResidualMotionNetwork) -> int:
-    """How many rows of features after its own first one a video frame hears; below 0 for less than that one."""
+    """Number of feature rows after its own first one that a video frame depends on; may be negative."""
     if network.config.frontend == "log_mel":
         return math.floor((network.config.look_ahead_ms - LATENCY_MS) * FRAME_RATE / 1000)
     return network.audio_net.first + network.audio_net.window - 1
@@ -312,15 +308,15 @@ class _Result:
 
 
 class _Judge:
-    """Compares errors on the validation frames with those before; keeps the best that do no harm."""
+    """Compares validation errors with those before; keeps the best weights that make nothing worse."""
 
     def __init__(self, before: list[float]):
         self.before = self.kept = before
         self.best, self.best_step = self._score(before), 0
-        self.nearest: list[float] | None = None  # to being accepted, for the verdict
+        self.nearest: list[float] | None = None  # the errors nearest to acceptance, for the report
 
     def accepts(self, errors: list[float], step: int) -> bool:
-        """Whether these are the best so far. Of step 0, the identity alone, as good as before is good enough."""
+        """Whether these are the best so far. For step 0 (only the identity is set), equal errors are accepted."""
         score = self._score(errors)
         if step and not math.isnan(score) and (self.nearest is None or score < self._score(self.nearest)):
             self.nearest = errors
@@ -331,7 +327,7 @@ class _Judge:
         return True
 
     def verdict(self) -> str:
-        """One sentence about the best that was accepted, or about the nearest that was not."""
+        """One sentence about the accepted step, or about the one nearest to acceptance."""
         compare = lambda errors: ", ".join(  # noqa: E731
             f"{name.replace('_', ' ')} {old:.3g} to {new:.3g}" for name, old, new in zip(ERRORS, self.before, errors)
         )
@@ -346,7 +342,7 @@ class _Judge:
 
 
 class _Listener:
-    """A motion network that hears one clip; the audio feature is made once where the Audio Net is not trained."""
+    """A motion network on one clip; the audio feature is cached if the Audio Net is not trained."""
 
     def __init__(self, network: GatedResidualMotionNetwork, sound: Tensor, trains_audio: bool):
         self.network, self.sound = network, sound
@@ -372,7 +368,8 @@ class _Listener:
 
 @torch.no_grad()
 def _solve(model: EmoTaGModel, lesson: _Lesson) -> _Result:
-    """One factor on what speech moves, so that the lips' opening spreads as the person's does; then constants."""
+    """One factor on the motion of speech, so that the spread of the lip opening matches the person's; then
+    constants."""
     network = copy.deepcopy(model.motion).eval()
     listener, layer, lips = _Listener(network, lesson.sound, False), network.base_motion, LipSpace(model.head)
     identity, train = model.identity_embedding[None], lesson.train
@@ -391,11 +388,11 @@ def _solve(model: EmoTaGModel, lesson: _Lesson) -> _Result:
     none, rows = torch.zeros_like(units), [*SPOKEN, *range(lesson.expression.shape[1], true.shape[1])]
     apart_by = parting(true.shape[1])
     start, constants, total = layer.bias[: true.shape[1]].clone(), torch.zeros_like(true[0]), 1.0
-    for _ in range(_ROUNDS):  # where lips meet, each of the two depends on the other
+    for _ in range(_ROUNDS):  # iterated, because at lip contact the two depend on each other
         constants += believed * (true - (heard(units) + heard(none)) / 2).mean(0)
         count = lesson.expression.shape[1]
         apart = float(lips.opening(lips.points(constants[:count], constants[count:])))
-        if abs(apart) > _MOST_APART:  # a p that is heard wrongly would shut the mouth from far open
+        if abs(apart) > _MOST_APART:  # else a wrongly detected p would close a wide-open mouth
             constants[apart_by] *= _MOST_APART / abs(apart)
         layer.bias[: true.shape[1]] = start + constants
         width = spread(heard(none))
@@ -411,8 +408,8 @@ def _solve(model: EmoTaGModel, lesson: _Lesson) -> _Result:
 
 
 def _fit(model: EmoTaGModel, lesson: _Lesson, options: PersonaliseOptions, progress: Callable | None) -> _Result:
-    """Trains copies, so that a model is never left half-way: the caller takes over what is worth it."""
-    network = copy.deepcopy(model.motion).eval().requires_grad_(False)  # no dropout: start_weight and stopping are it
+    """Trains a copy; the caller takes over the accepted weights."""
+    network = copy.deepcopy(model.motion).eval().requires_grad_(False)  # no dropout
     averaged = copy.deepcopy(network)
     names = [
         f"{part}.{name}"
@@ -428,7 +425,7 @@ def _fit(model: EmoTaGModel, lesson: _Lesson, options: PersonaliseOptions, progr
     weights: dict[str, Tensor] = {}
     for p in parameters:
         p.requires_grad_(True)
-    # AdamW's own decay would pull towards 0; what is wanted is a pull to the start.
+    # Weight decay towards the initial weights instead of AdamW's towards 0.
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.0)
     generator = torch.Generator().manual_seed(options.seed)
     steps, step, misses = range(1, options.steps + 1), 0, 0
@@ -441,7 +438,7 @@ def _fit(model: EmoTaGModel, lesson: _Lesson, options: PersonaliseOptions, progr
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        # Without the ramp a few hundred steps would hardly move the average.
+        # A warm-up of the decay, because training has only a few hundred steps.
         decay = min(options.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             for mean, p in zip(means, parameters):

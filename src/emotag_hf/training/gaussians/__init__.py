@@ -1,1 +1,1 @@
-"""Fitting Gaussians to a person (METHOD 5, stage one)."""
+"""Optimises Gaussians for a person (METHOD 5, first stage of adaptation)."""

@@ -1,7 +1,7 @@
-"""The numbers of an adaptation: one dataclass, which is also the command line's list of options.
+"""The parameters of an adaptation; the command line's options are made from this dataclass.
 
-In: nothing, a preset's name, or keywords. Out: `AdaptArguments`. Defaults are what measurements chose:
-docs/adapting.md has them.
+In: a preset's name, keywords, or nothing. Out: `AdaptArguments`. Defaults were chosen by measurements
+(docs/adapting.md).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ def number(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class AdaptArguments:
-    """How Gaussians are fitted to a clip. `AdaptArguments.preset("best")` and keywords change what is wanted.
+    """Parameters of fitting Gaussians to a clip. Use `AdaptArguments.preset("best")` or keywords.
 
-    Every field's `metadata["help"]` says what it is.
+    Each field is described by its `metadata["help"]`, as in `emotag adapt --help`.
 
     Raises:
-        ValueError: naming the field that cannot be.
+        ValueError: naming the invalid field.
     """
 
     steps: int = number(1000, "optimiser steps; each looks at one frame")
@@ -75,7 +75,7 @@ class AdaptArguments:
 
     @classmethod
     def preset(cls, quality: str = "fast", **changes: Any) -> AdaptArguments:
-        """`"fast"`: under two minutes on two cores; `"best"`: three times as long, finer.
+        """`"fast"`: under two minutes on two cores; `"best"`: three times as long, better.
 
         Raises:
             ValueError: an unknown quality or argument.
@@ -85,7 +85,7 @@ class AdaptArguments:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(changes.keys() - known):
             raise ValueError(f"arguments: unknown {', '.join(unknown)}; expected one of {', '.join(sorted(known))}.")
-        best = {"steps": 3000, "num_surface": 18000, "num_beside": 10000} if quality == "best" else {}
+        best: dict[str, Any] = {"steps": 3000, "num_surface": 18000, "num_beside": 10000} if quality == "best" else {}
         return replace(cls(**best), **changes)
 
 

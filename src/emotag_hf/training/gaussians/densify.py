@@ -1,8 +1,8 @@
-"""Densification: Gaussians are added where the picture pulls at them and taken where they show nothing (METHOD 5).
+"""Densification: Gaussians with large image gradients are cloned or split, invisible ones pruned (METHOD 5).
 
-In, step by step: what `rasterize` says about the Gaussians it drew, after the backward pass. Out: the same
-`RiggedGaussians`, resized now and then with binding and optimiser in step, and a report for whoever keeps more numbers
-per Gaussian (an average of the weights, say). A strategy in gsplat's manner, two hooks around `backward()`:
+In, at each step: `rasterize`'s meta data after the backward pass. Out: the same `RiggedGaussians`, resized from time to
+time together with binding and optimiser, and a report for other per-Gaussian state, such as averaged weights. A
+strategy in gsplat's manner, two hooks around `backward()`:
 
     picture, alpha, meta = rasterize(..., absgrad=True)
     strategy.before_backward(meta)
@@ -10,11 +10,11 @@ per Gaussian (an average of the weights, say). A strategy in gsplat's manner, tw
     optimizer.step()
     report = strategy.after_backward(step, gaussians, optimizer, meta)
 
-A pass makes new parameter objects: whoever holds a list of them (to clip gradients, say) reads it again. Differences
-from the rule of 3DGS, each measured on held-out frames of the synthetic person: the two children lie opposite each
-other within one standard deviation, both start with empty moments, a cloned pair is moved apart too and shares its
-parent's opacity. There is no reset of opacities: Gaussians on a surface breed no floaters, and a fit of a thousand
-steps would not heal from it.
+A pass makes new parameter objects: lists of parameters (to clip gradients, say) have to be made again. Differences from
+the rule of 3DGS, each measured on held-out frames of the synthetic person: the two children are at opposite places
+within one standard deviation, both start with zero moments, clones are moved apart as well and share their parent's
+opacity. Opacities are not reset: Gaussians on a surface make no floaters, and a thousand steps would not recover from
+it.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from ...rendering.torch_reference import quaternions_to_matrices
 
 logger = logging.getLogger(__name__)
 
-_SHRINK = 1.6  # how much smaller the children of a split are (3DGS)
+_SHRINK = 1.6  # factor by which the children of a split are smaller (3DGS)
 _STATE = ("gradient", "views", "protected", "generator")
 
 
 @dataclass(frozen=True)
 class DensifyOptions:
-    """Numbers of the densification.
+    """Options of the densification.
 
     Args:
         start_step: the first pass comes after this step, counted from 0.
-        stop_step: no pass from this step on; the rest of the training settles what has grown.
+        stop_step: no pass from this step on.
         every: steps from one pass to the next, and over how many the gradients are averaged. METHOD 5 has 100.
-        grow_grad2d: a Gaussian grows where the loss falls by more than this per half picture (width and height taken as
-            2) that it moves, averaged over the pictures it shows in. Meant for a loss that averages over pixels and for
-            `absgrad=True`; signed gradients cancel and want about a quarter. A full picture gives about the same at any
-            size; a crop of half its width gives twice as much.
+        grow_grad2d: gradient threshold for growing: change of the loss per motion of the 2D centre, in units where the
+            image is 2 wide and high, averaged over the images that show it. For a loss that averages over pixels and
+            `absgrad=True`; signed gradients need about a quarter. Independent of the image size; a crop of half the
+            width gives twice as much.
         grow_scale3d: metres; a growing Gaussian with a larger standard deviation is split, a smaller one cloned.
-        prune_opacity: what is more transparent goes; in [0, 1). The rasteriser draws nothing below 1/255.
-        prune_scale3d: metres; what is larger and does not want to be split goes.
-        max_gaussians: the total never grows above this; the highest gradients come first.
-        seed: of the places of children.
+        prune_opacity: Gaussians with a lower opacity are pruned; in [0, 1). The rasteriser skips those below 1/255.
+        prune_scale3d: metres; larger Gaussians are pruned unless they are split.
+        max_gaussians: upper limit of their number; the highest gradients are preferred.
+        seed: of the random positions of children.
 
     Raises:
         ValueError: naming the option that is out of range.
@@ -82,12 +82,12 @@ class DensifyOptions:
 
 @dataclass(frozen=True, eq=False)
 class DensifyReport:
-    """What a pass has done.
+    """Report of a pass.
 
     Attributes:
-        cloned, split, pruned: how many of the old Gaussians; the first two add one each.
-        order: `[M]` which old Gaussian each of the new set comes from, as `RiggedGaussians.resize` returns it. Other
-            numbers per Gaussian follow by `numbers[order]`.
+        cloned, split, pruned: numbers of old Gaussians; each clone and split adds one.
+        order: `[M]` index of the old Gaussian for each new one, as `RiggedGaussians.resize` returns it. Reorder other
+            per-Gaussian state by `values[order]`.
         children: `[M]` True for both halves of each clone or split, whose values are new.
     """
 
@@ -104,11 +104,11 @@ class DensifyStrategy:
     Args:
         options: its numbers.
         triangle_sizes: `[F]` metres, the size k_f of every triangle of the person's head at rest (`triangle_frames`):
-            scales are local, and what is small or large is judged in the world.
-        protected: `[N]` True for Gaussians to leave alone (teeth and eyes, say): neither grown nor pruned. The mask
-            moves along when the set changes. None protects nothing.
+            needed because scales are local, but thresholds are in metres.
+        protected: `[N]` True for Gaussians that are neither grown nor pruned (teeth and eyes, say). The mask is updated
+            when the set changes. None protects nothing.
 
-    A set that somebody else resizes has to be told: `strategy.follow(gaussians.resize(index, optimizer))`.
+    After resizing the set elsewhere, call `strategy.follow(gaussians.resize(index, optimizer))`.
     """
 
     def __init__(self, options: DensifyOptions, triangle_sizes: Tensor, protected: Tensor | None = None):
@@ -123,16 +123,16 @@ class DensifyStrategy:
             )
         self.options = options
         self.triangle_sizes = triangle_sizes.detach()
-        # One entry per Gaussian, or none before the first step: summed gradients, pictures it showed in, protection.
+        # Per Gaussian (empty before the first step): summed gradients, number of images that showed it, protection.
         self._gradient, self._views = torch.zeros(0), torch.zeros(0)
         self._protected = torch.zeros(0, dtype=torch.bool) if protected is None else protected.clone()
         self._generator = torch.Generator().manual_seed(options.seed)
 
     def before_backward(self, meta: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
-        """Before `loss.backward()`: asks torch to keep the gradient of the projected centres.
+        """Call before `loss.backward()`: keeps the gradient of the projected centres.
 
         Args:
-            meta: what `rasterize` returned, or a list of them where a step draws several pictures.
+            meta: as returned by `rasterize`, or a list of them if a step renders several images.
         """
         for drawn in _listed(meta):
             if drawn["means2d"].requires_grad:
@@ -145,16 +145,16 @@ class DensifyStrategy:
         optimizer: torch.optim.Optimizer | None,
         meta: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     ) -> DensifyReport | None:
-        """After `optimizer.step()`: adds to the sums, and every so often grows and prunes.
+        """Call after `optimizer.step()`: accumulates gradients, and grows and prunes at the given interval.
 
         Args:
             step: number of the step, from 0.
-            gaussians: the set that was drawn; resized in place.
-            optimizer: of its parameters; None if there is none to keep in step.
+            gaussians: the set that was rendered; resized in place.
+            optimizer: of its parameters, updated with them; or None.
             meta: as in `before_backward`.
 
         Returns:
-            What was done, or None where the set is as it was.
+            The report, or None if the set is unchanged.
 
         Raises:
             ValueError: `meta` has no gradient, or the set was resized without `follow`.
@@ -179,18 +179,17 @@ class DensifyStrategy:
     def prune_unseen(
         self, gaussians: RiggedGaussians, optimizer: torch.optim.Optimizer | None, seen: Tensor
     ) -> DensifyReport | None:
-        """Takes away what no training picture ever showed; protected ones stay.
+        """Prunes Gaussians that no training image showed, except protected ones.
 
-        Only for an avatar that will never be seen from elsewhere: a prior's Gaussians at the side of a head are better
-        than a hole.
+        Only for avatars that are never seen from other directions: unseen Gaussians of the prior are better than holes.
 
         Args:
             gaussians: resized in place. optimizer: as in `after_backward`.
-            seen: `[N]` bool. A radius above 0 is not enough for it, what lies behind others has one too; a gradient of
-                the projected centre that is not 0 is.
+            seen: `[N]` bool: whether the projected centre had a non-zero gradient. (A radius above 0 is not enough:
+                hidden Gaussians have one.)
 
         Returns:
-            What was done, or None where nothing goes.
+            The report, or None if nothing was pruned.
         """
         self._expect(gaussians)
         if seen.shape != self._protected.shape or seen.dtype != torch.bool:
@@ -204,10 +203,10 @@ class DensifyStrategy:
         return self._rebuild(gaussians, optimizer, prune, nothing, nothing)
 
     def follow(self, order: Tensor) -> None:
-        """Moves sums and protection along with a set that the caller resized.
+        """Updates sums and protection after the caller resized the set.
 
         Args:
-            order: `[M]` what `RiggedGaussians.resize` returned. A copy has its original's sums and protection.
+            order: `[M]`, the result of `RiggedGaussians.resize`. Copies get the sums and protection of their original.
         """
         for name in ("_gradient", "_views", "_protected"):
             values = getattr(self, name)
@@ -222,10 +221,10 @@ class DensifyStrategy:
                 "generator": state}  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on where `state_dict` was taken; options and triangle sizes are the caller's.
+        """Restores the result of `state_dict`; options and triangle sizes must be the same.
 
         Raises:
-            ValueError: the keys are others, or the lengths disagree.
+            ValueError: other keys, or lengths that differ.
         """
         if set(state) != set(_STATE):
             raise ValueError(f"state: expected the keys {', '.join(_STATE)}, got {', '.join(sorted(state))}.")
@@ -238,7 +237,7 @@ class DensifyStrategy:
         self._generator.set_state(state["generator"].cpu())
 
     def _expect(self, gaussians: RiggedGaussians) -> None:
-        """Fills what is empty before the first step, and refuses a set that is not the one counted."""
+        """Initialises the sums before the first step, and checks the number of Gaussians."""
         count, device = gaussians.num_gaussians, gaussians.means.device
         for name in ("_gradient", "_views", "_protected"):
             values = getattr(self, name)
@@ -251,7 +250,7 @@ class DensifyStrategy:
         self.triangle_sizes = self.triangle_sizes.to(device)
 
     def _accumulate(self, metas: Sequence[Mapping[str, Any]], count: int) -> None:
-        # A loss that averages over pictures makes each one's gradient smaller by their number.
+        # Compensates for a loss that averages over images.
         pictures = sum(len(drawn["means2d"]) for drawn in metas)
         for drawn in metas:
             centres = drawn["means2d"]
@@ -265,7 +264,7 @@ class DensifyStrategy:
             half = gradient.new_tensor([drawn["width"] / 2, drawn["height"] / 2])
             pull = (gradient * half * pictures).norm(dim=-1)
             self._gradient += pull.sum(0)
-            # Only pictures that show it count: what is hidden most of the time (teeth) is judged by the others.
+            # Averaged over images that show it, because some parts (teeth) are mostly hidden.
             self._views += (pull > 0).sum(0)
 
     @torch.no_grad()
@@ -303,13 +302,13 @@ class DensifyStrategy:
         if children.any():
             offsets = torch.zeros(len(grow), 3, device=order.device)
             offsets[grow] = _in_unit_ball(int(grow.sum()), self._generator).to(order.device)
-            # Opposite places: the middle of the two stays where the parent was.
+            # Opposite offsets: the mean of the two stays at the parent.
             offsets = torch.where(_second(order)[:, None], -offsets[order], offsets[order])[children]
             turn = quaternions_to_matrices(gaussians.quats[children])
             reach = gaussians.log_scales[children].exp()
             gaussians.means[children] += (turn @ (reach * offsets)[..., None]).squeeze(-1)
             gaussians.log_scales[split[order]] -= math.log(_SHRINK)
-            # Two clones cover what one did: together they have its opacity.
+            # Together the two clones have the parent's opacity.
             cloned = (grow & ~split)[order]
             gaussians.opacity_logits[cloned] = _shared_opacity(gaussians.opacity_logits[cloned])
             if optimizer is not None:
@@ -322,13 +321,13 @@ def _listed(meta: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Sequence[M
 
 
 def _in_unit_ball(count: int, generator: torch.Generator) -> Tensor:
-    """`[count, 3]` even in the ball; drawn on the CPU, so that every device gets the same."""
+    """`[count, 3]` uniform in the unit ball; drawn on the CPU, so that it is the same on every device."""
     direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
     return direction * torch.rand(count, 1, generator=generator) ** (1 / 3)
 
 
 def _shared_opacity(logits: Tensor) -> Tensor:
-    """The logit of 1 - sqrt(1 - opacity), finite however opaque."""
+    """The logit of 1 - sqrt(1 - opacity), always finite."""
     log_light = 0.5 * torch.nn.functional.logsigmoid(-logits)
     return torch.log(-torch.expm1(log_light)) - log_light
 
@@ -342,7 +341,7 @@ def _second(order: Tensor) -> Tensor:
 
 
 def _forget(optimizer: torch.optim.Optimizer, gaussians: RiggedGaussians, children: Tensor) -> None:
-    """Empties the children's moments: `resize` keeps the parent's for one of them, but neither is the parent."""
+    """Sets the children's moments to zero: `resize` keeps the parent's for one of them."""
     for parameter in gaussians.parameters():
         for value in optimizer.state.get(parameter, {}).values():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

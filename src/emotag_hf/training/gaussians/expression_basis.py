@@ -1,7 +1,7 @@
-"""Which directions of motion the expression code follows: principal directions of motion, in millimetres of skin.
+"""Fits the expression code: principal components of motion, weighted by millimetres of skin motion.
 
-In: features of tracked motion (`gaussian_correctives.code_features`), one clip's or many people's. Out: an
-`ExpressionCode`, scaled so that a code is about 1 where motion is usual.
+In: features of tracked motion (`gaussian_correctives.code_features`), of one clip or of many people. Out: an
+`ExpressionCode`, scaled so that codes are about 1 for usual motion.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from ...constants import EXPRESSION_NAMES
 from ...models.gaussian_correctives import NUM_FEATURES, ExpressionCode
 from ...models.modeling_head import ParametricHead
 
-POSE_CODES = 3  # the head's turn, appended to the directions of the face
+POSE_CODES = 3  # the head's rotation, appended to the directions of the face
 _SKIN_PER_JAW = (40.0, 20.0, 20.0)  # mm of the lower face per rad
 _SKIN_PER_LID, _SKIN_PER_GAZE = 1.5, 2.0
 _USUAL_TURN = 0.15  # rad
-_LEAST_SPREAD = 0.3  # a direction that hardly moved is not blown up to 1
-_MARGIN = 0.1  # of the range seen, beyond which codes are clamped
+_LEAST_SPREAD = 0.3  # lower bound of the spread, so that directions that hardly move are not amplified
+_MARGIN = 0.1  # margin beyond the observed range before codes are clamped
 
 
 def fit_expression_code(features: Tensor, head: ParametricHead, num_directions: int) -> ExpressionCode:
-    """Directions, scale and range out of `features [n, 64]`.
+    """Computes directions, scale and range from `features [n, 64]`.
 
     Returns:
-        `ExpressionCode` of `num_directions` + 3 numbers.
+        `ExpressionCode` of size `num_directions` + 3.
     """
     face = head.region("face")
     skin = torch.zeros(NUM_FEATURES)
@@ -38,7 +38,7 @@ def fit_expression_code(features: Tensor, head: ParametricHead, num_directions: 
     directions = torch.linalg.svd(away * skin, full_matrices=False).Vh[:num_directions]
     if len(directions) < num_directions:  # fewer frames than directions
         directions = torch.cat([directions, directions.new_zeros(num_directions - len(directions), NUM_FEATURES)])
-    # A principal direction's sign is arbitrary, and may differ between machines: its largest number is positive.
+    # The sign of a principal direction is arbitrary: its largest component is made positive, for reproducibility.
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     directions = directions * torch.where(largest < 0, -1.0, 1.0) * skin
     spread = (away @ directions.T).std(0) if len(features) > 1 else torch.ones(num_directions)
@@ -52,7 +52,7 @@ def fit_expression_code(features: Tensor, head: ParametricHead, num_directions: 
 
 
 def set_range(code: ExpressionCode, features: Tensor) -> None:
-    """Lets codes reach what `features [n, 64]` reach, and a little more."""
+    """Sets the range of codes to that of `features [n, 64]` plus a margin."""
     codes = (features - code.center) @ code.basis.T
     low, high = codes.min(0).values, codes.max(0).values
     margin = _MARGIN * (high - low)

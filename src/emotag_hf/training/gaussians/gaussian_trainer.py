@@ -1,9 +1,9 @@
-"""Fits Gaussians, and the tracked motion with them, to the frames of one person (METHOD 2 and 5).
+"""Optimises Gaussians, together with the tracked motion, on the frames of one person (METHOD 2 and 5).
 
 In: a `TrainingScene`, `AdaptArguments`, optionally a `GaussianPrior`. Out: Gaussians, an expression code and
-corrections of the motion; `person.make_model` turns them into an `EmoTaGModel`. One step looks at one frame: small
-pictures first, then full-size crops, half of them on the face. Everything that changes is in `state_dict`, so a stopped
-training goes on as if it had not been.
+corrections of the motion; `person.make_model` turns them into an `EmoTaGModel`. Each step uses one frame: small images
+first, then full-size crops, half of them on the face. All state is in `state_dict`, so an interrupted training resumes
+exactly.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ from .ssim import SsimTarget, l1_and_ssim
 
 logger = logging.getLogger(__name__)
 
-# Learning rates at first; colours are spherical-harmonics coefficients.
+# Initial learning rates; colours are spherical-harmonics coefficients.
 RATES = {
     "means": 0.01, "log_scales": 0.01, "quats": 0.005, "opacity_logits": 0.03, "colors": 0.003 / SH_C0,
     "corrective_means": 0.01, "corrective_colors": 0.003 / SH_C0,
 }  # fmt: skip
-_COARSE = 128  # pixels of the first pictures
-_FALL_FROM, _FALL_TO = 0.3, 0.1  # learning rates fall to a tenth from this share of the training on
-_GROWTH = 0.7  # log of how much a Gaussian may grow for free
-_COLOR_SCALE, _PLACE_SCALE = 0.3, 3.0  # how colours and places of correctives weigh against each other
-_PAIRS = 2000  # of neighbours that are compared in a step
+_COARSE = 128  # image size of the first steps, pixels
+_FALL_FROM, _FALL_TO = 0.3, 0.1  # learning rates decay to a tenth from this share of the training on
+_GROWTH = 0.7  # log of the growth of a Gaussian without penalty
+_COLOR_SCALE, _PLACE_SCALE = 0.3, 3.0  # relative scale of colour and position correctives
+_PAIRS = 2000  # of neighbours per step, for the smoothness of correctives
 _CROP_SCATTER = 25.0  # pixels of full size around the face's middle
-_CHECK_FROM, _CHECK_EVERY = 0.5, 0.1  # shares of the training between looks at the validation frames
+_CHECK_FROM, _CHECK_EVERY = 0.5, 0.1  # share of the training before the first validation, and between validations
 _CHECKED_FRAMES, _CHECK_STEPS = 4, 8
 _LEAST_VALIDATION = 3  # frames
 _TRIAL_FRAMES = 8  # of the cross-check
-_GAIN = 0.02  # dB that count as getting better
+_GAIN = 0.02  # dB that count as an improvement
 
 
 @dataclass
 class TrainingReport:
-    """What a training did.
+    """Report of a training.
 
     Args:
-        steps: taken. seconds: of training. stopped: why it ended.
-        refined: whether pixels moved the tracked motion.
-        validation: PSNR of the face's box over the training, `[(share, dB), ...]`, on frames kept for early stop.
+        steps: number of steps. seconds: of training. stopped: why it ended.
+        refined: whether the tracked motion was refined by pixels.
+        validation: PSNR of the face's box over the training, `[(share, dB), ...]`, on the validation frames.
     """
 
     steps: int = 0
@@ -73,10 +73,11 @@ class TrainingReport:
 
 
 class GaussianTrainer:
-    """Call `train`, then `make_model`. See the module's first lines.
+    """Optimises one person's Gaussians. Call `train`, then `make_model`.
 
     Attributes:
-        head, gaussians, expression_code: the person so far, as `tracking.photometric` draws it.
+        head, gaussians, expression_code: the current model of the person, with the interface that
+            `tracking.photometric` renders.
         offsets: corrections of the tracked motion, a row a frame.
         step: steps taken; progress: share of the training that is done; psnr: running mean over training pictures, dB.
     """
@@ -108,21 +109,22 @@ class GaussianTrainer:
         self._order: list[int] = []
         self._error, self._seen = 0.0, 0
         self.step, self.progress, self.seconds = 0, 0.0, 0.0
-        self.refining: bool | None = None if args.refine else False  # None: the cross-check is still to come
+        self.refining: bool | None = None if args.refine else False  # None: before the cross-check
         self.report = TrainingReport()
 
     @torch.no_grad()
     def motion(self) -> FlameMotion:
-        """All frames of the scene as tracked, the training frames as pixels have moved them (`frames`)."""
+        """The tracked motion of all frames, with the training frames (`frames`) as refined by pixels."""
         return self.offsets.motion(torch.arange(len(self.scene.motion)))
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def train(self, after_step: Callable[[GaussianTrainer], Any] | None = None) -> TrainingReport:
-        """Trains to the end, from wherever it stands.
+        """Trains to the end, from the current step.
 
         Args:
-            after_step: called with the trainer after every step; returning True stops there (the state can be saved).
+            after_step: called with the trainer after every step; returning True stops the training (the state can be
+                saved).
         """
         began, before = time.perf_counter(), self.seconds
         with one_torch_thread():
@@ -142,7 +144,7 @@ class GaussianTrainer:
         return self.report
 
     def take_step(self) -> float:
-        """One step on one frame; returns its mean absolute error of colours."""
+        """One step on one frame; returns its mean absolute colour error."""
         args = self.arguments
         if self.refining is None and self.progress >= args.coarse_until:
             self._cross_check()
@@ -186,7 +188,7 @@ class GaussianTrainer:
         return self._order.pop()
 
     def _view(self, frame: int) -> tuple[Camera, tuple[int, int, int] | None]:
-        """The camera of a step, and the crop `(left, top, side)` out of its picture."""
+        """The camera of a step, and the crop `(left, top, side)` of its image."""
         args = self.arguments
         if self.progress < args.coarse_until:
             return self._sized(_COARSE), None
@@ -210,7 +212,7 @@ class GaussianTrainer:
         return self.camera.resize((round(self.camera.width * scale), round(self.camera.height * scale)))
 
     def _draw(self, vertices, code, frame, camera, window):
-        """Picture, its target, alpha, depth (None unless the loss asks for it) and what `rasterize` tells."""
+        """Renders: image, target, alpha, depth (None unless the loss needs it) and `rasterize`'s meta data."""
         background = self._background(camera)
         mode = "RGB+ED" if self.arguments.geometry_weight and torch.is_grad_enabled() else "RGB"
         absgrad = self._strategy is not None
@@ -222,7 +224,7 @@ class GaussianTrainer:
         return picture, self._window(self.scene.picture(frame, camera), window), alpha, depth, meta
 
     def _geometry(self, depth: Tensor, alpha: Tensor, frame: int, camera: Camera, window) -> Tensor:
-        """L_Geo against the tracked head's mesh, where skin is seen and the Gaussians cover it (METHOD 5)."""
+        """L_Geo against the tracked head's mesh, on visible skin that the Gaussians cover (METHOD 5)."""
         teacher = [self._window(plane, window) for plane in self.scene.geometry(frame, camera)]
         mask = teacher[2] & (alpha.detach()[..., 0] > 0.5)
         normals = normals_from_depth(depth, _cropped(camera, window).K)
@@ -262,7 +264,7 @@ class GaussianTrainer:
         return total
 
     def _keep_still(self) -> None:
-        """Hair, clothes and ears have no expression: their correctives get no gradient."""
+        """Correctives of hair, clothes and ears get no gradient, because expressions do not move them."""
         for parameter in (self.gaussians.corrective_means, self.gaussians.corrective_colors):
             if parameter.grad is not None:
                 parameter.grad *= self._moving
@@ -313,13 +315,13 @@ class GaussianTrainer:
 
     @property
     def psnr(self) -> float:
-        """Running mean over the training pictures, dB."""
+        """Running mean over training images, dB."""
         return -10 * float(np.log10(max(self._error, 1e-10)))
 
     # --- looking at frames that are not trained on ------------------------------------------------------------------
 
     def check(self) -> float:
-        """PSNR of the face's box on the validation frames, dB, each tracked by pixels for a few steps."""
+        """PSNR of the face box on the validation frames, dB, each tracked by pixels for a few steps."""
         camera = self._sized(self.arguments.crop)
         options = RefineOptions(steps=_CHECK_STEPS, size=self.arguments.crop, face_weight=self.arguments.face_weight)
         background = self.scene.background
@@ -340,7 +342,7 @@ class GaussianTrainer:
         return -10 * float(np.log10(max(np.mean(squares), 1e-10)))
 
     def _has_saturated(self) -> bool:
-        """Looks at the validation frames from time to time; True once they have stopped getting better."""
+        """Early stopping: validates from time to time; True when the validation frames no longer improve."""
         if not self.validation or self.progress < _CHECK_FROM or self.progress >= 1:
             return False
         last = self.report.validation[-1][0] if self.report.validation else -1.0
@@ -352,7 +354,7 @@ class GaussianTrainer:
         return len(values) > patience and max(values[-patience:]) < max(values[:-patience]) + _GAIN
 
     def _cross_check(self) -> None:
-        """Whether moving the training motion by pixels helps pictures that are not trained on: tries both, briefly."""
+        """Cross-check: whether refining the motion by pixels helps on held-out frames; tries both, briefly."""
         if not self.validation:
             self.refining = True
             return
@@ -361,7 +363,7 @@ class GaussianTrainer:
         for refining in (True, False):
             self.load_state_dict(state)
             self.refining, self.progress = refining, self.arguments.coarse_until
-            # Few frames, each several times: a frame's motion must have moved before it can help.
+            # Few frames, each several times, because the motion of a frame needs several steps to change.
             some = self.frames[:: max(1, len(self.frames) // _TRIAL_FRAMES)][:_TRIAL_FRAMES]
             self._order = some * -(-self.arguments.trial_steps // len(some))
             for _ in range(self.arguments.trial_steps):
@@ -374,7 +376,7 @@ class GaussianTrainer:
     # --- what comes out ---------------------------------------------------------------------------------------------
 
     def averaged(self) -> _Averaged:
-        """Within this context the Gaussians have their averaged weights."""
+        """A context in which the Gaussians have their averaged weights."""
         return _Averaged(self.gaussians, self._average)
 
     def state_dict(self) -> dict[str, Any]:
@@ -404,7 +406,7 @@ class GaussianTrainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to what `state_dict` gave; the scene and the arguments must be the same."""
+        """Restores the result of `state_dict`; the scene and the arguments must be the same."""
         gaussians = state["gaussians"]
         count = len(gaussians["means"])
         if count != self.gaussians.num_gaussians:
@@ -428,7 +430,7 @@ class GaussianTrainer:
 
 
 class _Averaged:
-    """Puts averaged weights into the Gaussians for as long as a block runs."""
+    """A context in which the Gaussians have averaged weights."""
 
     def __init__(self, gaussians: RiggedGaussians, average: dict[str, Tensor]):
         self._parameters = dict(gaussians.named_parameters()) if average else {}
@@ -448,7 +450,7 @@ class _Averaged:
 
 
 def _cropped(camera: Camera, window: tuple[int, int, int] | None) -> Camera:
-    """The camera of the square `(left, top, side)` out of another's picture."""
+    """The camera of the crop `(left, top, side)` of another camera's image."""
     if window is None:
         return camera
     left, top, side = window
@@ -462,7 +464,7 @@ def _split(scene: TrainingScene, args: AdaptArguments) -> tuple[list[int], list[
     """Validation frames (spread over the last ones) and training frames."""
     count = round(len(scene.train) * args.validation_share)
     kept = len(scene.train) - count
-    if count < _LEAST_VALIDATION:  # of three seconds every frame is needed
+    if count < _LEAST_VALIDATION:  # clips under three seconds need every frame for training
         count, kept = 0, len(scene.train)
     slice_ = scene.train[kept:]
     picks = (

@@ -1,9 +1,9 @@
-"""Where a person's Gaussians start (METHOD 2): from the fitted head and a few frames of the clip.
+"""Initialises a person's Gaussians from the fitted head and a few frames of the clip (METHOD 2).
 
 In: frames, mattes, the track of a `TrainingScene`. Out: parameters of `RiggedGaussians`. On the head's surface they are
-sampled by area, more densely where a face is looked at (lips, lids, eyes); what lies beside the mesh (hair, shoulders)
-is lifted out of the pictures, to the depth of the mesh's nearest outline, and bound to the triangle there. Colours are
-sampled from the frames that see a Gaussian; what no frame shows takes the colour of its region.
+sampled by area, more densely at lips, eyelids and eyes. Pixels of the person outside the mesh (hair, shoulders) become
+Gaussians at the depth of the nearest point of the mesh's outline, bound to its triangle. Colours are sampled from the
+frames in which a Gaussian is visible; the others take the colour of their region.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from ...rendering.mesh import rasterize_mesh
 from ...rendering.spherical_harmonics import SH_C0
 from .scene import TrainingScene
 
-# Gaussians per area, relative to a cheek; the last that names a face decides.
+# Gaussians per area, relative to a cheek; the last entry that matches a triangle applies.
 DENSITY = (
     ("scalp", 0.35), ("ears", 0.5), ("neck", 0.5), ("torso", 0.35), ("brows", 2.0), ("nose", 1.5), ("lips", 4.0),
     ("lids", 4.0), ("mouth_interior", 1.0), ("gums", 1.0), ("tongue", 1.5), ("teeth_upper", 2.5), ("teeth_lower", 2.5),
     ("left_eye", 2.5), ("right_eye", 2.5), ("iris", 5.0), ("pupil", 5.0), ("lashes", 4.0),
 )  # fmt: skip
 INNER_MOUTH = ("mouth_interior", "gums", "tongue", "teeth_upper", "teeth_lower")
-# Colours of what a clip may never show, as multiples of the skin's: a dark cavity, teeth and tongue in the shade.
+# Colours of parts that a clip may never show, as multiples of the skin's: mouth cavity, teeth and tongue.
 _UNSEEN = {"mouth_interior": (0.25, 0.12, 0.12), "gums": (0.55, 0.35, 0.35), "tongue": (0.6, 0.4, 0.4)}
 _UNSEEN |= {"teeth_upper": (0.75, 0.8, 0.85), "teeth_lower": (0.6, 0.65, 0.7)}
 
-_FLAT = 0.25  # thickness of a Gaussian along the normal, of its width
-_WIDTH = 0.75  # standard deviation, of the distance between neighbours
+_FLAT = 0.25  # thickness of a Gaussian along the normal, relative to its width
+_WIDTH = 0.75  # standard deviation, relative to the distance between neighbours
 _LOGIT_SURFACE, _LOGIT_BESIDE = 3.0, 2.0
-_DEPTH_SLACK = 0.006  # metres; a Gaussian this far behind the visible surface is still seen
+_DEPTH_SLACK = 0.006  # metres; a Gaussian this far behind the visible surface counts as visible
 
 
 @dataclass(frozen=True)
 class InitOptions:
-    """How many Gaussians, and from which frames.
+    """Numbers of Gaussians and frames.
 
     Args:
         num_surface: on the head's mesh.
-        num_beside: at most, beside it: hair and shoulders.
-        num_frames: looked at for colours.
+        num_beside: at most, outside the mesh: hair and shoulders.
+        num_frames: used for colours.
         seed: of the sampling.
     """
 
@@ -64,7 +64,7 @@ def initialise_gaussians(
     """The Gaussians before any training step.
 
     Returns:
-        `RiggedGaussians`; the inner-mouth ones lie last.
+        `RiggedGaussians`; those inside the mouth are last.
     """
     options = options or InitOptions()
     generator = torch.Generator().manual_seed(options.seed)
@@ -114,7 +114,8 @@ class _Surface:
 def sample_surface(
     head: ParametricHead, rest: Tensor, count: int, generator: torch.Generator, prior: GaussianPrior | None = None
 ) -> _Surface:
-    """Triangles and places in them, by the template's areas: the same for everybody, so that people correspond."""
+    """Samples triangles and points in them by the template's areas: the same for all people, so that Gaussians
+    correspond."""
     corners = head.v_template[head.faces]
     cross = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = 0.5 * cross.norm(dim=-1)
@@ -122,7 +123,7 @@ def sample_surface(
     for name, value in DENSITY:
         density[head.face_mask(name)] = value
     normal_z = torch.nn.functional.normalize(cross, dim=-1)[:, 2]
-    for name in ("left_eye", "right_eye"):  # an eyeball's back is never seen
+    for name in ("left_eye", "right_eye"):  # the back of an eyeball is never visible
         density[head.face_mask(name) & (normal_z < 0.2)] = 0
     density[normal_z < -0.6] *= 0.3
     weight = (area * density).double()
@@ -152,7 +153,8 @@ def _place(frames, binding: Tensor, means: Tensor) -> Tensor:
 
 
 def _surface_colors(scene: TrainingScene, surface: _Surface, looks: list[int]) -> tuple[Tensor, Tensor]:
-    """`[n, 3]` and which were seen `[n]`: mean over the frames that see the point, head-on views more."""
+    """Colours `[n, 3]` and whether they are known `[n]`: mean over the frames in which the point is visible, frontal
+    views weighted more."""
     head, camera = scene.head, scene.camera
     total, weight = torch.zeros(len(surface.faces), 3), torch.zeros(len(surface.faces), 1)
     for index in looks:
@@ -210,7 +212,7 @@ class _Beside:
 
 
 def _sample_beside(scene: TrainingScene, looks: list[int], count: int, generator: torch.Generator) -> _Beside:
-    """Hair and shoulders: pixels of the matte that the mesh does not cover, lifted and bound to the mesh's outline."""
+    """Hair and shoulders: pixels of the matte outside the mesh, placed in 3D and bound to the mesh's outline."""
     head, camera = scene.head, scene.camera
     parts: list[_Beside] = []
     step = None
@@ -221,7 +223,7 @@ def _sample_beside(scene: TrainingScene, looks: list[int], count: int, generator
         matte = scene.matte(index)
         labels = region_labels(scene.track, index, matte, head, scene.frame(index))
         wanted = (matte > 100) & (buffers.face_index < 0)
-        if turn:  # later frames add only what the earlier ones do not reach
+        if turn:  # later frames add only what earlier ones do not cover
             wanted &= ~_covered(scene, parts, vertices)
         ys, xs = np.nonzero(wanted)
         if step is None:

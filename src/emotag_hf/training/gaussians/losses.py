@@ -1,9 +1,8 @@
 """The terms of the loss that fits Gaussians to a person (METHOD 5), each a pure function: tensors in, scalars out.
 
-Pictures, alphas and mattes are in [0, 1], depth grows away from the camera. Terms come unweighted;
-the constants here are the weights of METHOD, from which training takes its defaults. Every term is a mean, so that it
-does not change with the size of the picture or the number of Gaussians, and has a finite gradient wherever its inputs
-are finite.
+Pictures, alphas and mattes are in [0, 1], depth grows away from the camera. Terms are unweighted; the constants here
+are METHOD 5's weights, the defaults of training. Every term is a mean, so that it does not change with the size of the
+picture or the number of Gaussians, and has a finite gradient wherever its inputs are finite.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from .ssim import SsimTarget, l1_and_ssim
 
 SSIM_WEIGHT = 0.2  # of 1 - SSIM; L1 has the rest [code]
 DEPTH_WEIGHT, NORMALS_WEIGHT = 0.01, 0.001  # of L_Geo [code]
-MAX_ELONGATION = 4.0  # longest by middle axis of a Gaussian; beyond it is a needle
+MAX_ELONGATION = 4.0  # largest ratio of the longest to the middle axis of a Gaussian
 
 
 def photometric_loss(
@@ -27,14 +26,14 @@ def photometric_loss(
     weight: Tensor | None = None,
     ssim_weight: float = SSIM_WEIGHT,
 ) -> Tensor:
-    """(1 - ssim_weight) x L1 + ssim_weight x (1 - SSIM) of two pictures (METHOD 5).
+    """(1 - ssim_weight) x L1 + ssim_weight x (1 - SSIM) of two images (METHOD 5).
 
     Args:
         prediction: `[H, W, 3]`.
         target: `[H, W, 3]`, the truth, of the same type and device.
-        ssim_target: `SsimTarget(target)` if it is at hand, which saves a fifth of the time.
+        ssim_target: `SsimTarget(target)` if available, which saves a fifth of the time.
         weight: `[H, W]`, not negative, how much each pixel counts in both terms; only ratios matter. A constant.
-        ssim_weight: 0 to 1; 0 leaves SSIM out of the work too.
+        ssim_weight: 0 to 1; with 0 SSIM is not computed.
 
     Raises:
         ValueError: shapes, types or devices differ, no weight is above 0, or ssim_weight is out of range.
@@ -69,12 +68,12 @@ def geometry_loss(
     """L_Geo: rendered depth and normals against a teacher's, on the head (METHOD 5).
 
     Args:
-        depth: `[..., H, W]` rendered, metres, as "ED" of `rasterize` gives it; what is 0 or not finite is left out.
-        normals: `[..., H, W, 3]` in the camera's axes, as `normals_from_depth` makes them; zero vectors are left out.
+        depth: `[..., H, W]` rendered, metres, as "ED" of `rasterize` gives it; values of 0 or not finite are ignored.
+        normals: `[..., H, W, 3]` in the camera's axes, as from `normals_from_depth`; zero vectors are ignored.
         teacher_depth: `[..., H, W]` up to scale and offset; both depths are standardised over the mask.
-        teacher_normals: `[..., H, W, 3]` in the same axes, finite; zero vectors are left out.
-        mask: `[..., H, W]` bool, the head. Where the Gaussians hardly cover it their depth means little, so that alpha
-            above a half belongs into it.
+        teacher_normals: `[..., H, W, 3]` in the same axes, finite; zero vectors are ignored.
+        mask: `[..., H, W]` bool, pixels of the head with alpha above a half, because depth is unreliable where the
+            Gaussians hardly cover it.
 
     Returns:
         `depth`: mean absolute difference of the standardised depths; `normals`: of the components of the normals. Both
@@ -113,8 +112,8 @@ def normals_from_depth(depth: Tensor, K: Tensor) -> Tensor:
     columns = torch.arange(width, device=depth.device, dtype=depth.dtype) + 0.5
     rows = torch.arange(height, device=depth.device, dtype=depth.dtype) + 0.5
     K = K.to(depth)
-    # Plane by plane, because torch is slow along a last axis of three. Steps are divided by the size of a pixel there:
-    # about 1 instead of a millimetre, whose squares float32 can bear.
+    # Computed per coordinate, because torch is slow along a last axis of size 3. Differences are divided by the size of
+    # a pixel, so that their squares fit float32.
     points = ((columns - K[0, 2]) / K[0, 0] * z, (rows[:, None] - K[1, 2]) / K[1, 1] * z, z)
     unit = K[0, 0] / z[..., 1:-1, 1:-1].detach()
     ax, ay, az = ((p[..., 1:-1, 2:] - p[..., 1:-1, :-2]) * unit for p in points)  # across
@@ -127,10 +126,10 @@ def normals_from_depth(depth: Tensor, K: Tensor) -> Tensor:
 
 
 def scale_loss(log_scales: Tensor, limit: float | Tensor, max_elongation: float = MAX_ELONGATION) -> Tensor:
-    """Keeps Gaussians from growing into blobs and needles: mean squared excess of log-scales and of elongation.
+    """Penalises large and needle-like Gaussians: mean squared excess of log-scales and of elongation.
 
-    Both are hinges in the logarithm, so that nothing overflows and a Gaussian within its limits is left alone. The
-    elongation is the longest axis by the middle one: a flat disc, which is what skin is made of, costs nothing.
+    Both are hinges in the logarithm: no overflow, and no penalty within the limits. The elongation is the ratio of the
+    longest to the middle axis, so that flat discs have no penalty.
 
     Args:
         log_scales: `[N, 3]`.
@@ -164,7 +163,8 @@ def position_loss(means: Tensor, limit: float | Tensor) -> Tensor:
 
 
 def corrective_loss(corrective_means: Tensor, corrective_colors: Tensor) -> Tensor:
-    """Mean square of the correctives `[N, K, 3]`, offsets plus colours: what few frames do not ask for stays away."""
+    """Mean square of the correctives `[N, K, 3]`, offsets plus colours: regularises correctives that few frames
+    support."""
     return corrective_means.square().mean() + corrective_colors.square().mean()
 
 
@@ -181,7 +181,7 @@ def _positive_limit(limit: float | Tensor, like: Tensor) -> Tensor:
 
 def check_same_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     """Raises ValueError unless `tensor` has that shape."""
-    if tuple(tensor.shape) != tuple(shape):  # torch would broadcast many of these into nonsense
+    if tuple(tensor.shape) != tuple(shape):  # else torch would broadcast silently
         raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}.")
 
 
@@ -197,7 +197,7 @@ def _weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def mean_of_valid(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of the values that count; 0 if none does."""
+    """Mean of the valid values; 0 if there is none."""
     if valid is None:
         return values.mean()
     check_same_shape("valid", valid, values.shape)

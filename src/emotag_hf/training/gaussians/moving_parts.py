@@ -1,4 +1,4 @@
-"""Which Gaussians an expression may change, and which of them lie side by side on the same part of the face.
+"""Which Gaussians have correctives, and their neighbours on the same part of the face.
 
 In: the head and the Gaussians bound to it. Out: a mask, and rows of neighbours for the smoothing of correctives.
 """
@@ -13,7 +13,7 @@ from ...models.modeling_gaussians import RiggedGaussians, triangle_frames
 _NEIGHBOURS = 6
 _MOVING = ("face", "lips", "lids", "lashes", "inner_lids", "mouth_interior", "teeth_upper", "teeth_lower", "gums",
            "tongue", "left_eye", "right_eye")  # fmt: skip
-_NEAR = 2.0  # triangle sizes: what is bound to a face's triangle from farther away is hair
+_NEAR = 2.0  # triangle sizes: Gaussians bound from farther away are hair
 
 
 def moving_parts(head, gaussians: RiggedGaussians) -> Tensor:
@@ -24,7 +24,7 @@ def moving_parts(head, gaussians: RiggedGaussians) -> Tensor:
 
 @torch.no_grad()
 def neighbours(head, shape: Tensor, gaussians: RiggedGaussians, moving: Tensor) -> Tensor:
-    """`[m, 1 + k]`: each moving Gaussian and its nearest on the same part: lips do not pull each other."""
+    """`[m, 1 + k]`: each moving Gaussian and its nearest on the same part: upper and lower lip are not neighbours."""
     rotations, centroids, sizes = (
         x[gaussians.binding] for x in triangle_frames(head(shape=shape[None]).vertices[0], head.faces)
     )

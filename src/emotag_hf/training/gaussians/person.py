@@ -1,7 +1,7 @@
-"""From a finished training to the person's model.
+"""Makes the person's model from a training.
 
-In: a `GaussianTrainer` and the base model, whose motion network is kept. Out: `EmoTaGModel`, framed by the clip's
-camera, at rest where the person was.
+In: a `GaussianTrainer` and the base model, whose motion network is kept. Out: `EmoTaGModel` with the clip's camera and
+the person's neutral pose.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def make_model(trainer: GaussianTrainer, base: EmoTaGModel, name: str = "unnamed
     """The person's model: trained Gaussians (averaged weights), expression code, identity, camera and rest pose.
 
     Args:
-        trainer: at any time of the training.
-        base: gives the motion network and the sound's features.
+        trainer: at any step.
+        base: provides the motion network and its front end.
         name: of the avatar, for logs and cards.
 
     Raises:
@@ -59,7 +59,7 @@ def make_model(trainer: GaussianTrainer, base: EmoTaGModel, name: str = "unnamed
 
 
 def _stricter(base: EmoTaGModel, trainer: GaussianTrainer) -> str:
-    """The licence of the whole: that of the base's motion network, or of the prior if only that is restricted."""
+    """The stricter licence: that of the base's motion network, or of the prior if only that is restricted."""
     own = base.config.weights_license
     if trainer.prior is None or not is_open_license(own):
         return own
@@ -67,7 +67,7 @@ def _stricter(base: EmoTaGModel, trainer: GaussianTrainer) -> str:
 
 
 def rest_pose(trainer: GaussianTrainer) -> dict[str, list[float]]:
-    """The mean pose of the training frames, as `EmoTaGConfig.rest_pose`; turns are small enough to be averaged."""
+    """The mean pose of the training frames, as `EmoTaGConfig.rest_pose`; rotations are small enough to be averaged."""
     motion = trainer.offsets.motion(torch.tensor(trainer.frames))
     names = ("rotation", "neck_pose", "translation", "body_translation")
     return {name: [round(x, 6) for x in getattr(motion, name).mean(0).tolist()] for name in names}

@@ -1,7 +1,7 @@
-"""What training looks at: frames, mattes, background and posed head of one processed clip.
+"""The training data of one processed clip: frames, mattes, background and posed head.
 
-In: a `ProcessedClip` (or anything with its interface) and the frames that may be trained on. Out: pictures and weights
-by frame and size. Other frames are never read here: METHOD 7's protocol holds a training to that by corrupting them.
+In: a `ProcessedClip` (or anything with its interface) and the frames that may be trained on. Out: images and weights by
+frame and size. Other frames are never read, which METHOD 7's tests check by corrupting them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _SPREAD = {"rotation": 0.1, "neck_pose": 0.1, "jaw_pose": 0.05, "expression": 0.
 
 
 class TrainingScene:
-    """One clip, ready to train on.
+    """The training data of one clip.
 
     Args:
-        clip: what `prepare` made.
-        train: frames that may be looked at; those without a valid head are left out.
+        clip: a processed clip.
+        train: numbers of the training frames; those without a valid head are left out.
         head: the parametric head; None is the open head.
 
     Raises:
@@ -83,7 +83,8 @@ class TrainingScene:
         return depth, normals.float(), mask
 
     def apart(self, count: int) -> list[int]:
-        """Up to `count` training frames, far apart in pose, mouth and lids; the first is the most ordinary one."""
+        """Up to `count` training frames that differ most in pose, mouth and eyelids; the first is the most typical
+        one."""
         rows = torch.cat([getattr(self.motion, name)[self.train] / scale for name, scale in _SPREAD.items()], 1)
         chosen = [int((rows - rows.median(0).values).norm(dim=1).argmin())]
         away = (rows - rows[chosen[0]]).norm(dim=1)
@@ -103,7 +104,7 @@ class TrainingScene:
         return cache[index, height]
 
     def _sized(self, cache: dict, index: int, camera: Camera, read) -> Tensor:
-        """Bytes, because the frames of a clip as floats would take half a gigabyte."""
+        """Stored as bytes, because floats would take half a gigabyte."""
         if (index, camera.height) not in cache:
             full = self._cached(cache, index, self.camera.height, read)
             planes = full if full.dim() == 3 else full[..., None]

@@ -1,10 +1,9 @@
-"""Structural similarity of a rendered and a true picture, quick enough for every training step (METHOD 5).
+"""SSIM of a rendered and a true image, fast enough for every training step (METHOD 5).
 
 In: pictures `[H, W, 3]` in [0, 1]. Out: one differentiable number. The convention is that of 3D Gaussian Splatting: an
-11x11 Gaussian window with sigma 1.5, zeros outside the picture, the mean over pixels and colours. Float32 on a CPU goes
-through the Numba kernels; other devices and float64 through the torch twins, which are also what the kernels are tested
-against. On a CPU the gradient is made together with the value, because the backward pass needs what the forward pass
-has in the cache.
+11x11 Gaussian window with sigma 1.5, zeros outside the picture, the mean over pixels and colours. float32 on a CPU uses
+Numba kernels; other devices and float64 use reference implementations in torch, against which the kernels are tested.
+On a CPU the gradient is computed together with the value, because both need the same cached data.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from torch.nn import functional as F
 from ...rendering.numba_threads import WorkspaceLease, get_num_threads, run_parts, split
 from . import ssim_kernels as kernels
 
-_ROWS_PER_THREAD = 32  # fewer, and most of a thread's work is the surroundings of its rows
+_ROWS_PER_THREAD = 32  # with fewer, most of a thread's work is the border of its rows
 
 
 class SsimTarget:
-    """A true picture with the half of SSIM that does not depend on the prediction.
+    """A target image with the part of SSIM that does not depend on the prediction.
 
     Args:
         picture: `[H, W, 3]` in [0, 1], float32 or float64. Not copied if it is contiguous: do not write to it later.
 
     Attributes:
-        picture: the same, without its history.
+        picture: the image, detached.
         mean, variance: `[H, W, 3]`, the window's mean and variance around each pixel, with zeros outside the picture.
-            All three are 9.4 MB at 512x512; for many frames it is cheaper to make the target again in each step.
+            All three are 9.4 MB at 512x512; with many frames, make it again in each step.
 
     Raises:
         ValueError: the picture has another shape or type.
@@ -68,7 +67,7 @@ def ssim(prediction: Tensor, target: SsimTarget, weight: Tensor | None = None) -
         weight: `[H, W]`, not negative, how much each pixel counts; equally by default. A constant: it gets no gradient.
 
     Returns:
-        a scalar, 1 for equal pictures.
+        a scalar, 1 for equal images.
 
     Raises:
         ValueError: shapes, types or devices differ, or no weight is above 0.
@@ -77,21 +76,21 @@ def ssim(prediction: Tensor, target: SsimTarget, weight: Tensor | None = None) -
 
 
 def ssim_torch(prediction: Tensor, target: SsimTarget, weight: Tensor | None = None) -> Tensor:
-    """The slow, obvious twin of `ssim`, on any device."""
+    """The slow reference implementation of `ssim`, on any device."""
     return l1_and_ssim_torch(prediction, target, 0.0, 1.0, weight)
 
 
 def l1_and_ssim(
     prediction: Tensor, target: SsimTarget, l1_factor: float, ssim_factor: float, weight: Tensor | None = None
 ) -> Tensor:
-    """`l1_factor` x mean |prediction - truth| + `ssim_factor` x mean SSIM: both from one reading of the pictures.
+    """`l1_factor` x mean |prediction - truth| + `ssim_factor` x mean SSIM: computed in one pass over the images.
 
     Other arguments, result and errors as in `ssim`.
     """
     _check(prediction, target, weight)
     if _has_kernels(prediction):
         if not torch.is_grad_enabled():
-            prediction = prediction.detach()  # else the function below would make a gradient that nobody asks for
+            prediction = prediction.detach()  # else a gradient would be computed that is not needed
         return _Mixture.apply(prediction, target, float(l1_factor), float(ssim_factor), weight)
     return l1_and_ssim_torch(prediction, target, l1_factor, ssim_factor, weight)
 
@@ -99,7 +98,7 @@ def l1_and_ssim(
 def l1_and_ssim_torch(
     prediction: Tensor, target: SsimTarget, l1_factor: float, ssim_factor: float, weight: Tensor | None = None
 ) -> Tensor:
-    """The slow, obvious twin of `l1_and_ssim`, on any device."""
+    """The slow reference implementation of `l1_and_ssim`, on any device."""
     _check(prediction, target, weight)
     mean = _window_mean(prediction)
     variance = _window_mean(prediction**2) - mean**2
@@ -114,13 +113,13 @@ def l1_and_ssim_torch(
 
 
 class _Mixture(torch.autograd.Function):
-    """`l1_and_ssim` by the kernels; the gradient is made in the forward pass."""
+    """`l1_and_ssim` by the kernels; the gradient is computed in the forward pass."""
 
     @staticmethod
     def forward(ctx, prediction, target, l1_factor, ssim_factor, weight):
         height, width, _ = prediction.shape
         x = prediction.detach().contiguous()
-        ctx.lease = lease = WorkspaceLease()  # reused memory: fresh megabytes cost more than the arithmetic
+        ctx.lease = lease = WorkspaceLease()  # reused memory: allocating megabytes would cost more than the arithmetic
         shape = x.shape if ctx.needs_input_grad[0] else (0, 0, 0)
         ctx.gradient = gradient = torch.from_numpy(lease.workspace.array("ssim gradient", tuple(shape), np.float32))
         sums = np.empty((height, 2), np.float32)

@@ -1,9 +1,9 @@
-"""SSIM and L1 of two pictures and their gradient in one walk down the rows: the kernels behind `ssim` (METHOD 5).
+"""SSIM and L1 of two images and their gradient in one pass over the rows: the kernels of `ssim` (METHOD 5).
 
-In: pictures as rows of interleaved colours `[H, W * 3]` float32. Out: one sum per row, and the gradient. A window is
-11x11 with Gaussian weights, taken apart into a row filter and a column filter; outside the picture everything is 0. A
-row is filtered once and kept in a ring for the eleven windows that need it, so that a band of rows passes through the
-cache once. Every row is made by the same sums whatever band it lies in: any number of threads gives the same bits.
+In: images as rows of interleaved colours `[H, W * 3]` float32. Out: one sum per row, and the gradient. The 11x11
+Gaussian window is separated into a row and a column filter; outside the image everything is 0. A row is filtered once
+and kept in a ring buffer for the eleven windows that need it, so that each band of rows passes through the cache once.
+Every row is summed in the same order whatever band it is in, so the result does not depend on the number of threads.
 
 Loops are short and touch few arrays each, because the compiler vectorises a loop only while it can check cheaply that
 its arrays do not overlap; that is also why a row is worked through in chunks of a fixed length.
@@ -40,7 +40,7 @@ _ZERO, _TWO = np.float32(0), np.float32(2)  # a bare 2 would make every sum floa
 def scratch_shape(width: int) -> tuple[int, int]:
     """Shape of the float32 scratch array that one thread needs for pictures `width` pixels wide.
 
-    A row takes an odd number of cache lines: rows a power of two apart would evict each other.
+    A row takes an odd number of cache lines, because rows a power of two apart would evict each other.
     """
     lines = -(-(CHANNELS * width + 2 * MARGIN) // 16)
     return SCRATCH_ROWS, 16 * (lines | 1)

@@ -1,1 +1,1 @@
-"""Teaching the motion network on many people (METHOD 3 to 5)."""
+"""Pretraining of the motion network on many people (METHOD 3 to 5)."""

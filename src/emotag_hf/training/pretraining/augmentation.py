@@ -1,4 +1,4 @@
-"""What separates recordings of speech from one another, made up at random on log-mel features: augmentation.
+"""Audio augmentation on log-mel features.
 
 In: features `[B, Tf, 82]`. Out: the same with other vocal tracts (the mel axis warped), flatter or sharper spectra,
 uneven loudness and effort, noise floors, echoes, microphones, weaker voicing and SpecAugment's masked bands.
@@ -17,7 +17,7 @@ _KNOT = 18  # feature frames between the knots of a drift
 
 
 def augment(features: Tensor, rng: np.random.Generator) -> Tensor:
-    """Another recording of the same speech; random by `rng` alone.
+    """Augments features; the only randomness is `rng`.
 
     Args:
         features: `[B, Tf, 82]` log-mel bands, pitch and voicing.
@@ -28,12 +28,12 @@ def augment(features: Tensor, rng: np.random.Generator) -> Tensor:
     normal = lambda *shape: torch.randn(*shape, generator=noise)  # noqa: E731
 
     def draw(low: float, high: float, share: float = 1.0, rest: float = 0.0) -> Tensor:
-        """A number per clip `[B, 1, 1]`, uniform for a share of the clips, `rest` for the others."""
+        """A random number per clip `[B, 1, 1]`, uniform for a share of the clips, `rest` for the others."""
         values = np.where(rng.random(batch) < share, rng.uniform(low, high, batch), rest)
         return torch.from_numpy(values.astype(np.float32))[:, None, None]
 
     def drift() -> Tensor:
-        """Smooth random curves `[B, Tf, 1]` of unit spread."""
+        """Smooth random curves `[B, Tf, 1]` with unit standard deviation."""
         knots = normal(batch, 1, frames // _KNOT + 2)
         return F.interpolate(knots, frames, mode="linear", align_corners=True)[:, 0, :, None]
 
@@ -49,12 +49,12 @@ def augment(features: Tensor, rng: np.random.Generator) -> Tensor:
     mel = 1 + (mel - 1) * draw(0.65, 1.15)
     mel = mel + sounding * (draw(-0.1, 0.1) + ramp * draw(-0.12, 0.12) + wave * draw(0.0, 0.1))
     mel = mel + draw(0.01, 0.07) * normal(*mel.shape)
-    # People are far less even than a synthesiser: weak syllables 10 dB down must not look like closed lips.
+    # Real speech varies more in level than synthetic speech: syllables 10 dB weaker must not be taken for closed lips.
     mel = mel + sounding * drift() * draw(0.0, 0.25, share=0.8)
     mel = mel + sounding * drift() * ramp * draw(0.0, 0.15, share=0.8)
     floor = draw(0.0, 0.5, share=0.6) + ramp * draw(-0.1, 0.1)
     mel = torch.maximum(mel, floor + 0.04 * normal(*mel.shape))
-    # An echo falls by `decay` a frame: the running maximum of what has been, each the lower the longer ago.
+    # An echo that falls by `decay` per frame: the running maximum of decayed past values.
     fallen = draw(0.02, 0.08, share=0.4, rest=2.0) * torch.arange(frames)[None, :, None]
     mel = (mel + fallen).cummax(1).values - fallen
     for row in range(batch):
@@ -64,7 +64,7 @@ def augment(features: Tensor, rng: np.random.Generator) -> Tensor:
             mel[row, :, first : first + width] = mel[row, :, first : first + width].mean()
     pitch = pitch * draw(0.5, 1.0, share=0.7, rest=1.0) * draw(0.0, 0.0, share=0.15, rest=1.0)
     pitch = pitch + 0.03 * normal(*pitch.shape)
-    # Exact silence stays what it is: the network must know the zeros that pad a recording.
+    # Exact silence is not changed, because the network must know the zeros that pad a recording.
     silent = (features.abs().amax(-1, keepdim=True) == 0) & (draw(0, 1) < 0.5)
     return torch.cat([mel.clamp(0, 2), pitch.clamp(-1, 1)], -1).masked_fill(silent, 0)
 

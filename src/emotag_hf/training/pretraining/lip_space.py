@@ -1,8 +1,8 @@
-"""Face motion as lips: what expression and jaw do to the mouth's landmarks, near rest a linear map.
+"""Lip landmarks as a linear function of expression and jaw.
 
-In: a parametric head; expression `[..., 50]` and jaw `[..., 3]`. Out: places of the lips in millimetres, the gap
-between them and their width. A coefficient has no common unit with a radian; millimetres of lip are what people see
-(METHOD 5's motion loss counts both alike).
+In: a parametric head; expression `[..., 50]` and jaw `[..., 3]`. Out: displacements of the lips in millimetres, the gap
+between them and their width. Coefficients and radians have no common unit (METHOD 5's motion loss adds both);
+millimetres of lip are visible.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...preprocessing.tracking.head_track import MOUTH_POINTS
 _UPPER, _LOWER = (82, 13, 312), (87, 14, 317)  # MediaPipe's points: middles of the inner lips
 _CORNERS = (61, 291)
 _CHIN = (152, 148, 377)
-_JAW_STEP = 0.1  # rad: the slope is taken where speech is, not at zero
+_JAW_STEP = 0.1  # rad: the slope is taken at a typical opening, not at zero
 _MILLIMETRES = 1000.0
 
 
@@ -43,7 +43,7 @@ class LipSpace:
                       (("upper", _UPPER), ("lower", _LOWER), ("corners", _CORNERS))}  # fmt: skip
 
     def points(self, expression: Tensor, jaw_pose: Tensor) -> Tensor:
-        """How far the lips are from rest: `[..., P, 3]` mm."""
+        """Displacement of the lips from rest: `[..., P, 3]` mm."""
         face = torch.cat([expression, jaw_pose], -1)
         return (face @ self.basis.flatten(1).to(face)).unflatten(-1, (self.num_points, 3))
 

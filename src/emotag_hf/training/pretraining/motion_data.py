@@ -1,8 +1,7 @@
-"""What the motion network is pretrained on: sound and tracked motion of many people, and batches of windows of them.
+"""Pretraining data: sound and tracked motion of many people, and batches of windows.
 
-In: processed clips with their persons, and synthetic speech. Out: `MotionClip`s whose sound is in step with the
-picture, and batches that are a function of seed, step and place in the batch alone: the same on one process or on many,
-and the same after a stop.
+In: processed clips with their persons, and synthetic speech. Out: `MotionClip`s with sound in sync, and batches that
+depend on seed, step and index in the batch only: the same for any number of processes, and after resuming.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from ...preprocessing.features.action_units import grmn_action_units
 
 logger = logging.getLogger(__name__)
 
-AHEAD_S = 0.2  # seconds of sound after a window, so that its end has its look-ahead
-WARM_UP = 12  # frames at a window's start that have not heard their past, where it is not the recording's start
+AHEAD_S = 0.2  # seconds of sound after a window, for the look-ahead
+WARM_UP = 12  # frames at a window's start without their past context, which are not scored
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,13 @@ class MotionClip:
     """One recording of T frames at 25 fps.
 
     Attributes:
-        name, person: whose; batches mix persons, and persons are left out by it.
-        sound: `[Tf, C]` speech features; the picture of frame t begins at row `t * rate / 25`.
+        name, person: of the clip; batches mix persons, and `leave_out` selects by person.
+        sound: `[Tf, C]` speech features; video frame t begins at row `t * rate / 25`.
         face: `[T, 53]` expression and jaw. valid: `[T]` bool.
-        units: `[T, 6]` in 0..5; emotion: `[T, 7]` probabilities; identity: `[512]`; all 0 where nothing is known.
-        visemes: `[T]` class, -1 where unknown. closed: `[T]` bool, lips certainly together.
-        real: a person; False for synthetic speech, whose `face` is nobody's but a table's.
-        lag: frames by which the sound was moved.
+        units: `[T, 6]` in 0..5; emotion: `[T, 7]` probabilities; identity: `[512]`; all 0 if unknown.
+        visemes: `[T]` class, -1 if unknown. closed: `[T]` bool, lips known to be closed.
+        real: True for a person; False for synthetic speech, whose `face` comes from a viseme table.
+        lag: frames by which the sound was shifted.
     """
 
     name: str
@@ -69,11 +68,11 @@ class MotionClip:
 
 
 def from_processed(clip: ProcessedClip, person: str, lag: float | None = None) -> MotionClip:
-    """A processed clip, its sound moved into step with its picture.
+    """Loads a processed clip with its sound shifted into sync.
 
     Args:
-        clip: with sound. person: key of whoever it shows.
-        lag: frames at 25 fps by which the sound is late; None takes what the clip knows, if that is reliable.
+        clip: with sound. person: name of the person.
+        lag: frames at 25 fps by which the sound is late; None takes the clip's own offset, if it is reliable.
 
     Raises:
         ValueError: the clip has no sound.
@@ -102,19 +101,19 @@ def from_processed(clip: ProcessedClip, person: str, lag: float | None = None) -
 
 
 def shifted(sound: Tensor, rows: int) -> Tensor:
-    """`sound` begun `rows` later (silence before its start if negative), of the same length."""
+    """`sound` shifted by `rows` (padded with silence), with the same length."""
     zeros = sound.new_zeros(min(abs(rows), len(sound)), sound.shape[1])
     return torch.cat([sound[rows:], zeros]) if rows > 0 else torch.cat([zeros, sound[: len(sound) - len(zeros)]])
 
 
 def in_step(clip: MotionClip, lag: float) -> MotionClip:
-    """The clip with its sound moved by `lag` frames in all."""
+    """The clip with its sound shifted by `lag` frames in total."""
     rows = round((lag - clip.lag) * clip.rate / MOTION_FPS)
     return replace(clip, sound=shifted(clip.sound, rows), lag=lag) if rows else clip
 
 
 def played(clip: MotionClip, speed: float) -> MotionClip:
-    """The clip as if somebody spoke `speed` times as fast: sound (not its pitch) and motion in step."""
+    """The clip at `speed` times the speed: sound (with unchanged pitch) and motion."""
     count = max(1, int(len(clip) / speed))
     near = (torch.arange(count) * speed).long().clamp(max=len(clip) - 1)
 
@@ -132,17 +131,17 @@ def load_clips(
     leave_out: Sequence[str] = (),
     lags: Mapping[str, float] | None = None,
 ) -> list[MotionClip]:
-    """Processed clips of folders as `MotionClip`s, without the persons to leave out and without silent clips.
+    """Loads processed clips as `MotionClip`s, except those of persons to leave out and those without sound.
 
     Args:
         folders: clips, or folders of clips.
-        persons: clip's name -> person; a clip that is not in it is a person of its own.
+        persons: clip's name -> person; a clip that is not listed is its own person.
         leave_out: persons, or names of clips.
         lags: clip's name -> frames by which its sound is late.
 
     Raises:
         FileNotFoundError: there is no clip in a folder.
-        ValueError: somebody who is to be left out is not there, or nothing is left.
+        ValueError: an unknown name in `leave_out`, or no clip is left.
     """
     from ...preprocessing.data.dataset import find_clips
 
@@ -169,7 +168,7 @@ def read_persons(path: str | os.PathLike) -> dict[str, str]:
     """Clip's name -> person, from a JSON file `{"persons": {person: [file or clip, ...]}}`.
 
     Raises:
-        ValueError: the file does not say that.
+        ValueError: the file has another format.
     """
     try:
         persons = json.loads(Path(path).read_text(encoding="utf-8"))["persons"]
@@ -181,12 +180,12 @@ def read_persons(path: str | os.PathLike) -> dict[str, str]:
 
 
 def fold_of(person: str, folds: int) -> int:
-    """Which of `folds` groups of people a person is in; the same whoever else is in the data."""
+    """The fold of a person (of `folds`); independent of other people in the data."""
     return int(hashlib.sha256(f"s0{person}".encode()).hexdigest(), 16) % folds
 
 
 def load_synthetic(path: str | os.PathLike, limit: int | None = None) -> list[MotionClip]:
-    """Synthetic speech with its table's mouth shapes, as `conversion_scripts/synthesize_speech` writes it.
+    """Loads synthetic speech with mouth shapes from a viseme table, written by `conversion_scripts/synthesize_speech`.
 
     Raises:
         ValueError: the file is none of those.
@@ -221,7 +220,7 @@ def load_synthetic(path: str | os.PathLike, limit: int | None = None) -> list[Mo
 
 @dataclass
 class MotionBatch:
-    """B windows of W frames; attributes as in `MotionClip` with a batch in front; `sound` `[B, rows, C]` goes on for
+    """B windows of W frames; attributes as in `MotionClip` with a batch dimension; `sound` `[B, rows, C]` includes
     `AHEAD_S` after the window."""
 
     sound: Tensor
@@ -236,13 +235,14 @@ class MotionBatch:
 
 
 class MotionBatches:
-    """Windows of many people.
+    """Batches of windows of many people.
 
     Args:
-        real: recordings of people, each person by the root of their seconds. synthetic: speech of nobody.
-        batch_size: windows of a step over all processes. window: frames.
-        synthetic_share: of the windows, in [0, 1]; they are the last ones of a batch.
-        seed: of everything.
+        real: recordings of people, each person weighted by the square root of their seconds. synthetic: synthetic
+            speech.
+        batch_size: windows windows per step over all processes. window: frames per window.
+        synthetic_share: share of synthetic windows, in [0, 1]; they are the last ones of a batch.
+        seed: random seed.
     """
 
     def __init__(
@@ -254,7 +254,8 @@ class MotionBatches:
         for clip in real:
             self.persons.setdefault(clip.person, []).append(clip)
         self.names = sorted(self.persons)
-        # Alike by persons, three seconds of somebody would be learned by heart; by seconds, one would be everybody.
+        # With equal weights per person, persons with three seconds would be overfitted; by seconds, one person would
+        # dominate.
         self.shares = np.sqrt([sum(len(c) for c in self.persons[name]) for name in self.names])
         self.synthetic = list(synthetic)
         if not self.names and not self.synthetic:
@@ -263,7 +264,7 @@ class MotionBatches:
         self.num_synthetic = round(batch_size * share) if self.synthetic else 0
 
     def batch(self, step: int, first: int = 0, last: int | None = None) -> MotionBatch:
-        """Windows `first` to `last` of step `step`'s batch; each depends on seed, step and its own number alone."""
+        """Windows `first` to `last` of step `step`'s batch; each depends on seed, step and its index only."""
         last = self.batch_size if last is None else last
         return _stack([self._window(step, i) for i in range(first, last)])
 
@@ -272,7 +273,7 @@ class MotionBatches:
         if number >= self.batch_size - self.num_synthetic:
             clip = self.synthetic[int(rng.integers(len(self.synthetic)))]
         else:
-            # Going round the persons makes a batch of different people; who has more to teach comes sooner.
+            # Cycles over the persons, so that a batch has different people; persons with more weight come more often.
             draw = np.random.default_rng([self.seed, step]).exponential(size=len(self.names))
             turn = np.argsort(draw / self.shares)
             clips = self.persons[self.names[int(turn[number % len(turn)])]]
@@ -284,7 +285,7 @@ class MotionBatches:
 
 
 def cut(clip: MotionClip, start: int, window: int) -> dict[str, Tensor]:
-    """Frames `start` to `start + window` of a clip as a dict of tensors; what lies beyond its end is not valid."""
+    """Frames `start` to `start + window` of a clip as a dict of tensors; frames after its end are not valid."""
     per_frame = clip.rate // MOTION_FPS
     ahead = round(AHEAD_S * clip.rate)
     inside = slice(start, start + window)

@@ -1,11 +1,10 @@
-"""The terms of the loss that teaches the motion network (METHOD 4 and 5).
+"""The loss terms of the motion network (METHOD 4 and 5).
 
-In: motions and logits beside their teachers; for pretraining a network and a `MotionBatch`, whose terms come per
-window, weighted and summed. Out: scalars to minimise. Each window counts as much as any other, so
-that the gradient of a batch is the mean over its windows, however many processes share them.
+In: motions and logits with their targets; for pretraining a network and a `MotionBatch`. Out: scalars to minimise. All
+windows have equal weight, so that the gradient of a batch is the mean over its windows for any number of processes.
 
-Differences from the paper: lips count in millimetres, without a person's constant (nobody's rest can be heard); the
-Base alone has to explain the sound, the whole motion the tracked face with its action units.
+Differences from the paper: lip errors are in millimetres, without a person's constant offset (the neutral face cannot
+be inferred from sound); the Base is trained on sound alone, the full motion with action units on the tracked face.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ _EXPRESSION = len(EXPRESSION_NAMES)
 _NEUTRAL = EMOTIONS.index("neutral")
 _SILENCE, _LIPS_SHUT = VISEMES.index("sil"), VISEMES.index("pp")
 _PAUSE = 8  # frames of silence to either side
-_SHUT, _APART = 0.1, 0.3  # of a window's widest opening
-_FEW = 25  # frames: of fewer no correlation is taken
-_BEND = 2.0  # mm from which an error of the lips counts linearly
-_USUAL, _LEAST = 4.0, 1.5  # mm of spread of the lips' opening: of people who speak; below it, somebody is silent
-# What speech moves; the others are left to the Residual and to the generators (brows and gaze cannot be heard).
+_SHUT, _APART = 0.1, 0.3  # relative to a window's widest opening
+_FEW = 25  # minimum number of frames for a correlation
+_BEND = 2.0  # mm from which the lip error is linear (Huber)
+_USUAL, _LEAST = 4.0, 1.5  # mm, spread of the lip opening: typical of speech; lower bound
+# Directions that speech moves; the others are left to the Residual and to generated motion (brows, gaze).
 SPOKEN = tuple(i for i, n in enumerate(EXPRESSION_NAMES) if n.startswith(("mouth", "jaw", "tongue", "cheekPuff")))
-# By these the network shuts lips on p, b, m (`close_lips`). Landmarks do not show how firmly lips are pressed, so that
-# tracks say nothing of it; synthetic speech knows when.
+# Directions with which the network closes lips on p, b, m (`close_lips`). They are trained on synthetic speech only,
+# because landmarks do not show how firmly lips are pressed.
 _PRESS = tuple(i for i, n in enumerate(EXPRESSION_NAMES) if n.startswith("mouthPress"))
 _TRACKED = tuple(i for i in SPOKEN if i not in _PRESS)
 
@@ -47,22 +46,22 @@ class MotionWeights:
     """Weights of the terms; each is a mean over frames."""
 
     lips: float = 1.0
-    rest: float = 0.1  # share of a window's constant error that counts
+    rest: float = 0.1  # weight of a window's constant error
     velocity: float = 0.5
     correlation: float = 0.5
     spread: float = 0.2
     motion: float = 0.1  # MSE of expression and jaw, METHOD 5
-    spoken: float = 2.0  # the same on the Base and what speech moves
-    quiet: float = 1.0  # the Base's pull to zero where speech moves nothing
-    press: float = 3.0  # of pressed lips, which synthetic speech alone knows
-    closure: float = 1.0  # mm of gap that the viseme head leaves where lips are shut for certain: p, b, m
-    silence: float = 0.2  # mm of gap in the silence of synthetic speech
-    table: float = 1.0  # of the terms above on synthetic speech, whose motion is a table's; 0 where people teach it
+    spoken: float = 2.0  # the same for the Base and the directions that speech moves
+    quiet: float = 1.0  # penalty on the Base in directions that speech does not move
+    press: float = 3.0  # pressed lips, on synthetic speech only
+    closure: float = 1.0  # mm of lip gap where lips must be closed (p, b, m)
+    silence: float = 0.2  # mm of lip gap in silence of synthetic speech
+    table: float = 1.0  # factor on the terms above for synthetic speech; 0 if people are in the data
     visemes: float = 0.15
-    seen: float = 0.3  # what lips on the picture say of p, b and m
+    seen: float = 0.3  # viseme targets from tracked lips (p, b, m or not)
     kl: float = KL_WEIGHT
     score: float = SCORE_WEIGHT
-    made_up: float = 0.2  # semantic guidance on made-up action units
+    made_up: float = 0.2  # semantic guidance on synthetic action units
 
 
 def motion_loss(
@@ -77,7 +76,7 @@ def motion_loss(
     Args:
         expression, target_expression: `[..., 50]` coefficients.
         jaw_pose, target_jaw_pose: `[..., 3]` axis-angle.
-        valid: `[...]` bool, the frames that count; all by default. The loss is 0 if none does.
+        valid: `[...]` bool, the frames that are used; all by default. The loss is 0 if there is none.
 
     Raises:
         ValueError: shapes differ.
@@ -96,13 +95,13 @@ def motion_errors(expression: Tensor, jaw_pose: Tensor, target_expression: Tenso
 def semantic_guidance(
     emotion_logits: Tensor, gate: Tensor, teacher_probs: Tensor, valid: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """What the emotion teacher says to logits and gate (METHOD 4).
+    """Supervision of logits and gate by the emotion teacher (METHOD 4).
 
     Args:
         emotion_logits: `[..., 7]`, z_e in the order of `EMOTIONS`.
         gate: `[..., 1]` in [0, 1], g.
         teacher_probs: `[..., 7]`, p, summing to 1; a constant.
-        valid: `[...]` bool, the frames that count; all by default. Both terms are 0 if none does.
+        valid: `[...]` bool, the frames that are used; all by default. Both terms are 0 if there is none.
 
     Returns:
         `kl`: mean KL(p || softmax(z_e)) in nats; `score`: mean |g - e| with the emotion score e = 1 - p(neutral).
@@ -135,9 +134,9 @@ def motion_terms(
     """The weighted terms of one batch.
 
     Args:
-        driven: in [0, 1], how far the curriculum is: the weight of the motion that sees action units (METHOD 5).
-        known: `[B]` bool, windows whose identity the network is told.
-        generator: of the made-up action units.
+        driven: in [0, 1], progress of the curriculum: the weight of the motion with action units (METHOD 5).
+        known: `[B]` bool, windows for which the network gets the identity.
+        generator: random generator of the synthetic action units.
 
     Returns:
         name -> scalar; their sum is the loss.
@@ -162,7 +161,7 @@ def motion_terms(
 
     synthetic = (~batch.real).float()
     terms["press"] = weights.press * _mean(difference[..., _PRESS].mean(-1), valid * synthetic[:, None])
-    # The viseme head alone answers for p, b and m; taught that, the Base would keep lips low in other sounds, too.
+    # Only the viseme head is trained on p, b and m; else the Base would reduce the opening in other sounds, too.
     fixed = raw.detach()
     shut = network.close_lips(fixed, fixed, logits)
     gap = F.relu(lips.opening(lips.points(shut[..., :_EXPRESSION], shut[..., _EXPRESSION : batch.face.shape[-1]])))
@@ -185,15 +184,17 @@ def motion_terms(
 
 
 def _inside(silent: Tensor) -> Tensor:
-    """`[B, T]` bool: frames in the middle of a silence. At its edges people's mouths are open already, or still."""
+    """`[B, T]` bool: frames in the middle of a pause; at its edges mouths may be open."""
     wide = F.pad(silent.float()[:, None], (_PAUSE, _PAUSE), value=1.0)
     return -F.max_pool1d(-wide, 2 * _PAUSE + 1, 1)[:, 0] > 0.5
 
 
 def _seen(logits: Tensor, batch: MotionBatch, lips: LipSpace) -> Tensor:
-    """Cross-entropy `[B, T]` of what a face shows of the viseme: lips far apart are no p, b, m; shut, one or silence.
+    """Cross-entropy `[B, T]` of visemes against tracked lips: open lips are not p, b, m; closed lips are one of them or
+    silence.
 
-    Without it the viseme head, which knows phonemes of synthetic speech alone, hears a p in every third of people's.
+    Without it the viseme head, trained on phonemes of synthetic speech, detects a p in every third frame of real
+    speech.
     """
     true = lips.opening(lips.points(batch.face[..., :_EXPRESSION], batch.face[..., _EXPRESSION:]))
     reach = true.masked_fill(~batch.valid, -torch.inf).amax(1, keepdim=True).clamp_min(_LEAST)
@@ -205,15 +206,16 @@ def _seen(logits: Tensor, batch: MotionBatch, lips: LipSpace) -> Tensor:
 
 
 def _lip_terms(drawn: Tensor, batch: MotionBatch, lips: LipSpace, weights: MotionWeights, valid: Tensor):
-    """Lips of the Base, `drawn` `[B, T, P, 3]`, against those of the track, in millimetres."""
+    """Lips of the Base, `drawn` `[B, T, P, 3]`, against the tracked ones, in millimetres."""
     true = lips.points(batch.face[..., :_EXPRESSION], batch.face[..., _EXPRESSION:])
     error = drawn - true
     share = valid / valid.sum(1, keepdim=True).clamp_min(1)
     constant = (error * share[..., None, None]).sum(1, keepdim=True)
-    # Of nobody's table the constant is right; of a person's track it is their rest, which cannot be heard.
+    # For synthetic speech the constant is right; for a person it depends on their neutral face, which cannot be
+    # inferred.
     kept = torch.where(batch.real, weights.rest, 1.0)[:, None, None, None]
     error = error - (1 - kept) * constant
-    # Whoever opens the mouth twice as wide is not twice as important.
+    # Normalised, so that people who open the mouth more do not dominate.
     width = _spread(lips.opening(true), share)
     scale = torch.where(batch.real, _USUAL / width.clamp_min(_LEAST), 1.0)[:, None, None, None]
     error = error * scale
@@ -235,7 +237,7 @@ def _lip_terms(drawn: Tensor, batch: MotionBatch, lips: LipSpace, weights: Motio
 
 
 def _spread(values: Tensor, share: Tensor) -> Tensor:
-    """Standard deviation of `[B, T]` with the frames' shares `[B, T]`, `[B]`."""
+    """Weighted standard deviation of `[B, T]`, `[B]`."""
     mean = (values * share).sum(1, keepdim=True)
     return ((values - mean).square() * share).sum(1).sqrt()
 
@@ -250,7 +252,8 @@ def _agreement(a: Tensor, b: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _made_up(network: GatedResidualMotionNetwork, audio: Tensor, generator: torch.Generator) -> Tensor:
-    """EMO Encoder and Gate on made-up action units: prototypes at any intensity, with noise, blinks and stray units."""
+    """EMO Encoder and Gate on synthetic action units: prototypes at random intensity, with noise, blinks and random
+    units."""
     audio = audio[:, :: max(1, audio.shape[1] // 8)]
     shape = audio.shape[:2]
     draw = lambda *more: torch.rand(*shape, *more, generator=generator).to(audio)  # noqa: E731

@@ -1,7 +1,8 @@
-"""How well a motion network speaks for people it has not heard, and by how much their sound is late.
+"""Scores a motion network on unseen people, and estimates the delay of their sound.
 
 In: a network and `MotionClip`s. Out: per clip the correlation of the lips' opening, width and jaw, their spread, R^2;
-and the lag at which a clip's sound fits best. The sound alone is given: no action units, no identity unless asked.
+and the lag at which a clip's sound fits best. Input is the sound alone: no action units, and no identity unless
+requested.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from .motion_losses import SPOKEN
 _EXPRESSION = len(EXPRESSION_NAMES)
 _MAX_LAG = 6  # frames either way
 _MOST_GAIN = 1.6
-_LEAST_REACH = 3.0  # mm of gap: of recordings without speech
+_LEAST_REACH = 3.0  # mm, lower bound of the range of the lip gap
 _A_LITTLE = 0.1  # rad
 _USUAL_LAG = 2.0  # frames, spread over clips
-_LOOK = 4.0  # frames after which lips tell something new
+_LOOK = 4.0  # frames after which lip positions are nearly independent
 MEASURES = ("opening", "width", "jaw")
 
 
@@ -45,7 +46,7 @@ class MotionScores:
     r2: dict[str, np.ndarray]
 
     def mean(self) -> dict[str, float]:
-        """Means over the clips: `opening`, `width`, `jaw` are correlations, `opening_spread` and `opening_r2` more."""
+        """Means over the clips: `opening`, `width`, `jaw` are correlations; also `opening_spread` and `opening_r2`."""
         found = {name: float(np.mean(values)) for name, values in self.r.items()}
         return found | {
             "opening_spread": float(np.mean(self.spread["opening"])),
@@ -60,7 +61,7 @@ class MotionScores:
         }
 
     def interval(self, measure: str = "opening", draws: int = 4000) -> tuple[float, float]:
-        """95 % of the mean over persons of their correlation, by bootstrap."""
+        """95 % interval of the mean correlation over persons, by bootstrap."""
         by_person = list(self.by_person(measure).values())
         rng = np.random.default_rng(0)
         means = np.asarray(by_person)[rng.integers(len(by_person), size=(draws, len(by_person)))].mean(1)
@@ -68,7 +69,7 @@ class MotionScores:
 
     @classmethod
     def joined(cls, parts: Sequence[MotionScores]) -> MotionScores:
-        """The clips of all parts."""
+        """Joins the scores of all parts."""
         join = lambda name: {m: np.concatenate([getattr(p, name)[m] for p in parts]) for m in MEASURES}  # noqa: E731
         names, persons = (sum((getattr(p, n) for p in parts), ()) for n in ("names", "persons"))
         return cls(names, persons, join("r"), join("spread"), join("r2"))
@@ -77,16 +78,16 @@ class MotionScores:
 def score_clips(
     network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace, identity: bool = False
 ) -> MotionScores:
-    """Speaks each clip's sound and compares with its track.
+    """Predicts the motion for each clip's sound and compares it with its track.
 
     Args:
-        identity: whether the network is told who it is.
+        identity: whether the network gets the clip's identity embedding.
     """
     return score_curves([lip_curves(network, clip, lips, identity) for clip in clips], clips, lips)
 
 
 def score_curves(curves: Sequence[dict[str, np.ndarray]], clips: Sequence[MotionClip], lips: LipSpace) -> MotionScores:
-    """Scores of curves, `MEASURES` each, however they were made, one dict a clip."""
+    """Scores given curves, one dict of `MEASURES` per clip."""
     rows = [_compare(found, true_curves(clip, lips), clip) for found, clip in zip(curves, clips, strict=True)]
     collect = lambda i: {m: np.array([row[i][m] for row in rows]) for m in MEASURES}  # noqa: E731
     return MotionScores(
@@ -98,7 +99,7 @@ def score_curves(curves: Sequence[dict[str, np.ndarray]], clips: Sequence[Motion
 def lip_curves(
     network: GatedResidualMotionNetwork, clip: MotionClip, lips: LipSpace, identity: bool = False
 ) -> dict[str, np.ndarray]:
-    """Opening and width in mm and the jaw in rad, `[T]` each, as the network speaks the clip's sound."""
+    """Opening and width in mm and the jaw in rad, `[T]` each, predicted by the network for the clip's sound."""
     was_training = network.training
     network.eval()
     sound = clip.sound[None].float().to(next(network.parameters()).device)
@@ -111,16 +112,16 @@ def lip_curves(
 
 
 def true_curves(clip: MotionClip, lips: LipSpace) -> dict[str, np.ndarray]:
-    """The same of the tracked face."""
+    """The same curves of the tracked face."""
     return _curves(clip.face[:, :_EXPRESSION].float(), clip.face[:, _EXPRESSION:].float(), lips)
 
 
 def find_lag(network: GatedResidualMotionNetwork, clip: MotionClip, lips: LipSpace) -> float:
-    """Frames by which the clip's sound is late beyond what it was moved by already.
+    """The remaining delay of the clip's sound in frames, after the shift already applied.
 
-    The likeliest, where lags spread by `_USUAL_LAG` frames and lips that fit by r say as much as so many frames can: a
-    second or two move from 0 only for a much better fit. The network must not have heard the person (AUDIO: what a
-    model learned from late sound, it finds again).
+    The maximum a posteriori lag: the prior has a spread of `_USUAL_LAG` frames, the likelihood depends on r and on the
+    number of independent frames, so clips of a second or two move from 0 only for a much better fit. The network must
+    not have been trained on the person, because it reproduces delays of its training data.
     """
     true, looks = true_curves(clip, lips), int(clip.valid.sum()) / _LOOK
     scores = []
@@ -134,9 +135,10 @@ def find_lag(network: GatedResidualMotionNetwork, clip: MotionClip, lips: LipSpa
 
 @torch.no_grad()
 def restore_spread(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace) -> float:
-    """Undoes under-articulation: what is uncertain is regressed to too little. Returns the factor on all speech moves.
+    """Corrects under-articulation, because uncertain predictions regress to the mean. Returns the factor on the motion
+    of speech.
 
-    About rest, which is zero: a mouth that is shut stays shut.
+    Scaled about zero, so that a closed mouth stays closed.
     """
     gain = float(np.clip(1 / np.mean(score_clips(network, clips, lips).spread["opening"]), 1.0, _MOST_GAIN))
     rows = [*SPOKEN, *range(_EXPRESSION, _EXPRESSION + 3)]
@@ -147,9 +149,10 @@ def restore_spread(network: GatedResidualMotionNetwork, clips: Sequence[MotionCl
 
 @torch.no_grad()
 def restore_opening(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace) -> float:
-    """Moves the jaw's rest so that mouths are as far open on average as the clips' are; returns the radians.
+    """Shifts the jaw so that the mean opening equals that of the clips; returns the shift in radians.
 
-    The mean over a person's speech cannot be heard and is slow to learn; silence and closures pull it down.
+    The mean opening of a person cannot be inferred from sound and is learned slowly; silence and closures bias it
+    downwards.
     """
     missing = []
     for clip in clips:
@@ -165,11 +168,11 @@ def restore_opening(network: GatedResidualMotionNetwork, clips: Sequence[MotionC
 
 
 def closures(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace) -> dict[str, float]:
-    """How well lips shut on p, b, m of synthetic speech, whose times are known.
+    """How well lips close on p, b, m of synthetic speech, whose phoneme times are known.
 
     Returns:
         `shut`: share of the closures with a gap below a tenth of the speaker's range within one frame; `elsewhere`:
-        share of the other frames that are shut; `silence`: mean gap where nothing is said, in that range.
+        share of the other frames that are closed; `silence`: mean gap in pauses, relative to that range.
     """
     shut, elsewhere, silence = [], [], []
     for clip in clips:

@@ -1,9 +1,8 @@
 """Pretrains the motion network on many people (METHOD 3 to 5), with accelerate, on one process or many.
 
 In: `MotionClip`s, `PretrainArguments`, optionally a network to start from. Out: a folder with `motion.safetensors`,
-`motion_config.json` and `report.json`, which says what a model card needs. The data order is a function of the seed
-and the step, so that a stopped training goes on to the same bits, and two processes take the steps of one with the
-same batch.
+`motion_config.json` and `report.json`, with the facts for a model card. The data order depends on seed and step only,
+so that an interrupted training resumes exactly, and two processes take the same steps as one with the same batch.
 """
 
 from __future__ import annotations
@@ -41,21 +40,21 @@ from .pretrain_arguments import PretrainArguments
 logger = logging.getLogger(__name__)
 
 WEIGHTS, CONFIG, REPORT, STATE = "motion.safetensors", "motion_config.json", "report.json", "state.safetensors"
-_WARM_UP = 100  # steps to the full learning rate
-_CURRICULUM = 0.1  # share of the steps over which the driven motion comes in (METHOD 5)
+_WARM_UP = 100  # warm-up steps of the learning rate
+_CURRICULUM = 0.1  # share of the steps over which the weight of the driven motion rises (METHOD 5)
 
 
 class Pretrainer:
-    """Call `run`.
+    """Pretrains the motion network on many people; call `run`.
 
     Args:
-        real, synthetic: what to learn from. validation: recordings of other people, to judge by.
-        arguments: the numbers. weights: of the loss.
-        network: to start from; None is a fresh one of `config`.
-        accelerator: of accelerate; None makes one on the CPU.
+        real, synthetic: training data. validation: recordings of other people.
+        arguments: parameters. weights: of the loss terms.
+        network: network to start from; None makes a new one of `config`.
+        accelerator: accelerate's; None makes one on the CPU.
 
     Raises:
-        ValueError: somebody is in training and validation; a batch that the processes cannot share.
+        ValueError: a person is in both training and validation; a batch size that the processes cannot share.
         ImportError: accelerate is not installed.
     """
 
@@ -69,8 +68,8 @@ class Pretrainer:
         network: GatedResidualMotionNetwork | None = None,
         config: EmoTaGMotionConfig | None = None,
         head: ParametricHead | None = None,
-        accelerator=None,
-    ):
+        accelerator: Any = None,
+    ) -> None:
         accelerate = require_package("accelerate", extra="train")
         self.arguments, self.weights = arguments or PretrainArguments(), weights or MotionWeights()
         args = self.arguments
@@ -85,17 +84,17 @@ class Pretrainer:
         self.batches = MotionBatches(heard, synthetic, args.batch_size, args.window, args.synthetic_share, args.seed)
         self.validation = list(validation)
         self.real, self.num_synthetic = list(real), len(synthetic)
-        torch.manual_seed(args.seed)  # of a fresh network's weights
+        torch.manual_seed(args.seed)  # for a new network's weights
         started = network is not None
         network = network or GatedResidualMotionNetwork(config or EmoTaGMotionConfig())
         self.config = network.config
         self.averaged = copy.deepcopy(network).eval().requires_grad_(False).to(self.accelerator.device)
         self.lips = LipSpace(head or ParametricHead.from_asset())
-        # No picture is drawn here, so nothing teaches the tri-plane, and DDP waits for gradients that never come. The
-        # emotions' faces stay those of FACS: few people would turn them into their own, and decay would fade them.
+        # Nothing is rendered here, so the tri-plane gets no gradient, for which DDP would wait. The emotions' faces
+        # stay the FACS prototypes: few people would overfit them, and weight decay would weaken them.
         network.mouth_triplane.requires_grad_(False)
         network.emotion_decoder.requires_grad_(False)
-        if network.listener is not None:  # learned from acted voices, by conversion_scripts/train_voice_emotion.py
+        if network.listener is not None:  # trained separately by conversion_scripts/train_voice_emotion
             network.listener.requires_grad_(False)
         identity = {id(p) for p in network.id_net.parameters()}
         trunk = {id(p) for p in network.audio_net.parameters()}
@@ -126,11 +125,11 @@ class Pretrainer:
     def run(
         self, folder: str | os.PathLike | None = None, resume: bool = False, progress: Callable[[Any], Any] = iter
     ) -> dict[str, Any]:
-        """Trains to the end, or until the validation speakers stop gaining; returns the report.
+        """Trains to the end, or until validation stops improving; returns the report.
 
         Args:
-            folder: where weights, report and state go; None writes nothing.
-            resume: goes on from the state in `folder`, if there is one.
+            folder: folder for weights, report and checkpoint; None writes nothing.
+            resume: continues from the checkpoint in `folder`, if there is one.
             progress: wraps the iterable of steps, such as `tqdm`.
         """
         args = self.arguments
@@ -180,7 +179,8 @@ class Pretrainer:
         return {name: value.item() for name, value in terms.items()} | {"loss": loss.item()}
 
     def load(self, step: int) -> tuple[MotionBatch, Tensor, float]:
-        """This process's share of a step's batch, who is known in it, and how far the curriculum is."""
+        """This process's share of a step's batch, which windows have an identity, and the progress of the
+        curriculum."""
         args, rank = self.arguments, self.accelerator.process_index
         share = args.batch_size // self.accelerator.num_processes
         first = rank * share
@@ -221,14 +221,14 @@ class Pretrainer:
                     and late >= self.arguments.patience * self.arguments.check_every)  # fmt: skip
 
     def result(self) -> GatedResidualMotionNetwork:
-        """The averaged network, of the step that was best for the validation speakers if there are any."""
+        """The averaged network, of the best step on the validation data if there is any."""
         network = copy.deepcopy(self.averaged)
         if self.best["weights"] is not None:
             network.load_state_dict(self.best["weights"])
         return network
 
     def report(self) -> dict[str, Any]:
-        """What a model card says: data, numbers, versions, and how it went."""
+        """The facts for a model card: data, parameters, versions, scores."""
         import transformers
 
         from ...rights.provenance import package_version
@@ -254,7 +254,7 @@ class Pretrainer:
         }
 
     def write(self, folder: Path, report: dict[str, Any]) -> None:
-        """Weights, config and report, each beside and then renamed."""
+        """Writes weights, config and report, each atomically."""
         weights = {k: v.detach().float().cpu().contiguous() for k, v in self.result().state_dict().items()}
         save_file(weights, folder / (WEIGHTS + ".new"))
         os.replace(folder / (WEIGHTS + ".new"), folder / WEIGHTS)
@@ -265,7 +265,7 @@ class Pretrainer:
     # --- state ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes; the data order is a function of the step."""
+        """All state; the data order depends on the step only."""
         optimizer = self.optimizer.state_dict()["state"]
         return {
             "step": self.step,
@@ -280,10 +280,10 @@ class Pretrainer:
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` gave.
+        """Restores the result of `state_dict`.
 
         Raises:
-            ValueError: the state is of other arguments.
+            ValueError: the state belongs to other arguments.
         """
         mine = asdict(self.arguments)
         if differ := sorted(k for k in mine if state["arguments"].get(k) != mine[k]):
@@ -300,7 +300,7 @@ class Pretrainer:
 
 
 class _Step(torch.nn.Module):
-    """Forward pass to the loss in one module, so that DDP sees every use of the parameters."""
+    """Forward pass and loss in one module, so that DDP sees every use of the parameters."""
 
     def __init__(self, network: GatedResidualMotionNetwork, lips: LipSpace, weights: MotionWeights):
         super().__init__()
@@ -312,7 +312,7 @@ class _Step(torch.nn.Module):
 
 
 def load_motion(folder: str | os.PathLike | None = None) -> GatedResidualMotionNetwork:
-    """The network that `run` wrote; None: the embedded open one.
+    """Loads the network that `run` wrote; None is the embedded open one.
 
     Raises:
         FileNotFoundError: the folder has none.

@@ -1,4 +1,4 @@
-"""The numbers of a pretraining: one dataclass, which is also the command line's list of options.
+"""The parameters of a pretraining; the command line's options are made from this dataclass.
 
 In: keywords. Out: `PretrainArguments`.
 """
@@ -13,10 +13,10 @@ from ..gaussians.adapt_arguments import number
 
 @dataclass(frozen=True)
 class PretrainArguments:
-    """Numbers of the pretraining; every field's `metadata["help"]` says what it is.
+    """Parameters of the pretraining; each field is described by its `metadata["help"]`, as in `emotag pretrain --help`.
 
     Raises:
-        ValueError: naming the field that cannot be.
+        ValueError: naming the invalid field.
     """
 
     steps: int = number(1200, "optimiser steps")
