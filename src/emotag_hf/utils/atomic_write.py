@@ -43,6 +43,4 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-whole_file = atomic_write  # its former name, which preprocessing/doctor/page.py still uses
-
-__all__ = ["atomic_write", "check_writable", "whole_file"]
+__all__ = ["atomic_write", "check_writable"]

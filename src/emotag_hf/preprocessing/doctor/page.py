@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...constants import MOTION_FPS
-from ...utils.atomic_write import whole_file
+from ...utils.atomic_write import atomic_write
 from .report import GREEN, GREY, GROUPS, RED, YELLOW, Check, DoctorReport, printable
 
 _WORDS = {GREEN: "good", YELLOW: "could be better", RED: "cannot be used", GREY: "not known"}
@@ -85,7 +85,7 @@ def write_page(report: DoctorReport, path: str | os.PathLike) -> Path:
     Raises:
         ValueError: `path` is a folder. FileNotFoundError: its folder does not exist. OSError: it cannot be written.
     """
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(render_page(report), encoding="utf-8")
     return Path(path)
 

@@ -2,10 +2,10 @@
 
 In: MediaPipe's landmarks in crop pixels, a camera. Out: a `HeadTrack`: one identity; rotation, translation, neck, jaw,
 expression, eyelids and gaze of every frame; errors and confidence. Coarse to fine: an alignment of the landmarks' own
-3D shape gives the pose (which neither a large yaw nor a wide-open mouth upsets), then pose and identity on some telling
-frames, then everything on every frame. What is constant in this person's landmarks beside that fit is then taken off,
-which makes a landmark's changes credible, and the frames are solved again with the distances that people see (mouth,
-brows) counted by themselves, at last with a light pull towards the neighbouring frames.
+3D shape gives the pose (robust to a large yaw and to a wide-open mouth), then pose and identity on keyframes, then all
+parameters of every frame. The constant part of the residuals is then subtracted from the landmarks (`PersonOffsets`),
+and the frames are solved again with a smaller noise and with additional terms for the distances that make an
+expression (mouth, brows), at last with a weak temporal smoothing.
 
 The focal length cannot be told from such clips (it trades with distance and identity), so it is the camera's and stays.
 """
@@ -39,8 +39,8 @@ DISTANCE = 1.44  # metres from the camera to the world's origin, the default fra
 
 _CANDIDATES = 1000  # frames among which the keyframes are sought
 
-_ROUNDS = 3  # of pulling frames towards their neighbours
-_TREMBLE, _STEADY = 0.035, 150.0  # of a coefficient; how much more such a difference is pulled back
+_ROUNDS = 3  # of temporal smoothing
+_JITTER, _JITTER_WEIGHT = 0.035, 150.0  # size of a coefficient's jitter; how much more such a difference is smoothed
 
 # Directions that landmarks do not show; they stay at rest.
 _UNSEEN = ("tongueOut", "tongueUp", "nostrilDilate", "nostrilCompress", "neckTighten_L", "neckTighten_R")
@@ -49,9 +49,9 @@ _REACH = {
     "mouthPucker": 1.5, "mouthFunnel": 1.4, "browDown_L": 1.5, "browDown_R": 1.5, "mouthUpperUp_L": 1.5,
     "mouthUpperUp_R": 1.5,
 }  # fmt: skip
-# Directions over which the prior keeps its say: they move lids, whose landmarks have faults of their own (lids.py), or
-# hardly show from the front, so that what landmarks tremble by would move them most.
-_FAINT = (
+# Directions whose prior keeps its weight in the second pass: they move lids, whose landmarks have systematic errors
+# (lids.py), or are hardly visible from the front, so that landmark noise would move them most.
+_WEAKLY_SEEN = (
     "eyeWide_L", "eyeWide_R", "eyeSquint_L", "eyeSquint_R", "cheekRaiser_L", "cheekRaiser_R", "cheekSquint_L",
     "cheekSquint_R", "cheekPuff_L", "cheekPuff_R", "jawForward", "jawLeft", "jawRight",
 )  # fmt: skip
@@ -65,17 +65,17 @@ class FitOptions:
         landmark_sigma: how far a landmark is off in distances between the outer eye corners. Neighbouring landmarks
             err together, so this is larger than the scatter of a single one.
         detail_sigma: the same once the person's constant offsets are known.
-        robust: residual, in sigmas, beyond which a landmark loses its say.
+        robust: residual, in sigmas, beyond which a landmark is treated as an outlier.
         expression_sigma: spread of a coefficient; below_sigma: of one below 0 (or above 1, or the reach of the
             direction), where it means nothing. detail_expression_sigma, detail_below_sigma: once offsets are known.
         jaw_sigma: spread of the jaw's opening, jaw_side_sigma: of its turn to the side and roll, rad.
         pair_weight: how much the gap between opposite lips and lids counts beside their places.
         contact_weight: how much more it counts where they touch: a mouth is shut or it is not.
         distance_weight: how much the distances of `landmark_groups.DISTANCES` count, once offsets are known.
-        smoothness: pull of the neighbouring frames; 0 is none.
+        smoothness: weight of the temporal smoothing; 0 is none.
         num_keyframes: frames on which identity is found.
-        unbias: mends what MediaPipe's points are known to be off on the open head, and its lids; for points of another
-            origin, False.
+        unbias: corrects the known systematic offsets of MediaPipe's points on the open head, and of its lids; for
+            points of another origin, False.
         chunk: frames that are solved at once; memory, not the result, depends on it.
         failed_error: pixels of a 512-wide picture at a face 256 px high; a frame beyond it is flagged.
     """
@@ -182,10 +182,10 @@ class _ClipFit:
         self.pair_weight, self.contact_weight = torch.tensor([row[2:] for row in rows]).T
         self.sigma, ratio = sigma, options.landmark_sigma / sigma
         prior = self._prior(expression_sigma, below_sigma)
-        for name in _FAINT if detailed else ():
+        for name in _WEAKLY_SEEN if detailed else ():
             index = 5 + EXPRESSION_NAMES.index(name)
             prior.sigma[index], prior.sigma_below[index] = options.expression_sigma / ratio, options.below_sigma / ratio
-        # In pixels a landmark loses its say where it did.
+        # The outlier threshold stays the same in pixels.
         self.solver = LandmarkSolver(self.model.select(self.kept), self.camera, prior, options.robust * ratio)
         self.smoothness = options.smoothness * ratio**2
 
@@ -336,9 +336,9 @@ class _ClipFit:
         sigma = torch.full((offset.shape[1],), 0.15)  # what a frame may differ from its neighbours' mean
         sigma[ROTATION], sigma[TRANSLATION], sigma[JAW], sigma[EYELIDS] = 0.01, 0.002, 0.05, 0.4
         weight = (self.smoothness / sigma.square()).expand_as(offset).clone()
-        # A small difference is a landmark that trembles, a large one a movement.
-        trembling = (1 + (offset[:, EXPRESSION] / _TREMBLE).square()).pow(-4)
-        weight[:, EXPRESSION] *= 1 + _STEADY * trembling
+        # A small difference is landmark noise, a large one a movement.
+        jitter = (1 + (offset[:, EXPRESSION] / _JITTER).square()).pow(-4)
+        weight[:, EXPRESSION] *= 1 + _JITTER_WEIGHT * jitter
         return offset, weight
 
     def distances(

@@ -1,4 +1,4 @@
-"""Which of MediaPipe's 468 points play a part of their own in the fit. In: nothing. Out: point numbers.
+"""Groups of MediaPipe's 468 points that the fit treats in their own way. In: nothing. Out: landmark indices.
 
 Left and right are the person's own; of a pair of sides the right one comes first.
 """
@@ -19,8 +19,8 @@ LID_PAIRS = (
 TOUCHING = LIP_PAIRS + LID_PAIRS
 EYE_CORNERS = (33, 263)  # outer corners: their distance is the yardstick of a face
 
-# Distances by which people see an expression, and how much each counts: a fit that is right everywhere on average may
-# still show two thirds of a smile. The points beside each place stand in for those that are held out.
+# Distances that make an expression, with relative weights. Without these terms a fit that is right on average over the
+# whole face shows two thirds of a smile. Neighbours replace the points that are held out.
 DISTANCES = (
     *(((a, b), 1.0) for a, b in ((76, 306), (62, 292), (78, 308), (57, 287))),  # the mouth's width
     *(((a, b), 2.0) for a, b in ((0, 2), (37, 97), (39, 98), (269, 327))),  # the upper lip under the nose
@@ -32,7 +32,7 @@ DISTANCES = (
     *(((a, b), 3.0) for a, b in ((55, 285), (66, 296))),  # between them
 )
 
-# Points that no fit ever sees, spread over the face: what the reported error is measured on.
+# Landmarks left out of every fit, spread over the face: the reported error is measured on them.
 HELD_OUT = tuple(i for i in range(468) if i % 8 == 3 and i not in {j for pair in TOUCHING for j in pair})
 
 __all__ = ["DISTANCES", "EYE_CORNERS", "HELD_OUT", "LID_PAIRS", "LIP_PAIRS", "OVAL", "TOUCHING"]

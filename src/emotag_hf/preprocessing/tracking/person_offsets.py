@@ -1,9 +1,9 @@
-"""Where a person's landmarks lie beside the fitted head in every frame, apart from what moves.
+"""Constant offsets between a person's landmarks and the fitted head, which are not expression.
 
-In: residuals of a first fit, in pixels. Out: offsets to be taken from the landmarks. MediaPipe's point of a brow is not
-the head's point of a brow on this face, and no identity closes the gap. It is ten times what a point trembles by. Once
-it is known, a landmark's change says ten times as much, and an expression no longer has to be believed against the
-prior (docs/tracking.md).
+In: residuals of a first fit, in pixels. Out: offsets to subtract from the landmarks. MediaPipe's point of a brow does
+not lie exactly where the head has that point on this face, and identity coefficients do not close the gap, which is
+about ten times the frame-to-frame noise of a landmark. Once it is subtracted, the fit can use a smaller noise, so that
+the expression prior no longer weakens expressions (docs/tracking.md).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ...rendering.cameras import Camera
 
-_MOST = 0.004  # metres from the median; a larger offset in a frame is a fault of that frame
-_RIDGE = (1e-3, 1.0, 1.0)  # of the constant part, and of the parts that change with the view: two frames tell nothing
+_MOST = 0.004  # metres from the median; larger residuals are outliers of their frame
+_RIDGE = (1e-3, 1.0, 1.0)  # of the constant and of the two view-dependent terms, for clips that hardly turn
 
 
 class View:
