@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 from emotag_hf import EmoTaGModel, EmoTaGPipeline, EmoTaGProcessor, load_motion
 from emotag_hf.avatars.avatar_folder import is_avatar, read_avatar_info
 
-FIXTURE = Path(__file__).parent / "fixtures" / "avatar_0_1"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "avatar_0_1"
 AVATAR = FIXTURE / "avatar"
 SPEECH = {"array": 0.3 * np.sin(np.arange(6400) * 0.05).astype(np.float32), "sampling_rate": 16000}  # 0.4 s
 SIZE = 96

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "conversion_scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "conversion_scripts"
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from emotag_hf.utils.asset_paths import ASSETS
 
 RATE = 16_000
 VOWELS = {"a": (750, 1150, 2500), "i": (280, 2300, 3000), "u": (310, 750, 2250)}
-SCRIPTS = Path(__file__).parents[1] / "conversion_scripts"
+SCRIPTS = Path(__file__).parents[2] / "conversion_scripts"
 
 
 @pytest.fixture(scope="module")

@@ -300,7 +300,7 @@ def speech() -> dict:
 
 
 def bench():
-    folder = str(Path(__file__).parents[1] / "benchmarks")
+    folder = str(Path(__file__).parents[2] / "benchmarks")
     sys.path.insert(0, folder)
     try:
         return importlib.import_module("bench_emotion")

@@ -19,7 +19,7 @@ from emotag_hf.rights.consent import PURPOSES, Consent, ConsentError, load_conse
 from emotag_hf.rights.consent_dialogue import ask_consent, make_statement, resolve_consent
 
 CLIP, OTHER_CLIP = "ab" * 32, "cd" * 32
-DOCS = Path(__file__).parents[1] / "docs" / "consent.md"
+DOCS = Path(__file__).parents[2] / "docs" / "consent.md"
 
 
 def in_days(days: float) -> str:

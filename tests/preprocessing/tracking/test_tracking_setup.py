@@ -18,7 +18,7 @@ from emotag_hf.preprocessing.tracking.setup import (
     setup_tracking,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 MODEL = b"a model"
 
 

@@ -27,7 +27,7 @@ from emotag_hf.video.video_reader import read_video
 MEDIAN, WORST = 2.0, 4.2  # degrees; WORST is the 95th percentile
 JAW, SMILE, LIDS = 0.88, 0.88, 0.88  # Pearson's r of every clip; SMILE is that of both sides' mean
 TRUE_POINTS = 0.93  # the same from true points
-SCRIPT = Path(__file__).parents[1] / "conversion_scripts" / "render_ict_clips"
+SCRIPT = Path(__file__).parents[3] / "conversion_scripts" / "render_ict_clips"
 pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="only in a checkout of the repository")
 needs_mediapipe = pytest.mark.skipif(
     importlib.util.find_spec("mediapipe") is None,

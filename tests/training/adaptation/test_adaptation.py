@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from toy_person import toy_clip
 
 from emotag_hf import AdaptArguments, Consent, EmoTaGPipeline, adapt, sample_path
 from emotag_hf.avatars.avatar_facts import AvatarError
 from emotag_hf.rights.consent import ConsentError
 from emotag_hf.training.adaptation.adapt import AdaptError
-
-sys.path.insert(0, str(Path(__file__).parent / "training"))
-from toy_person import toy_clip  # noqa: E402
 
 TINY = AdaptArguments.preset(
     "fast", steps=24, num_surface=2500, num_beside=400, num_correctives=3, size=128, crop=64, trial_steps=4
