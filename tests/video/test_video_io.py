@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import emotag_hf
 from emotag_hf.audio.audio_io import AudioClip
 from emotag_hf.rights.provenance import DIGITAL_SOURCE_TYPE, make_provenance, read_provenance
 from emotag_hf.video.video_reader import read_video
@@ -210,7 +211,11 @@ def test_disk_full(tmp_path, monkeypatch, failing_call):
 def test_write_that_really_fails(tmp_path):
     """The operating system itself refuses to let the file grow: FFmpeg's buffered error must not get lost."""
     code = f"""
-import numpy, resource
+import resource, sys, types
+package = types.ModuleType("emotag_hf")  # the writer alone, without what `import emotag_hf` registers
+package.__path__ = {emotag_hf.__path__!r}
+sys.modules["emotag_hf"] = package
+import numpy
 from emotag_hf.video.video_writer import VideoWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 noise = numpy.random.default_rng(0)

@@ -26,6 +26,8 @@ TINY = {
     "trial_steps": 5,
 }
 TRAIN = range(16)
+REFINED = {"refine": True, "validation_share": 0.1}  # all that may look at pictures
+DENSE = {"densify": True}
 
 
 def trainer(clip=None, frames=TRAIN, **changes) -> GaussianTrainer:
@@ -54,6 +56,15 @@ def same(a: GaussianTrainer, b: GaussianTrainer) -> bool:
     return all(torch.equal(mine[name], other[name]) for name in mine) and torch.equal(a.offsets.rows, b.offsets.rows)
 
 
+@pytest.fixture(scope="module")
+def refined():
+    """A training that never stopped, and the clip that it read."""
+    clip = toy_clip()
+    person = trainer(clip, **REFINED)
+    person.train()
+    return person, clip
+
+
 def test_later_frames_get_better():
     """Frames that training never saw rise by more than 2 dB over where it began."""
     person = trainer(steps=150)
@@ -64,36 +75,37 @@ def test_later_frames_get_better():
     assert after > before + 2, (before, after)
 
 
-@pytest.mark.parametrize("changes", [{"refine": True, "validation_share": 0.2}, {"densify": True}])
-def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path, changes):
+@pytest.mark.parametrize("stop", [33, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("changes", [REFINED, DENSE], ids=["refined", "dense"])
+def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path, refined, changes, stop):
     """Saved at any step and loaded into a fresh trainer, the result is that of a training that never stopped."""
-    whole = trainer(**changes)
-    whole.train()
-    for stop in (7, 33):
-        first = trainer(**changes)
-        first.train(lambda t: t.step == stop)  # noqa: B023 - called at once
-        assert first.step == stop and first.report.stopped == "asked to stop"
-        save_state(tmp_path / "state.safetensors", first.state_dict())
-        second = trainer(**changes)
-        second.load_state_dict(load_state(tmp_path / "state.safetensors"))
-        second.train()
-        assert second.step == whole.step and same(second, whole)
+    whole = refined[0] if changes is REFINED else trainer(**changes)
+    if changes is not REFINED:
+        whole.train()
+    first = trainer(**changes)
+    first.train(lambda t: t.step == stop)
+    assert first.step == stop and first.report.stopped == "asked to stop"
+    save_state(tmp_path / "state.safetensors", first.state_dict())
+    second = trainer(**changes)
+    second.load_state_dict(load_state(tmp_path / "state.safetensors"))
+    second.train()
+    assert second.step == whole.step and same(second, whole)
 
 
-def test_other_frames_are_never_looked_at():
+def test_other_frames_are_never_looked_at(refined):
     """Test frames full of noise change no bit of the weights, because nothing reads them (METHOD 7)."""
-    clip, noisy = toy_clip(), toy_clip()
+    (one, clip), noisy = refined, toy_clip()
     later = range(TRAIN.stop, FRAMES)
     random = np.random.default_rng(0)
     noisy._frames[later] = random.integers(0, 255, noisy._frames[later].shape, dtype=np.uint8)
     noisy._mattes[later] = 0
-    options = {"refine": True, "validation_share": 0.2}
-    one, other = trainer(clip, **options), trainer(noisy, **options)
-    one.train(), other.train()
+    other = trainer(noisy, **REFINED)
+    other.train()
     assert same(one, other)
     assert not clip.read & set(later)
 
 
+@pytest.mark.slow
 def test_refining_finds_a_disturbed_pose():
     """Half of the frames tracked askew: training pulls them back to where the head truly was."""
     from dataclasses import replace
@@ -132,6 +144,7 @@ def test_the_model_draws_what_the_trainer_draws(tmp_path):
     assert (tmp_path / "model.safetensors").stat().st_size < 5e6
 
 
+@pytest.mark.slow
 def test_geometry_pulls_the_depth_to_the_head():
     """With a large weight the drawn relief comes closer to the tracked head's than without (L_Geo, METHOD 5)."""
     found = {}

@@ -39,23 +39,30 @@ def trainer(validation=(), synthetic=(), **changes) -> Pretrainer:
     return Pretrainer(PEOPLE[:4], synthetic, validation, arguments, config=small_config())
 
 
-def test_it_learns_to_speak_for_strangers(tmp_path):
-    """People who are not in the training get lips that follow their sound, and what is written is the best of it."""
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A whole training, judged by two people who are not in it: its trainer, report, folder and the score before."""
+    folder = tmp_path_factory.mktemp("learned")
     person = trainer(PEOPLE[4:], steps=150, check_every=50)
     before = score_clips(person.averaged, PEOPLE[4:], person.lips).mean()["opening"]
-    report = person.run(tmp_path)
-    after = score_clips(load_motion(tmp_path), PEOPLE[4:], person.lips).mean()["opening"]
+    return person, person.run(folder), folder, before
+
+
+def test_it_learns_to_speak_for_strangers(learned):
+    """People who are not in the training get lips that follow their sound, and what is written is the best of it."""
+    person, report, folder, before = learned
+    after = score_clips(load_motion(folder), PEOPLE[4:], person.lips).mean()["opening"]
     assert after > 0.8 > before + 0.3, (before, after)
     assert report["persons"] == ["person_0", "person_1", "person_2", "person_3"]
     assert report["best_step"] in (50, 100, 150)
-    assert json.loads((tmp_path / "report.json").read_text())["history"][-1]["validation_opening"] == pytest.approx(
+    assert json.loads((folder / "report.json").read_text())["history"][-1]["validation_opening"] == pytest.approx(
         after, abs=0.05
     )
 
 
 def test_the_average_is_what_is_kept():
     """The averaged weights follow the network's: neither its first nor its last ones."""
-    person = trainer(ema=0.9)
+    person = trainer(ema=0.9, steps=10)
     first = {k: v.clone() for k, v in person.averaged.state_dict().items()}
     person.run()
     weight = "base_motion.weight"
@@ -64,7 +71,7 @@ def test_the_average_is_what_is_kept():
     assert (mean - last).abs().max() < (first[weight] - last).abs().max()
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
 def test_a_stopped_pretraining_goes_on_to_the_same_bits(tmp_path, dropout):
     """Stopped after 10 steps and resumed, the weights are those of one that never stopped, dropout included."""
     config = replace_dropout(dropout)
@@ -100,11 +107,12 @@ def replace_dropout(dropout: float):
 
 
 def test_resuming_with_other_numbers_is_refused(tmp_path):
-    trainer().run(tmp_path)
+    trainer(steps=2).run(tmp_path)
     with pytest.raises(ValueError, match="learning_rate"):
-        trainer(learning_rate=1e-3).run(tmp_path, resume=True)
+        trainer(steps=2, learning_rate=1e-3).run(tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     """torchrun's two processes really run, and their gradient is that of one process with the whole batch."""
     here = Path(__file__).parent
@@ -132,10 +140,9 @@ def test_a_batch_does_not_depend_on_who_loads_it():
     assert len({tuple(row) for row in whole.identity[:6].tolist()}) == 6
 
 
-def test_a_late_sound_is_found_and_moved():
+def test_a_late_sound_is_found_and_moved(learned):
     """A network that has not heard a person finds by how many frames their sound is late."""
-    person = trainer(steps=120)
-    person.run()
+    person = learned[0]
     late = replace(PEOPLE[5], sound=shifted(PEOPLE[5].sound, -3 * 4))
     assert find_lag(person.averaged, late, person.lips) == 3
     assert find_lag(person.averaged, PEOPLE[5], person.lips) == 0
