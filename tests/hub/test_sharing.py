@@ -29,7 +29,6 @@ from emotag_hf.hub.repo_contents import DOWNLOADED, PREVIEW_VIDEO, SHIM
 from emotag_hf.models.modeling_gaussian_prior import GaussianPrior, GaussianPriorConfig
 from emotag_hf.rights.consent import ConsentError
 from emotag_hf.rights.provenance import read_provenance
-from emotag_hf.utils.asset_paths import sample_path
 
 pytest_plugins = ["hub_fixtures"]
 pytestmark = pytest.mark.usefixtures("hub")
@@ -57,11 +56,19 @@ def fresh(code: str, hub, home: Path, *words: str) -> subprocess.CompletedProces
     return subprocess.run(command, env=environment(hub, home), capture_output=True, text=True, cwd="/")
 
 
-def test_pushed_and_loaded_in_another_process(hub, avatar, tmp_path):
-    """One flat private repository; AutoModel, `pipeline` and EmoTaGPipeline of a new process draw the same bits."""
+def test_pushed(hub, avatar):
+    """One flat private repository, which is nothing to whoever may not see it."""
     pushed = push_avatar(avatar, "ada/me")
     assert pushed.private and pushed.changed and hub.repos["ada/me"].private
     assert pushed.url == f"{hub.url}/ada/me" and set(pushed.files) == WHOLE == hub.files("ada/me").keys()
+    with pytest.raises(FileNotFoundError, match="no repository ada/me, or it is private and this token may not see it"):
+        EmoTaGPipeline.from_pretrained("ada/me", token="hf_bob")
+
+
+@pytest.mark.slow  # a process of its own imports transformers and diffusers
+def test_loaded_in_another_process(hub, avatar, tmp_path):
+    """AutoModel, `pipeline` and EmoTaGPipeline of a new process draw the same bits, and fetch what they need alone."""
+    push_avatar(avatar, "ada/me")
     loaded = EmoTaGPipeline.from_pretrained(avatar)
     here = np.stack(list(loaded(SPEECH, size=64, seed=3).frames))
     run = fresh(FRESH, hub, tmp_path / "home", "ada/me", str(tmp_path / "frames.npz"))
@@ -73,19 +80,17 @@ def test_pushed_and_loaded_in_another_process(hub, avatar, tmp_path):
         np.testing.assert_array_equal(frames[name], here)
     down = {path.name for path in (tmp_path / "home").rglob("snapshots/*/*")}
     assert down == set(DOWNLOADED)  # no video, no shim
-    with pytest.raises(FileNotFoundError, match="no repository ada/me, or it is private and this token may not see it"):
-        EmoTaGPipeline.from_pretrained("ada/me", token="hf_bob")
 
 
-def test_what_lies_there(hub, avatar, tmp_path, monkeypatch):
+def test_what_lies_there(hub, avatar, tmp_path):
     """The video is marked, the card is rendered for the Hub with what was measured, no path of this machine leaves."""
-    monkeypatch.setattr(sharing, "sample_path", sample_path)
     (avatar / "README.md").write_text("# Buy things <script>alert(1)</script>\n", encoding="utf-8")
     push_avatar(avatar, "ada/me")
     there = hub.files("ada/me")
     (tmp_path / "seen.mp4").write_bytes(there[PREVIEW_VIDEO])
     assert read_provenance(tmp_path / "seen.mp4")["ai_generated"] is True
-    assert load_audio(tmp_path / "seen.mp4").duration == pytest.approx(load_audio(sample_path()).duration, abs=0.1)
+    spoken = load_audio(sharing.sample_path())
+    assert load_audio(tmp_path / "seen.mp4").duration == pytest.approx(spoken.duration, abs=0.1)
     text = there["README.md"].decode()
     assert "script" not in text and 'from_pretrained("ada/me")' in text and "(preview.mp4)" in text
     assert "versions, torch | 2.13.0" in text and "Zoë Example" in there["consent.json"].decode()
@@ -212,18 +217,24 @@ def test_models_and_priors(hub, pipe, tmp_path):
         prior.save_pretrained(tmp_path, push_to_hub=True)
 
 
-def test_remote_code_only_on_request(hub, avatar, tmp_path):
-    """Without it no code lies there; with it, who has not imported emotag_hf loads by `trust_remote_code`, and who has
-    is not asked. A second push without it takes it away."""
+@pytest.mark.slow  # a process of its own imports transformers and diffusers
+def test_remote_code_brings_the_package(hub, avatar, tmp_path):
+    """Who has not imported emotag_hf loads by `trust_remote_code`."""
     push_avatar(avatar, "ada/me", remote_code=True)
-    files = hub.files("ada/me")
-    assert set(files) == WHOLE | {SHIM} and "auto_map" in json.loads(files["config.json"])
     code = "import sys; from transformers import AutoModel, AutoProcessor\n"
     code += "model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
     code += "assert type(model).__module__.startswith('emotag_hf')\n"
     code += "print(type(AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)).__name__)"
     run = fresh(code, hub, tmp_path / "home", "ada/me")
     assert run.returncode == 0 and run.stdout.strip().endswith("EmoTaGProcessor"), run.stderr
+
+
+def test_remote_code_only_on_request(hub, avatar):
+    """Without it no code lies there; with it, who has imported emotag_hf is not asked. A second push without it takes
+    it away."""
+    push_avatar(avatar, "ada/me", remote_code=True)
+    files = hub.files("ada/me")
+    assert set(files) == WHOLE | {SHIM} and "auto_map" in json.loads(files["config.json"])
     assert type(AutoModel.from_pretrained("ada/me")) is EmoTaGModel
     loaded = EmoTaGPipeline.from_pretrained("ada/me")
     loaded.push_to_hub("ada/me")

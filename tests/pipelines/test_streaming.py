@@ -16,6 +16,12 @@ from emotag_hf.audio.loudness import LoudnessStream, loudness_from_samples
 from emotag_hf.motion.motion_generator import MotionGenerator
 
 RATE = 16_000
+PICTURES = dict(sampling_rate=RATE, size=64, emotion="happy", intensity=0.7, seed=5, background="navy")
+
+
+def slow(*values):
+    """A case that runs in `make test-all`."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +33,13 @@ def pipe():
 def speech():
     """2.1 seconds of the embedded sample, 16 kHz; no whole number of frames."""
     return load_audio(sample_path()).mono(RATE)[4000:37_717]
+
+
+@pytest.fixture(scope="module")
+def recording(pipe, speech):
+    """What `PICTURES` makes of it at once, and its frames."""
+    whole = pipe(speech, **PICTURES)
+    return whole, list(whole.frames)
 
 
 def chunked(samples: np.ndarray, *sizes: int):
@@ -48,15 +61,17 @@ def _table(motion: FlameMotion, gate: torch.Tensor, logits: torch.Tensor) -> tor
     return torch.cat([*parts, gate[:, None], logits], 1)
 
 
-@pytest.mark.parametrize("sizes", [(320,), (1600,), (5328,), (32_000,), (1, 77, 901, 13)], ids=str)
-def test_pictures_are_those_of_the_recording(pipe, speech, sizes):
+SIZES = [(320,), slow((1600,)), slow((5328,)), slow((32_000,)), (1, 77, 901, 13)]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_pictures_are_those_of_the_recording(pipe, speech, recording, sizes):
     """Maximum pixel difference 0, for chunks of 20 ms to 2 s and odd ones."""
-    options = dict(sampling_rate=RATE, size=64, emotion="happy", intensity=0.7, seed=5, background="navy")
-    whole = pipe(speech, **options)
-    streamed = list(pipe.stream(chunked(speech, *sizes), **options))
+    whole, frames = recording
+    streamed = list(pipe.stream(chunked(speech, *sizes), **PICTURES))
     assert [frame.index for frame in streamed] == list(range(len(whole.frames)))
     assert [frame.time for frame in streamed] == [i / 25 for i in range(len(whole.frames))]
-    assert max(np.abs(one.image - other).max() for one, other in zip(streamed, whole.frames)) == 0
+    assert max(np.abs(one.image - other).max() for one, other in zip(streamed, frames)) == 0
     assert torch.equal(table(streamed), _table(whole.motion, whole.gate, whole.emotion_logits))
 
 
@@ -70,10 +85,10 @@ _KEYFRAMES = [
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        slow({}),
         {"intensity": 0.4, "fps": 10},
         {"emotion": _KEYFRAMES, "fps": 60, "seed": 9, "head_motion": 1.7},
-        {"emotion": {"valence": 0.4, "arousal": 0.7}, "fps": 29.97},
+        slow({"emotion": {"valence": 0.4, "arousal": 0.7}, "fps": 29.97}),
     ],
     ids=["auto", "10 fps", "keyframes at 60", "29.97"],
 )
@@ -98,7 +113,7 @@ def test_driven_motion_is_that_of_the_recording(pipe, speech):
     assert torch.equal(table(streamed), _table(whole.motion, whole.gate, whole.emotion_logits))
 
 
-@pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("rate", [8000, slow(22_050), 44_100, slow(48_000)])
 def test_other_sampling_rates_and_stereo(pipe, speech, rate):
     """Resampling and mixing give the same samples in any chunks, and the video its length."""
     samples = resample(speech[:, None], RATE, rate)
@@ -127,7 +142,7 @@ def test_loudness_in_chunks(speech):
         assert np.array_equal(np.concatenate([*parts, stream.flush(60)]), loudness_from_samples(speech, RATE, times))
 
 
-@pytest.mark.parametrize("fps, rate", [(25, 16_000), (30, 16_000), (25, 44_100)])
+@pytest.mark.parametrize("fps, rate", [(25, 16_000), slow(30, 16_000), (25, 44_100)])
 def test_look_ahead_is_kept(pipe, speech, fps, rate):
     """A frame comes with the chunk that ends `look_ahead` after it, at the latest."""
     samples, pushed = resample(speech[:, None], RATE, rate)[:, 0], []
@@ -145,7 +160,7 @@ def test_look_ahead_is_kept(pipe, speech, fps, rate):
 
 def test_async_source(pipe, speech):
     """An async generator gives an async iterator of the same frames, and the loop stays free meanwhile."""
-    ticks = 0
+    speech, ticks = speech[:20_500], 0
 
     async def source():
         for chunk in chunked(speech, 3200):
@@ -186,6 +201,7 @@ def held(thing, seen: set[int]) -> int:
     return held(vars(thing), seen) if hasattr(thing, "__dict__") else 0
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(pipe, speech):
     """Nothing that a stream holds grows: 16 seconds later it holds as many numbers; 25 more a second would show."""
     sizes, second = [], np.tile(speech, 2)[:RATE]
@@ -222,10 +238,10 @@ def opening(frames) -> np.ndarray:
 
 def test_idle_motion_in_silence(pipe):
     """Silence that never was speech: lips shut, while the head blinks, looks about and breathes."""
-    frames = list(pipe.stream([None] * 250, sampling_rate=RATE, output_type="motion"))
-    assert len(frames) == 250
+    frames = list(pipe.stream([None] * 100, sampling_rate=RATE, output_type="motion", fps=10))
+    assert len(frames) == 100
     motion = FlameMotion.cat([frame.motion for frame in frames])
-    settled = opening(frames)[25:]
+    settled = opening(frames)[10:]
     assert settled.max() < 0.03 and np.abs(np.diff(settled)).max() < 0.01
     assert motion.eyelids.max() > 0.9  # it blinks
     assert motion.translation[:, 1].std() > 2e-4 and motion.neck_pose.std(0).max() > 0.005
@@ -234,6 +250,7 @@ def test_idle_motion_in_silence(pipe):
 
 def test_empty_chunks_are_nothing_and_none_is_a_frame(pipe, speech):
     """A decoder's empty first chunks must not shift the lips; None adds silence as long as a frame."""
+    speech = speech[:RATE]
     options = dict(sampling_rate=RATE, output_type="motion")
     plain = table(list(pipe.stream([speech], **options)))
     empty = np.zeros(0, np.float32)

@@ -96,16 +96,16 @@ def motion(num_frames: int, seed: int, yaw: float = 0.0) -> FlameMotion:
 def test_same_person_and_another(head):
     """The same person in another pose, expression and light is nearer than anybody else."""
     vectors = []
-    for seed in range(5):
+    for seed in range(4):
         person = Person(head, seed)
-        for film in (person.film(motion(6, 1)), person.film(motion(6, 2, yaw=0.25), light=0.8)):
+        for film in (person.film(motion(4, 1)), person.film(motion(4, 2, yaw=0.25), light=0.8)):
             vector, source = identity_embedding(*film, head)
             assert vector.shape == (512,) and vector.dtype == np.float32 and source == SOURCE_DESCRIPTOR
             assert abs(np.linalg.norm(vector) - 1) < 1e-5
             vectors.append(vector)
     similarity = np.stack(vectors) @ np.stack(vectors).T
-    same = np.array([similarity[2 * i, 2 * i + 1] for i in range(5)])
-    other = similarity[np.kron(np.eye(5), np.ones((2, 2))) == 0]
+    same = np.array([similarity[2 * i, 2 * i + 1] for i in range(4)])
+    other = similarity[np.kron(np.eye(4), np.ones((2, 2))) == 0]
     assert same.min() > 0.85 and same.min() > other.max() + 0.05, (same, other.max())
 
 
