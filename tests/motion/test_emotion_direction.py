@@ -312,6 +312,7 @@ def speak(pipe, speech, emotion, **options):
     return pipe(speech, emotion=emotion, output_type="motion", **options)
 
 
+@pytest.mark.slow
 def test_lips_keep_their_words_while_the_face_changes(pipe, speech):
     """Lip-lock: opening correlated 0.9 or more, no shift, p b m shut; its own units change by 1.5 or more."""
     for emotion, row in bench().measure(pipe, speech, intensities=(0.3, 0.6, 1), seed=1).items():
@@ -320,13 +321,15 @@ def test_lips_keep_their_words_while_the_face_changes(pipe, speech):
         assert min(row["units"].values()) >= 1.5 and row["monotone"], (emotion, row)
 
 
-def test_action_units_show_and_the_lips_keep_their_words(pipe, speech):
+@pytest.mark.parametrize("units", [("AU12", "AU26"), pytest.param(("AU04", "AU25"), marks=pytest.mark.slow)])
+def test_action_units_show_and_the_lips_keep_their_words(pipe, speech, units):
     """What is asked for is what the face reads, more or less; an open jaw or parted lips still shut on p, b, m."""
-    found = bench().measure_units(pipe, speech, ("AU04", "AU12", "AU25", "AU26"), (2, 5), seed=1)
+    found = bench().measure_units(pipe, speech, units, (2, 5), seed=1)
     for unit, row in found.items():
         assert 0 < row["read"][0] < row["read"][1] and row["read"][1] > 1.2, (unit, row)
         assert row["r"] > 0.74 and row["shift"] == 0 and row["kept_shut"] > 0.7, (unit, row)
-    assert found["AU12"]["read"] == pytest.approx([2, 5], abs=1)
+    if "AU12" in units:
+        assert found["AU12"]["read"] == pytest.approx([2, 5], abs=1)
 
 
 def test_lids_shut_with_au45_and_blinks_go_on(pipe, speech):

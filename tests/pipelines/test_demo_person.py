@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from emotag_hf import EXPRESSION_NAMES, EmoTaGPipeline, FlameMotion, sample_path
+from emotag_hf.utils.import_utils import is_available
 
-mediapipe = pytest.importorskip(
-    "mediapipe", reason="MediaPipe is not installed: pip install -r requirements-tracking.txt, then mediapipe --no-deps"
+pytestmark = pytest.mark.skipif(
+    not is_available("mediapipe"), reason="MediaPipe is not installed: emotag setup tracking"
 )
 
 
@@ -23,6 +24,8 @@ def pipe():
 @pytest.fixture
 def find_landmarks():
     """uint8 picture -> landmarks `[478, 2]` in pixels, or None where no face is found."""
+    import mediapipe
+
     with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
 
         def find(image: np.ndarray):

@@ -181,19 +181,24 @@ def test_the_new_face_is_lit_like_the_old_one(scene, other):
         assert np.abs(shift - shift.mean()).max() < 5  # no tint; shade may differ, the chin has moved
 
 
-def test_longer_words_play_the_source_forth_and_back(scene, monkeypatch):
-    """Backwards in pieces, without showing the turning frames twice; the video has the words' length."""
+def test_the_source_is_played_forth_and_back(scene, monkeypatch):
+    """Backwards in pieces, without showing the turning frames twice."""
     order = dubbing._turning(5, 12)
     assert order.tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3]
     monkeypatch.setattr(dubbing, "_BACKWARD_BYTES", 2 * 3 * WIDTH * HEIGHT)
     shown = list(dubbing._frames_in(read_video(scene.source), order))
     assert len(shown) == len(order) and all(np.array_equal(a, scene.frames[i]) for a, i in zip(shown, order))
+    with pytest.raises(ValueError, match="audio: expected at most 10 times the length of the clip"):
+        dubbing._turning(5, 51)
+
+
+@pytest.mark.slow
+def test_longer_words_play_the_source_forth_and_back(scene):
+    """The video has the words' length, and shows the source backwards where the source has ended."""
     words = np.concatenate([scene.words, scene.words[: scene.rate // 5]])
     frames = _dubbed(scene, "long", words)
     assert len(frames) == round(len(words) / scene.rate * FPS)
     assert _apart(frames[LAST + 1][:100], scene.frames[LAST - 1][:100]).mean() < TWICE_ENCODED
-    with pytest.raises(ValueError, match="audio: expected at most 10 times the length of the clip"):
-        dubbing._turning(5, 51)
 
 
 def test_shorter_words_end_the_video(scene):

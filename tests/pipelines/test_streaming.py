@@ -86,7 +86,7 @@ _KEYFRAMES = [
     "options",
     [
         slow({}),
-        {"intensity": 0.4, "fps": 10},
+        slow({"intensity": 0.4, "fps": 10}),
         {"emotion": _KEYFRAMES, "fps": 60, "seed": 9, "head_motion": 1.7},
         slow({"emotion": {"valence": 0.4, "arousal": 0.7}, "fps": 29.97}),
     ],
@@ -113,7 +113,7 @@ def test_driven_motion_is_that_of_the_recording(pipe, speech):
     assert torch.equal(table(streamed), _table(whole.motion, whole.gate, whole.emotion_logits))
 
 
-@pytest.mark.parametrize("rate", [8000, slow(22_050), 44_100, slow(48_000)])
+@pytest.mark.parametrize("rate", [slow(8000), slow(22_050), 44_100, slow(48_000)])
 def test_other_sampling_rates_and_stereo(pipe, speech, rate):
     """Resampling and mixing give the same samples in any chunks, and the video its length."""
     samples = resample(speech[:, None], RATE, rate)

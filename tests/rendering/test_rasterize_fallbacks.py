@@ -115,6 +115,7 @@ def test_no_folder_for_a_cache_at_all(child, tmp_path: Path) -> None:
     assert "compiles anew in each process" in stderr
 
 
+@pytest.mark.slow
 def test_cached_kernels_load_without_a_progress_line(child) -> None:
     """A progress line at each start would tell users that something is being compiled when it is not; this process has
     rendered before and filled the cache."""

@@ -1,4 +1,4 @@
-"""From a video to a processed clip: framing, stages, stops and goes, bad input. The face here is a fitted head's own
+"""From a video to a processed clip: stages, stops and goes, bad input. The face here is a fitted head's own
 landmarks on a plain picture; test_prepare_real.py does it with a face that is seen."""
 
 from __future__ import annotations
@@ -13,26 +13,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fitted_face import HEAD, HEIGHT, WIDTH, landmarks_of, moves
 
 from emotag_hf.audio.audio_io import AudioClip
 from emotag_hf.constants import ACTION_UNITS
-from emotag_hf.models.modeling_head import ParametricHead
-from emotag_hf.outputs import FlameMotion
 from emotag_hf.preprocessing.data import prepare_many as many
 from emotag_hf.preprocessing.data import stages
 from emotag_hf.preprocessing.data.clip import CLIP_JSON, ClipError, ProcessedClip
-from emotag_hf.preprocessing.data.framing import choose_crop
 from emotag_hf.preprocessing.data.prepare import prepare
 from emotag_hf.preprocessing.data.prepare_many import clip_names, find_videos, prepare_many
 from emotag_hf.preprocessing.data.teachers import FeatureOptions
 from emotag_hf.preprocessing.features.geometry import head_geometry
-from emotag_hf.preprocessing.tracking.head_track import FaceLandmarks, HeadTrack
-from emotag_hf.rendering.cameras import Camera
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack
 from emotag_hf.video.video_reader import VideoReadError, read_video
 from emotag_hf.video.video_writer import VideoWriter
-
-WIDTH, HEIGHT = 320, 240
-HEAD = ParametricHead.from_asset()
 
 
 def sound(seconds: float, rate: int = 16000) -> AudioClip:
@@ -50,35 +44,6 @@ def make_video(path, seconds: float = 1.6, fps: float = 25, size=(WIDTH, HEIGHT)
             frame[disc] = (200, 150, 120 + i % 50)
             writer.write(frame)
     return path
-
-
-def moves(count: int) -> FlameMotion:
-    """Nodding and talking."""
-    motion = FlameMotion.zeros(count)
-    time = torch.arange(count) / 25
-    motion.jaw_pose[:, 0] = 0.1 + 0.1 * torch.sin(9 * time)
-    motion.rotation[:, 1] = 0.1 * torch.sin(3 * time)
-    return motion
-
-
-def landmarks_of(
-    count: int, width: int = WIDTH, height: int = HEIGHT, size: float = 1.0, x: float = 0.0, y: float = 0.0
-):
-    """MediaPipe's points of a nodding, talking head, as a camera sees it; `size` 1 is the face of a portrait, `x` and
-    `y` shift it in parts of the picture's height."""
-    camera = Camera.portrait((width, height), distance=1.44 / size, focal=4.0 * min(width, height))
-    motion = moves(count)
-    with torch.no_grad():
-        vertices = HEAD(**motion.head_inputs()).vertices
-        points = HEAD.landmarks(vertices)
-        eyes = [vertices[:, torch.as_tensor(HEAD.region(n))].mean(1, keepdim=True) for n in ("right_eye", "left_eye")]
-        points = torch.cat([points, *(eye.expand(-1, 5, -1) for eye in eyes)], 1)
-        seen = points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
-    pixels = seen[..., :2] / seen[..., 2:] * camera.K[0, 0] + camera.K[:2, 2] + height * torch.tensor([x, y])
-    depth = (seen[..., 2:] - seen[..., 2:].mean(1, keepdim=True)) * camera.K[0, 0] / seen[..., 2:]
-    found = np.ones(count, bool)
-    points = torch.cat([pixels, depth], -1).numpy().astype(np.float32)
-    return FaceLandmarks(points, found, np.ones(count, np.int32), width, height)
 
 
 @pytest.fixture
@@ -156,61 +121,6 @@ def made(video, tmp_path_factory):
 def known(made, tmp_path):
     """A copy of it at tmp_path / "clip"."""
     return shutil.copytree(made, tmp_path / "clip")
-
-
-# Framing
-
-
-def test_face_is_framed_like_published_clips():
-    """A small face in a wide picture is cut to a square in which it takes half the height, slightly low."""
-    crop, warnings = choose_crop(landmarks_of(20, 1920, 1080, size=0.5), 512)
-    points = crop.to_crop(landmarks_of(20, 1920, 1080, size=0.5).points)[..., :2]
-    height = np.median(np.ptp(points[..., 1], axis=1)) / 512
-    middle = (points.min(1) + points.max(1)).mean(0) / 2 / 512
-    assert 0.46 < height < 0.54 and abs(middle[0] - 0.5) < 0.02 and 0.51 < middle[1] < 0.57
-    assert (crop.width, crop.height, crop.window_width) == (512, 512, crop.window_height) and not warnings
-
-
-def test_what_is_framed_already_stays():
-    """A square picture of a large face is taken whole; a wide one gives the square of its full height."""
-    crop, _ = choose_crop(landmarks_of(20, 512, 512), 512)
-    assert (crop.x, crop.y, crop.window_width, crop.window_height) == (0, 0, 512, 512)
-    crop, _ = choose_crop(landmarks_of(20, 1920, 1080, size=0.9), 512)
-    assert crop.window_width == crop.window_height == 1080 and crop.y == 0
-
-
-@pytest.mark.parametrize("place", [(-0.75, -0.35), (0.8, 0.3)])
-def test_window_stays_inside(place):
-    """A face at the border shifts the window, it does not reach outside the picture."""
-    crop, _ = choose_crop(landmarks_of(20, 1920, 1080, 0.4, *place), 512)
-    assert crop.x >= 0 and crop.y >= 0
-    assert crop.x + crop.window_width <= 1920 and crop.y + crop.window_height <= 1080
-
-
-def test_wandering_face_is_never_cut():
-    """Who walks through the picture gets a window that holds the whole way."""
-    found = landmarks_of(50, 1280, 720, 0.3)
-    found.points[..., 0] += np.linspace(-150, 150, 50, dtype=np.float32)[:, None]
-    crop, _ = choose_crop(found, 256)
-    points = crop.to_crop(found.points)[..., :2]
-    assert points.min() > 0 and points.max() < 256
-
-
-def test_outliers_do_not_move_the_window():
-    """One frame in fifty with landmarks somewhere else changes next to nothing."""
-    found = landmarks_of(100, 1920, 1080, 0.5)
-    wrong = landmarks_of(100, 1920, 1080, 0.5)
-    wrong.points[40] += 600
-    a, b = choose_crop(found, 512)[0], choose_crop(wrong, 512)[0]
-    assert abs(a.x - b.x) < 20 and abs(a.window_width - b.window_width) < 40
-
-
-def test_whole_picture_and_few_pixels():
-    """crop="whole" keeps the shape of the picture; a face of few pixels is said so."""
-    crop, _ = choose_crop(landmarks_of(20, 1920, 1080), 512, "whole")
-    assert (crop.width, crop.height, crop.window_width) == (910, 512, 1920)
-    crop, warnings = choose_crop(landmarks_of(20, 224, 224), 512)
-    assert crop.width == 512 and "Record closer" in warnings[0]
 
 
 # The whole way

@@ -174,7 +174,7 @@ def test_frames_without_a_face_are_flagged(head):
 def test_known_offsets_are_taken_off(head):
     """MediaPipe's points are off in a way that is known: with it taken off, such points are met as well as true ones,
     and a turned head is not taken for another turn."""
-    motion = talking(20)
+    motion = talking(12)
     landmarks = as_landmarks(head, torch.zeros(60), motion)
     rotation = rotation_matrix(motion.rotation)
     with torch.no_grad():

@@ -76,7 +76,7 @@ def slow_guided_filter(guide, mask):
 
 def test_guided_filter_against_its_definition():
     """The running sums, the closed-form 3x3 inverse and the per-pixel map give the filter of the paper."""
-    frame, _, coarse = scene(40)
+    frame, _, coarse = scene(28)
     guide = np.ascontiguousarray(frame.transpose(2, 0, 1), np.float32)
     fast = GuidedFilter(coarse.shape)(frame, guide, coarse.astype(np.float32)) / 255
     np.testing.assert_allclose(fast, slow_guided_filter(frame, coarse.astype(np.float64)), atol=0.01)

@@ -127,6 +127,7 @@ def test_truth_file(tmp_path):
 
 
 @needs_mediapipe
+@pytest.mark.slow
 def test_painted_person():
     """The embedded person, rendered under known motion and tracked from the pictures alone."""
     pipe = EmoTaGPipeline.from_pretrained()

@@ -194,8 +194,20 @@ def test_progress(folder):
 # --- what it may know -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("frames", [TRAIN, [*range(10), *range(20, 38)], range(12, 40)])
-@pytest.mark.parametrize("motion", [LOG_MEL, LOG_MEL | {"look_ahead_ms": 0}, ENCODER], ids=["160", "0", "encoder"])
+PARTS = {"first": TRAIN, "gap": [*range(10), *range(20, 38)], "later": range(12, 40)}
+HEARING = {"160": LOG_MEL, "0": LOG_MEL | {"look_ahead_ms": 0}, "encoder": ENCODER}
+QUICKLY = (("first", "160"), ("gap", "0"), ("later", "encoder"))
+
+
+@pytest.mark.parametrize(
+    ("frames", "motion"),
+    [
+        pytest.param(PARTS[part], HEARING[kind], id=f"{part}-{kind}", marks=() if fast else pytest.mark.slow)
+        for part in PARTS
+        for kind in HEARING
+        for fast in [(part, kind) in QUICKLY]
+    ],
+)
 def test_other_frames_do_not_reach_the_weights(folder, frames, motion):
     """Later frames, and gaps, may hold anything: not a bit changes. The sound that the last frame hears does count."""
     first, second, third = (tiny_model(**motion) for _ in range(3))

@@ -112,9 +112,9 @@ def test_a_blurry_set_becomes_sharp(sheet):
     for densify in (False, True):
         gaussians = sheet.gaussians(30)
         optimizer = adam(gaussians)
-        options = DensifyOptions(start_step=60, stop_step=200, every=30, max_gaussians=300)
+        options = DensifyOptions(start_step=40, stop_step=130, every=20, max_gaussians=300)
         strategy = DensifyStrategy(options, sheet.sizes) if densify else None
-        for number in range(300):
+        for number in range(200):
             sheet.step(number, gaussians, optimizer, strategy)
         results[densify] = sheet.psnr(gaussians), gaussians.num_gaussians
     (plain, same), (grown, more) = results[False], results[True]

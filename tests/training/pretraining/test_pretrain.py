@@ -43,7 +43,7 @@ def trainer(validation=(), synthetic=(), **changes) -> Pretrainer:
 def learned(tmp_path_factory):
     """A whole training, judged by two people who are not in it: its trainer, report, folder and the score before."""
     folder = tmp_path_factory.mktemp("learned")
-    person = trainer(PEOPLE[4:], steps=150, check_every=50)
+    person = trainer(PEOPLE[4:], steps=100, check_every=50)
     before = score_clips(person.averaged, PEOPLE[4:], person.lips).mean()["opening"]
     return person, person.run(folder), folder, before
 
@@ -54,7 +54,7 @@ def test_it_learns_to_speak_for_strangers(learned):
     after = score_clips(load_motion(folder), PEOPLE[4:], person.lips).mean()["opening"]
     assert after > 0.8 > before + 0.3, (before, after)
     assert report["persons"] == ["person_0", "person_1", "person_2", "person_3"]
-    assert report["best_step"] in (50, 100, 150)
+    assert report["best_step"] in (50, 100)
     assert json.loads((folder / "report.json").read_text())["history"][-1]["validation_opening"] == pytest.approx(
         after, abs=0.05
     )
