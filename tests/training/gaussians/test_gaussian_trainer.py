@@ -166,7 +166,7 @@ def test_geometry_pulls_the_depth_to_the_head():
 
 def test_a_budget_in_seconds_is_kept():
     """The schedule runs to its end in the time given, with as many steps as fit."""
-    person = trainer(budget_s=1.5)
+    person = trainer(budget_s=1.0)
     report = person.train()
     assert report.stopped == "done" and report.seconds < 4 and report.steps > 5
 
