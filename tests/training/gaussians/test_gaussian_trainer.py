@@ -10,6 +10,7 @@ from toy_person import FRAMES, toy_clip
 from emotag_hf import EmoTaGModel, default_model_path
 from emotag_hf.preprocessing.tracking.photometric import draw
 from emotag_hf.training.checkpoint import load_state, save_state
+from emotag_hf.training.gaussians import gaussian_trainer
 from emotag_hf.training.gaussians.adapt_arguments import AdaptArguments
 from emotag_hf.training.gaussians.gaussian_trainer import GaussianTrainer
 from emotag_hf.training.gaussians.losses import geometry_loss, normals_from_depth
@@ -26,7 +27,7 @@ TINY = {
     "trial_steps": 5,
 }
 TRAIN = range(16)
-REFINED = {"refine": True, "validation_share": 0.1}  # all that may look at pictures
+REFINED = {"refine": True, "validation_share": 0.2}  # all that may look at pictures
 DENSE = {"densify": True}
 
 
@@ -56,12 +57,21 @@ def same(a: GaussianTrainer, b: GaussianTrainer) -> bool:
     return all(torch.equal(mine[name], other[name]) for name in mine) and torch.equal(a.offsets.rows, b.offsets.rows)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_looks():
+    """A look at a validation frame moves it by few steps here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gaussian_trainer, "_CHECK_STEPS", 3)
+        yield
+
+
 @pytest.fixture(scope="module")
-def refined():
+def refined(short_looks):
     """A training that never stopped, and the clip that it read."""
     clip = toy_clip()
     person = trainer(clip, **REFINED)
     person.train()
+    assert len(person.report.validation) > 2
     return person, clip
 
 
