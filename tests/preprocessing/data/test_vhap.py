@@ -60,6 +60,7 @@ def source(folder, camera=None, fps=25.0, seconds=300.0) -> VhapSource:
     return VhapSource(folder, camera, fps, None, seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_available("mediapipe"), reason="MediaPipe is not installed")
 def test_import(tmp_path):
     """Pictures and masks are the export's own, the head is fitted anew, FLAME's numbers stay, sound can be added."""
