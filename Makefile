@@ -5,8 +5,8 @@ PYTHON      ?= python3
 # PyTorch's CPU builds, as https://pytorch.org/get-started/locally says; macOS and Windows get theirs from PyPI.
 # For an NVIDIA GPU: make demo TORCH_INDEX=(the address of your package index)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-# Two workers suit the smallest machine.
-PYTEST_ARGS ?= -n 2
+# Two workers suit the smallest machine; the tests of a file share what they make, so that one worker gets all of them.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
 ifeq ($(OS),Windows_NT)

@@ -5,6 +5,8 @@
 - A test marked `browser` needs playwright (extra `browser`) and a Chromium on the PATH, or at `EMOTAG_CHROMIUM`; take
   the browser from the fixture `browser`. Skips and failures are as above.
 - A test marked `slow` runs only under `EMOTAG_REQUIRE_ALL=1`.
+- `EMOTAG_PASSED`, which `.ci/run` alone sets, names a file: `make test` writes into it which tests have passed, and
+  `make test-all` leaves those out.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two workers with two threads each wou
 
 REQUIRE_ALL = os.environ.get("EMOTAG_REQUIRE_ALL") == "1"
 DATA = os.environ.get("EMOTAG_TEST_DATA")
+PASSED = os.environ.get("EMOTAG_PASSED")
 
 
 def _why_no_data() -> str | None:
@@ -53,6 +56,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(why)
     if item.get_closest_marker("browser") and (why := _why_no_browser()):
         pytest.skip(why)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under EMOTAG_REQUIRE_ALL=1, leaves out what has passed already."""
+    if not (PASSED and REQUIRE_ALL and Path(PASSED).is_file()):
+        return
+    passed = set(Path(PASSED).read_text(encoding="utf-8").splitlines())
+    known = [item for item in items if item.nodeid in passed]
+    items[:] = [item for item in items if item.nodeid not in passed]
+    config.hook.pytest_deselected(items=known)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Without EMOTAG_REQUIRE_ALL, writes down what has passed, one test a line."""
+    if PASSED and not REQUIRE_ALL:
+        ids = {
+            how: {report.nodeid for report in terminalreporter.getreports(how)} for how in ("passed", "failed", "error")
+        }
+        passed = sorted(ids["passed"] - ids["failed"] - ids["error"])
+        Path(PASSED).write_text("".join(f"{name}\n" for name in passed), encoding="utf-8")
 
 
 @pytest.hookimpl(wrapper=True)

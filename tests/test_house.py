@@ -179,3 +179,22 @@ def test_rules_of_skipping(tmp_path):
     assert "1 failed, 3 passed, 1 skipped" in with_data and "this clip is missing" in with_data
     wrong = _run_pytest(tmp_path, EMOTAG_TEST_DATA=str(tmp_path / "nowhere"))
     assert "which is not a folder" in wrong
+
+
+def test_rule_of_what_has_passed(tmp_path):
+    """`make test-all` after `make test` runs what was skipped or failed before, and nothing twice, where it is told of
+    the list; alone, it runs everything."""
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow\n")
+    (tmp_path / "test_it.py").write_text(
+        "import os, pytest\n"
+        "@pytest.mark.parametrize('text', ['one', 'a b\\n'])\ndef test_a(text): pass\n"
+        "@pytest.mark.slow\ndef test_b(): pass\n"
+        "def test_c(): assert 'EMOTAG_REQUIRE_ALL' in os.environ\n"
+        "@pytest.fixture\ndef late():\n    yield\n    assert 'EMOTAG_REQUIRE_ALL' in os.environ\n"
+        "def test_d(late): pass\n"
+    )
+    told = {"EMOTAG_PASSED": str(tmp_path / "passed.txt")}
+    assert "1 failed, 3 passed, 1 skipped, 1 error" in _run_pytest(tmp_path, **told)
+    assert "3 passed, 2 deselected" in _run_pytest(tmp_path, EMOTAG_REQUIRE_ALL="1", **told)
+    assert "5 passed" in _run_pytest(tmp_path, EMOTAG_REQUIRE_ALL="1")

@@ -164,12 +164,14 @@ class Package:
         return found
 
 
-OURS = Package(PACKAGE)
+@cache
+def ours() -> Package:
+    return Package(PACKAGE)
 
 
 def test_the_rows_hold():
     """A folder imports only from rows above its own, and there is no circle between files."""
-    assert OURS.faults() == []
+    assert ours().faults() == []
     assert all((PACKAGE / folder).is_dir() for folder in FOLDERS)
 
 
@@ -203,8 +205,8 @@ def test_a_wrong_import_is_seen(tmp_path, path, code, fault):
 
 def test_packages_with_an_owner():
     """Optional, slow or differently licensed packages are imported where the architecture says, and nowhere else."""
-    for name in OURS.files:
-        for module, item in OURS.imports(name):
+    for name in ours().files:
+        for module, item in ours().imports(name):
             top = module.split(".")[0]
             assert name in ONLY_IN.get(top, {name}), f"{name} imports {top}; only {ONLY_IN[top] or 'nobody'} may"
             if top == "huggingface_hub":
@@ -213,9 +215,9 @@ def test_packages_with_an_owner():
 
 def test_modeling_stays_small():
     """What is a model or draws one knows nothing of videos on disk, which lie in rows it could import from."""
-    for name in OURS.files:
+    for name in ours().files:
         if name.startswith(("models.", "rendering.", "motion.")):
-            assert not {other.split(".")[0] for other in OURS.own_imports(name)} & {"video"}, name
+            assert not {other.split(".")[0] for other in ours().own_imports(name)} & {"video"}, name
 
 
 def test_this_test_sees_imports(tmp_path):
@@ -251,6 +253,7 @@ print("\\n".join(sys.modules))
     return run.stdout.split()
 
 
+@pytest.mark.slow  # a process of its own imports transformers
 @pytest.mark.parametrize("package", ["diffusers", "gradio", "numba", "datasets", "mediapipe", "gsplat", "smplx"])
 def test_import_is_light(fresh_import, package):
     """`import emotag_hf` does not wait for what may never be used, and opens no connection."""

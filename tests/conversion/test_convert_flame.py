@@ -34,6 +34,7 @@ def random_poses(batch: int, seed: int = 0) -> dict[str, torch.Tensor]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_same_vertices_as_smplx(head, flame_file):
     """Protects the promise of item 6: smplx.FLAME on the same file gives the same vertices and joints to 1e-5 m."""
     smplx = pytest.importorskip("smplx", reason="smplx (extra [flame]) is not installed")

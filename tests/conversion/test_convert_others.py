@@ -52,7 +52,7 @@ def write_params(path: Path, frames: int = 2, **changed) -> Path:
     return path
 
 
-@pytest.mark.parametrize("degree", [0, 3])
+@pytest.mark.parametrize("degree", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_gaussian_avatars(flame_head, tmp_path, degree):
     """Gaussians lie where GaussianAvatars' rule puts them on the person's FLAME, with their colours, and the model
     speaks; those on teeth that FLAME has not are counted and left out."""
@@ -102,6 +102,7 @@ def test_gaussian_avatars(flame_head, tmp_path, degree):
         assert np.allclose(posed.colors.numpy(), np.maximum(dc * SH_C0 + 0.5, 0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_gaussian_avatar_speaks(flame_head, tmp_path):
     """The model folder is whole: the pipeline loads it and draws frames; no number of FLAME lies in it."""
     table = splats(200, 0, len(flame_arrays()[0]["f"]))

@@ -107,6 +107,7 @@ def test_test_frames_cannot_reach_the_weights(runs, folder, clean, spoilt):
     assert same == [True, False, False]
 
 
+@pytest.mark.slow
 def test_training_frames_do_reach_the_weights(runs, folder):
     """The test above can fail: noise that begins five frames earlier gives other weights."""
     clip = person_clip(folder / "touched", range(TRAIN - 5, FRAMES))
@@ -190,6 +191,7 @@ def test_the_folder(runs, folder, clean):
     assert {"tracking the training frames", "training", "motion", "video", "scores"} <= runs[0][0].seconds.keys()
 
 
+@pytest.mark.slow
 def test_diagnostics(folder, clean, runs):
     """Blocks by turns are no later frames; the true background stands where nobody is, and is owned up to. An earlier
     evaluation's files go, other files stay. Pictures of the real person come only when they are asked for."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from emotag_hf.rendering import Camera
+from emotag_hf.rendering.numba_runtime import selected_kernels
 
 
 def _scene(
@@ -52,8 +53,13 @@ def make_scene() -> Callable[..., SimpleNamespace]:
     return _scene
 
 
-@pytest.fixture(params=["plain", "vector"])
+OWN = selected_kernels()
+OTHER = "plain" if OWN == "vector" else "vector"  # compiling them takes as long as most tests together
+
+
+@pytest.fixture(params=[OWN, pytest.param(OTHER, marks=pytest.mark.slow)])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs a test once with the ordinary and once with the explicit-vector kernels."""
+    """Runs a test with the kernels that this processor gets, and under `make test-all` with the other ones as well:
+    ordinary or explicit-vector."""
     monkeypatch.setenv("EMOTAG_RASTERIZER_KERNELS", request.param)
     return request.param

@@ -50,21 +50,22 @@ print(json.dumps({"kernels": selected_kernels(), "layer": layer}))
 
 @pytest.fixture
 def child(tmp_path: Path, make_scene):
-    """Runs CHILD with some environment; returns its report, its stderr and the largest difference from our picture."""
+    """Renders here, then runs CHILD with some environment; returns its report, its stderr and the largest difference
+    between the two pictures."""
 
     def run(environment: dict[str, str], package: Path = PACKAGE) -> tuple[dict, str, float]:
         scene = make_scene(3000, (97, 65))
         names = ("means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "width", "height")
         arguments = {name: getattr(scene, name) for name in names}
         torch.save(arguments, tmp_path / "scene.pt")
+        with torch.no_grad():
+            expected, _, _ = rasterize(**arguments)
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "EMOTAG_"))}
         done = subprocess.run(
             [sys.executable, "-c", CHILD, str(package), str(tmp_path)],
             env={**clean, **environment}, capture_output=True, text=True, timeout=200, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        with torch.no_grad():
-            expected, _, _ = rasterize(**arguments)
         picture = torch.load(tmp_path / "picture.pt", weights_only=True)
         report = json.loads(done.stdout.strip().splitlines()[-1])
         return report, done.stderr, (picture - expected).abs().max().item()
@@ -92,6 +93,7 @@ def _cache_folder(folder: Path) -> Path:
     return folder / "tmp" / f"emotag_hf-kernels-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
 
 
+@pytest.mark.slow
 def test_old_cpu_with_read_only_folders(child, tmp_path: Path) -> None:
     """No AVX, no tbb, read-only site-packages and home: ordinary kernels for a generic CPU, cached in the temporary
     folder, on threads that need no threading layer; the compilation shows its progress."""
@@ -103,6 +105,7 @@ def test_old_cpu_with_read_only_folders(child, tmp_path: Path) -> None:
     assert "Compiling the CPU rasteriser" in stderr
 
 
+@pytest.mark.slow
 def test_no_folder_for_a_cache_at_all(child, tmp_path: Path) -> None:
     """Where not even the temporary folder takes the cache, each process compiles anew and says so."""
     package, environment = _site_with_blocked_caches(tmp_path)
@@ -112,9 +115,10 @@ def test_no_folder_for_a_cache_at_all(child, tmp_path: Path) -> None:
     assert "compiles anew in each process" in stderr
 
 
+@pytest.mark.slow
 def test_cached_kernels_load_without_a_progress_line(child) -> None:
-    """A progress line at each start would tell users that something is being compiled when it is not."""
-    child({})
+    """A progress line at each start would tell users that something is being compiled when it is not; this process has
+    rendered before and filled the cache."""
     _, stderr, difference = child({})
     assert "Compiling" not in stderr and difference < 1e-6
 

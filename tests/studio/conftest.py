@@ -12,14 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_video import demo_video
 
 from emotag_hf.audio.audio_io import AudioClip, load_audio
 from emotag_hf.preprocessing.data.sound_file import write_flac
 from emotag_hf.utils.asset_paths import sample_path
 from emotag_hf.video.video_writer import VideoWriter
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from demo_video import demo_video  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SERVE = """
