@@ -11,7 +11,8 @@ Pearson's r of each coefficient.
 
 With `--directions` every direction of the face is raised by itself in further clips, seen from 5, 15 and 30 degrees
 aside and 15 below. For each: `shape`, the slope of the fitted head's landmarks on the true ones (1 is the true
-strength, 0.6 shows 60 % of the movement), its r, and `own`, slope and r of the coefficient of the same name.
+strength, 0.6 shows 60 % of the movement), its r; `own`, slope and r of the coefficient of the same name; and `seen`,
+the slope of MediaPipe's landmarks on the true ones, beyond which no fit to them gets.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +62,9 @@ def line(name: str, report: Report, seconds: float) -> str:
     )
 
 
-def strengths(track: HeadTrack, truth: Truth, head: ParametricHead) -> dict[str, tuple[float, float, float, float]]:
-    """Direction -> slope and r of the landmarks that it moves, slope and r of its own coefficient."""
+def strengths(track: HeadTrack, truth: Truth, head: ParametricHead) -> dict[str, tuple[float, ...]]:
+    """Direction -> slope and r of the landmarks that it moves, slope and r of its own coefficient, slope of the
+    detected landmarks."""
     motion = track.motion
     with torch.no_grad():
         face = {"expression": motion.expression, "jaw_pose": motion.jaw_pose, "eyelids": motion.eyelids}
@@ -77,10 +80,20 @@ def strengths(track: HeadTrack, truth: Truth, head: ParametricHead) -> dict[str,
         some = moving > 0.25 * moving.max()
         a, b = (ours[frames] - ours[rest].mean(0))[:, some, :2].ravel(), moved[:, some, :2].ravel()
         own = _own(track, name)
+        seen = _seen(track, truth, frames, rest, some)
         slope = np.nan if own is None else np.polyfit(curve, own, 1)[0]
         r = np.nan if own is None else np.corrcoef(curve, own)[0, 1]
-        found[name] = float(a @ b / (b @ b)), float(a @ b / np.sqrt((a @ a) * (b @ b))), float(slope), float(r)
+        found[name] = float(a @ b / (b @ b)), float(a @ b / np.sqrt((a @ a) * (b @ b))), float(slope), float(r), seen
     return found
+
+
+def _seen(track: HeadTrack, truth: Truth, frames: np.ndarray, rest: np.ndarray, some: np.ndarray) -> float:
+    """Slope of the detected landmarks' movement on the true one, in pixels, the pose being the true one in both."""
+    still = replace(truth, points=np.broadcast_to(truth.points[rest].mean(0), truth.points.shape))
+    moved = (truth.pixels() - still.pixels())[frames][:, some]
+    error = track.landmarks[:, :468, :2].numpy() - truth.pixels()
+    change = error[frames][:, some] - error[rest][:, some].mean(0)
+    return float(1 + (moved * change).sum() / (moved**2).sum())
 
 
 def _own(track: HeadTrack, name: str) -> np.ndarray | None:
@@ -97,12 +110,12 @@ def _own(track: HeadTrack, name: str) -> np.ndarray | None:
 def print_directions(results: dict[str, dict[str, tuple[float, ...]]]) -> None:
     """A row a direction, a column a view: the mean over people."""
     views = list(dict.fromkeys(name.split("_")[-1] for name in results))
-    print(f"\n{'direction':18s}" + "".join(f"{v + ': shape (r) own (r)':>32s}" for v in views))
+    print(f"\n{'direction':18s}" + "".join(f"{v + ': shape (r) own (r) seen':>36s}" for v in views))
     for direction in next(iter(results.values())):
         row = f"{direction:18s}"
         for view in views:
             values = np.mean([r[direction] for name, r in results.items() if name.endswith(view)], 0)
-            row += f"{values[0]:17.2f} ({values[1]:.2f}) {values[2]:.2f} ({values[3]:.2f})"
+            row += f"{values[0]:16.2f} ({values[1]:.2f}) {values[2]:.2f} ({values[3]:.2f}) {values[4]:.2f}"
         print(row)
 
 

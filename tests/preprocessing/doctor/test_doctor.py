@@ -26,6 +26,7 @@ from emotag_hf.preprocessing.doctor.picture_checks import find_cuts
 from emotag_hf.preprocessing.doctor.sound_checks import clipped_share, levels, signal_to_noise
 from emotag_hf.preprocessing.features.action_units import action_units_from_track
 from emotag_hf.preprocessing.features.av_offset import AVOffset
+from emotag_hf.preprocessing.tracking.amplitude import Amplitude, amplitudes
 from emotag_hf.preprocessing.tracking.fit import default_camera
 from emotag_hf.preprocessing.tracking.head_track import FaceLandmarks, HeadTrack
 from emotag_hf.video.cropping import FrameCrop
@@ -99,7 +100,7 @@ def make(head, motion):
         confidence=torch.ones(COUNT), error=torch.ones(COUNT), held_out_error=torch.full((COUNT,), 1.5),
         landmarks=torch.from_numpy(landmarks), head_sha256=head.sha256,
     )  # fmt: skip
-    units = action_units_from_track(track, head)
+    units, strong = action_units_from_track(track, head), amplitudes(track, head)
 
     def build(*, frame=None, points=None, found=None, num_faces=None, **changes) -> Evidence:
         frame = painting() if frame is None else frame
@@ -114,7 +115,7 @@ def make(head, motion):
             "frames": lambda: (paint(i) for i in range(COUNT)),
             "scenes": np.stack([tiny(painting()) + np.uint8(i % 2) for i in range(2)] * (COUNT // 2)),
             "audio": AudioClip(voice(COUNT / 25), 16000), "audio_duration": COUNT / 25,
-            "track": track, "action_units": units, "offset": AVOffset(0.4, 0.99, True, 0.3),
+            "track": track, "action_units": units, "offset": AVOffset(0.4, 0.99, True, 0.3), "amplitudes": strong,
         }  # fmt: skip
         return Evidence(**{**values, **changes})
 
@@ -201,6 +202,19 @@ def test_faults_of_the_track(make, head):
     assert with_track(valid=torch.arange(COUNT) > 20)["tracking"] == "yellow"
     assert with_track(valid=torch.zeros(COUNT, dtype=torch.bool))["tracking"] == "red"
     assert with_track(held_out_error=torch.full((COUNT,), 20.0))["tracking"] == "red"
+
+
+def test_strength(make):
+    """How far the head model moves beside the landmarks is said; one that shows half of a smile is worth a yellow."""
+    check = next(check for check in judge(make()).checks if check.name == "strength")
+    assert (
+        check.light == "green" and check.value == pytest.approx(1, abs=0.01) and "1.00 to 1.00 times" in check.finding
+    )
+    weak = {"mouth width": (Amplitude(0.5, 0.99, 0.5, 0.03),), "lip gap": (Amplitude(0.9, 0.99, 0.9, 0.05),)}
+    check = next(check for check in judge(make(amplitudes=weak)).checks if check.name == "strength")
+    assert check.light == "yellow" and "mouth width: 0.50" in check.finding and check.advice
+    still = {"mouth width": (Amplitude(0.2, 0.1, 2.0, 0.001),)}
+    assert lights(judge(make(amplitudes=still)))["strength"] == "grey"
 
 
 def test_no_face(make):

@@ -50,10 +50,13 @@ _REACH = {
     "mouthUpperUp_R": 1.5,
 }  # fmt: skip
 # Directions whose prior keeps its weight in the second pass: they move lids, whose landmarks have systematic errors
-# (lids.py), or are hardly visible from the front, so that landmark noise would move them most.
+# (lids.py), are hardly visible from the front, so that landmark noise would move them most, or do what another one does
+# as well: the lower lip's the jaw, a frown's opposite a smile.
 _WEAKLY_SEEN = (
     "eyeWide_L", "eyeWide_R", "eyeSquint_L", "eyeSquint_R", "cheekRaiser_L", "cheekRaiser_R", "cheekSquint_L",
     "cheekSquint_R", "cheekPuff_L", "cheekPuff_R", "jawForward", "jawLeft", "jawRight",
+    "mouthLowerDown_L", "mouthLowerDown_R", "mouthShrugLower", "mouthClose", "mouthRollLower", "mouthFrown_L",
+    "mouthFrown_R",
 )  # fmt: skip
 
 
