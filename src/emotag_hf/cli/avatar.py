@@ -27,7 +27,7 @@ _SCORES = {  # metric -> how it is printed
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Adds the two commands to `emotag`'s."""
+    """Adds the three commands to `emotag`'s."""
     _add_adapt(commands)
     _add_dub(commands)
     _add_evaluate(commands)
@@ -62,7 +62,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the videos and metrics.json")
     evaluate.add_argument(
         "--mode", action="append", choices=_MODES,
-        help="what moves the avatar; repeat it for several modes with one training (default: oracle)",
+        help="what moves the avatar (docs/method.md); repeat it for several modes with one training (default: oracle)",
     )  # fmt: skip
     evaluate.add_argument(
         "--train-fraction", type=float, default=0.5, help="share of the frames to train on (default: %(default)s)"
@@ -98,7 +98,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quality", choices=QUALITIES, default="fast", help="(default: %(default)s)")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="seconds to train; 15 give a usable avatar")
     parser.add_argument(
-        "--base-model", metavar="DIR", help="the model whose motion network is used (default: the embedded one)"
+        "--base-model",
+        metavar="MODEL",
+        help="folder or name of the model whose motion network is used (default: the embedded one)",
     )
     parser.add_argument("--prior", default="default", metavar="DIR", help="a Gaussian prior, or none")
     group = parser.add_argument_group("numbers of the training (defaults are those of quality fast)")
@@ -175,7 +177,7 @@ def _add_dub(commands: argparse._SubParsersAction) -> None:
     dub.add_argument(
         "--intensity", type=float, default=1.0, help="strength of the emotion, 0 to 1 (default: %(default)s)"
     )
-    dub.add_argument("--json", action="store_true", help="for programs: no progress, the video as the last line")
+    dub.add_argument("--json", action="store_true", help="for programs: no progress, the video's path as JSON")
     dub.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no last line")
     dub.set_defaults(run=_dub)
 

@@ -1,5 +1,5 @@
-"""Splits a clip into training and test frames without leakage: nothing of the test frames can reach a weight (METHOD
-7).
+"""Splits a clip into training and test frames without leakage: no picture or landmark of a test frame can reach a
+weight (METHOD 7).
 
 In: a `ProcessedClip` and frame numbers. Out: `SplitClip`, the clip as training may see it: track, background and
 teachers' features are computed again from the training frames alone, and other frames cannot be read; and `follow`,
@@ -56,7 +56,7 @@ def split_frames(
         test_frames: frame numbers to test on instead of all later ones.
         blocks: alternating blocks of 15 frames for training and test. A diagnostic, not a result, because neighbours of
             the test frames are trained on. `fraction` is ignored.
-        train_count: number of frames of another clip, all of which are trained on; then any frame may be a test frame.
+        train_count: with a training clip of its own, its number of frames; then any frame here may be a test frame.
 
     Raises:
         ValueError: fewer than two training or test frames, invalid or unsorted frame numbers, test frames that are not
@@ -113,7 +113,7 @@ def split_track(clip: ProcessedClip, train_frames: Sequence[int], head: Parametr
 
 
 def follow(clip: ProcessedClip, shape: torch.Tensor, head: ParametricHead | None = None) -> HeadTrack:
-    """Tracks every frame of the clip with a given identity `shape` `[S]`; for testing.
+    """Tracks every frame of the clip with a given identity `shape` `[S]`; used for the test frames.
 
     Raises:
         ValueError: the track belongs to another head, or no frame shows a face.

@@ -51,7 +51,7 @@ class GRMNState:
 
 
 class IdentityNet(nn.Module):
-    """ID Net: a 512-d face embedding -> (gamma, beta) for a and for e. Initialised to zero: without an identity nothing
+    """ID Net: a 512-d face embedding -> (gamma, beta) for the audio stream a and the action-unit stream e. Initialised to zero: without an identity nothing
     is modulated."""
 
     def __init__(self, config: EmoTaGMotionConfig):
@@ -183,7 +183,8 @@ class GatedResidualMotionNetwork(nn.Module):
 
         Args:
             input_features: `[B, Tf, C]` of the front end; beyond a recording's end zeros, which mean silence.
-            action_units: `[B, T, 6]` or `[B, 6]` in 0..5 (`GRMN_ACTION_UNITS`); None is a neutral face.
+            action_units: `[B, T, 6]` or `[B, 6]` in 0..5, the six of the upper face (`GRMN_ACTION_UNITS`); None is a
+                neutral face.
             identity_embedding: `[B, 512]`; None, or a row of zeros, modulates nothing.
             emotion_logits: `[B, T, 7]` or `[B, 7]`, replaces z_e.
             gate: number, `[B, 1]` or `[B, T, 1]` in [0, 1], replaces g.
@@ -191,7 +192,8 @@ class GatedResidualMotionNetwork(nn.Module):
                 are indexed from the start of the stream (their last value is repeated).
 
         Returns:
-            `GRMNOutput` of T = ceil(Tf * fps / 100) frames (50 for speech encoders).
+            `GRMNOutput` of T = ceil(Tf * fps / rate) frames; the front end gives 100 feature frames a second, speech
+            encoders 50.
 
         Raises:
             ValueError: a tensor of the wrong shape.

@@ -72,18 +72,19 @@ class Splats:
 
 @dataclass
 class _Part:
-    """The sorted Gaussians [start, stop) that one thread bins, and their entries Gaussian by Gaussian."""
+    """The sorted Gaussians [start, stop) that one thread bins, and their entries, one for each tile that one touches."""
 
     index: int
     start: int
     stop: int
     offsets: np.ndarray | None = None  # [count + 1] where the entries of each Gaussian begin
-    places: np.ndarray | None = None  # first the tile, then the place in the tile lists of each entry
-    masks: np.ndarray | None = None
+    places: np.ndarray | None = None  # of each entry: first the tile, later its place in the tile lists
+    masks: np.ndarray | None = None  # of each entry: which blocks of the tile are touched
 
 
 class TileLists:
-    """Rows and tile lists of one image, in buffers that are reserved while this object exists."""
+    """Packed records (rows) of the Gaussians and tile lists of one image, in buffers of a shared workspace that are
+    borrowed while this object exists."""
 
     def __init__(self, kernels: CompositingKernels, splats: Splats, width: int, height: int) -> None:
         self.kernels, self.splats = kernels, splats
@@ -166,7 +167,8 @@ class TileLists:
         self.tile_stop = self._scratch.array("tile_stop", self.tiles, np.int32)
         for channel in range(0, self.splats.channels, binning.CHANNELS):
             self._pack(channel)
-            args = (np.zeros(1, np.int64), background, channel, alpha_max, colors, alphas, self.tile_stop)
+            next_tile = np.zeros(1, np.int64)  # counter from which threads take their next tile
+            args = (next_tile, background, channel, alpha_max, colors, alphas, self.tile_stop)
             run_parts(partial(self._run_tiles, self.kernels.forward, state, args), parts)
 
     def _run_tiles(self, kernel: Kernel, state: np.ndarray, args: tuple, part: int) -> None:

@@ -44,14 +44,14 @@ RATES = {
 }  # fmt: skip
 _COARSE = 128  # image size of the first steps, pixels
 _FALL_FROM, _FALL_TO = 0.3, 0.1  # learning rates decay to a tenth from this share of the training on
-_GROWTH = 0.7  # log of the growth of a Gaussian without penalty
+_GROWTH = 0.7  # a Gaussian may grow by exp of this without penalty
 _COLOR_SCALE, _PLACE_SCALE = 0.3, 3.0  # relative scale of colour and position correctives
 _PAIRS = 2000  # of neighbours per step, for the smoothness of correctives
 _CROP_SCATTER = 25.0  # pixels of full size around the face's middle
 _CHECK_FROM, _CHECK_EVERY = 0.5, 0.1  # share of the training before the first validation, and between validations
-_CHECKED_FRAMES, _CHECK_STEPS = 4, 8
+_CHECKED_FRAMES, _CHECK_STEPS = 4, 8  # validation frames, and steps of tracking by pixels on each
 _LEAST_VALIDATION = 3  # frames
-_TRIAL_FRAMES = 8  # of the cross-check
+_TRIAL_FRAMES = 8  # of the cross-check whether optimising the tracked motion helps
 _GAIN = 0.02  # dB that count as an improvement
 
 

@@ -43,10 +43,10 @@ _TRACKED = tuple(i for i in SPOKEN if i not in _PRESS)
 
 @dataclass(frozen=True)
 class MotionWeights:
-    """Weights of the terms; each is a mean over frames."""
+    """Weights of the terms; each term is a mean over frames."""
 
     lips: float = 1.0
-    rest: float = 0.1  # weight of a window's constant error
+    rest: float = 0.1  # weight of a window's constant error of the lips: a person's own rest cannot be heard
     velocity: float = 0.5
     correlation: float = 0.5
     spread: float = 0.2
@@ -56,7 +56,7 @@ class MotionWeights:
     press: float = 3.0  # pressed lips, on synthetic speech only
     closure: float = 1.0  # mm of lip gap where lips must be closed (p, b, m)
     silence: float = 0.2  # mm of lip gap in silence of synthetic speech
-    table: float = 1.0  # factor on the terms above for synthetic speech; 0 if people are in the data
+    table: float = 1.0  # factor on these terms for synthetic speech (lips of a viseme table); 0 with people
     visemes: float = 0.15
     seen: float = 0.3  # viseme targets from tracked lips (p, b, m or not)
     kl: float = KL_WEIGHT
@@ -156,8 +156,8 @@ def motion_terms(
     wrong = wrong + (jaw - batch.face[..., _EXPRESSION:]).square().mean(-1)
     taught = torch.where(batch.real, 1.0, weights.table)[:, None]
     terms["spoken"] = weights.spoken * _mean(wrong, valid, taught)
-    silent = [i for i in range(_EXPRESSION) if i not in SPOKEN]
-    terms["quiet"] = weights.quiet * _mean(expression[..., silent].square().mean(-1), valid)
+    unspoken = [i for i in range(_EXPRESSION) if i not in SPOKEN]
+    terms["quiet"] = weights.quiet * _mean(expression[..., unspoken].square().mean(-1), valid)
 
     synthetic = (~batch.real).float()
     terms["press"] = weights.press * _mean(difference[..., _PRESS].mean(-1), valid * synthetic[:, None])
@@ -166,8 +166,8 @@ def motion_terms(
     shut = network.close_lips(fixed, fixed, logits)
     gap = F.relu(lips.opening(lips.points(shut[..., :_EXPRESSION], shut[..., _EXPRESSION : batch.face.shape[-1]])))
     terms["closure"] = weights.closure * _mean(gap, (batch.closed & batch.valid).float())
-    quiet = _inside(batch.visemes == _SILENCE) & batch.valid
-    terms["silence"] = weights.silence * _mean(F.relu(lips.opening(drawn)), quiet.float())
+    pause = _inside(batch.visemes == _SILENCE) & batch.valid
+    terms["silence"] = weights.silence * _mean(F.relu(lips.opening(drawn)), pause.float())
     heard = batch.visemes.clamp_min(0)
     cross = F.cross_entropy(logits.flatten(0, 1), heard.flatten(), label_smoothing=0.05, reduction="none")
     terms["visemes"] = weights.visemes * _mean(cross.view_as(valid), valid * (batch.visemes >= 0) * synthetic[:, None])
