@@ -51,8 +51,8 @@ class GRMNState:
 
 
 class IdentityNet(nn.Module):
-    """ID Net: a 512-d face embedding -> (gamma, beta) for the audio stream a and the action-unit stream e. Initialised to zero: without an identity nothing
-    is modulated."""
+    """ID Net: a 512-d face embedding -> (gamma, beta) for the audio stream a and the action-unit stream e. Initialised
+    to zero: without an identity nothing is modulated."""
 
     def __init__(self, config: EmoTaGMotionConfig):
         super().__init__()

@@ -72,7 +72,7 @@ class Splats:
 
 @dataclass
 class _Part:
-    """The sorted Gaussians [start, stop) that one thread bins, and their entries, one for each tile that one touches."""
+    """The sorted Gaussians [start, stop) that one thread bins, and their entries: one for each touched tile."""
 
     index: int
     start: int

@@ -16,6 +16,7 @@ from emotag_hf.preprocessing.features.action_units import grmn_action_units
 from emotag_hf.preprocessing.features.av_offset import AVOffset
 from emotag_hf.training.adaptation import personalise
 from emotag_hf.training.adaptation.personalise import ERRORS, PersonaliseOptions, personalise_motion
+from emotag_hf.training.pretraining.motion_losses import SPOKEN
 from emotag_hf.utils.import_utils import is_available
 
 FRAMES = 60
@@ -79,12 +80,12 @@ def clip_of(folder, model: EmoTaGModel, truth: EmoTaGModel, *, late: int = 0, of
 
 
 @torch.no_grad()
-def error(model: EmoTaGModel, clip: ProcessedClip, frames) -> float:
+def error(model: EmoTaGModel, clip: ProcessedClip, frames, columns=slice(None)) -> float:
     """How far the predicted face is from the tracked one."""
     units = torch.from_numpy(grmn_action_units(clip.features["action_units"].numpy()))[None]
     out = model(clip.features["input_features"][None], action_units=units)
     face, truth = (torch.cat([m.expression, m.jaw_pose], -1) for m in (out, clip.track.motion))
-    return float((face[0] - truth)[list(frames)].square().mean())
+    return float((face[0] - truth)[list(frames)][:, columns].square().mean())
 
 
 def weights(model: EmoTaGModel) -> dict[str, torch.Tensor]:
@@ -387,7 +388,8 @@ def test_options(option, value):
 @pytest.mark.real_data
 @pytest.mark.skipif(not is_available("mediapipe"), reason="MediaPipe is not installed")
 def test_real_speaker(test_data, tmp_path):
-    """Three seconds of a real speaker bring the embedded model closer to the next two, in face and jaw."""
+    """Three seconds of a real speaker bring the embedded model closer to the next two, in what speech moves. The bug:
+    brows that these three seconds happened to hold up were learned as the person's rest, and stayed up."""
     from emotag_hf.preprocessing.data.prepare import prepare
     from emotag_hf.utils.asset_paths import default_model_path
 
@@ -396,4 +398,8 @@ def test_real_speaker(test_data, tmp_path):
     old = copy.deepcopy(model)
     report = personalise_motion(model, clip, range(75))
     assert report.status == "personalised"
-    assert error(model, clip, range(80, len(clip))) < 0.8 * error(old, clip, range(80, len(clip)))
+    later, spoken = range(80, len(clip)), [*SPOKEN, 50, 51, 52]
+    assert error(model, clip, later, spoken) < 0.8 * error(old, clip, later, spoken)
+    assert error(model, clip, later) < 0.9 * error(old, clip, later)
+    silent = [i for i in range(50) if i not in SPOKEN]
+    assert torch.equal(model.motion.base_motion.bias[silent], old.motion.base_motion.bias[silent])
