@@ -2,10 +2,10 @@
 
 In: a model, a processed clip and the training frames. Out: the same model with a changed last layer of the Base (or
 AdaIN, with the person's identity embedding), and a report; or the unchanged model, if validation frames get worse. A
-few seconds suffice for what is constant in a person (how widely the mouth moves, the neutral face), not for timing: one
-factor on the motion of speech and one constant per coefficient that speech moves, in closed form. AdaIN trained by gradient reduces
-squared errors slightly more but loses articulation: after five seconds of 11 clips of unseen people, the correlation of
-the lip opening fell from 0.45 to 0.34.
+few seconds suffice for what is constant in a person (how widely the mouth moves, the lips at rest), not for timing: one
+factor on the motion of speech and one constant per coefficient that speech moves, in closed form. AdaIN trained by
+gradient reduces squared errors slightly more but loses articulation: after five seconds of 11 clips of unseen people,
+the correlation of the lip opening fell from 0.45 to 0.34.
 
 It takes seconds and is deterministic, so it cannot be resumed: call it again.
 
