@@ -1,18 +1,18 @@
-"""How far the tracker is from motion that is known exactly.
+"""Error of the tracker on rendered clips with exactly known motion.
 
     EMOTAG_TEST_DATA=/path/to/recordings python benchmarks/bench_tracking_truth.py [--clips folder] [--seconds 5]
         [--directions]
 
 Renders the clips of `conversion_scripts/render_ict_clips` (or reads those of an earlier run in `--clips`), tracks them
-from the pictures alone and prints one line for each: rotation error in degrees (median / 95th percentile / max, after
-the constant rotation between the two models was taken out), that constant, the same error for the pose that the found
-landmarks give on the *true* face (what the landmarks alone are to blame for), landmark error in pixels at 512, and
-Pearson's r of each coefficient.
+from the pictures and prints one line for each: rotation error in degrees (median / 95th percentile / max, after
+subtracting the constant rotation between the two head models), that constant rotation, the rotation error of a pose
+fitted with the *true* face to the detected landmarks (the part of the error that landmark detection causes), landmark
+error in pixels at 512, and Pearson's r of each coefficient.
 
-With `--directions` every direction of the face is raised by itself in further clips, seen from 5, 15 and 30 degrees
-aside and 15 below. For each: `shape`, the slope of the fitted head's landmarks on the true ones (1 is the true
-strength, 0.6 shows 60 % of the movement), its r; `own`, slope and r of the coefficient of the same name; and `seen`,
-the slope of MediaPipe's landmarks on the true ones, beyond which no fit to them gets.
+With `--directions` further clips move each expression coefficient alone, seen from 5, 15 and 30 degrees to the side and
+15 below. For each: `shape`, the regression slope of the fitted head's landmarks on the true ones (1 is correct, 0.6
+means 60 % of the movement) and r; `own`, slope and r of the coefficient with the same name; and `seen`, the slope of
+MediaPipe's landmarks on the true ones, which limits what a fit to them can reach.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def line(name: str, report: Report, seconds: float) -> str:
 
 
 def strengths(track: HeadTrack, truth: Truth, head: ParametricHead) -> dict[str, tuple[float, ...]]:
-    """Direction -> slope and r of the landmarks that it moves, slope and r of its own coefficient, slope of the
-    detected landmarks."""
+    """Coefficient -> slope and r of the landmarks that it moves, slope and r of the coefficient itself, slope of
+    the detected landmarks."""
     motion = track.motion
     with torch.no_grad():
         face = {"expression": motion.expression, "jaw_pose": motion.jaw_pose, "eyelids": motion.eyelids}
@@ -79,16 +79,16 @@ def strengths(track: HeadTrack, truth: Truth, head: ParametricHead) -> dict[str,
         moving = np.linalg.norm(moved, axis=-1).max(0)
         some = moving > 0.25 * moving.max()
         a, b = (ours[frames] - ours[rest].mean(0))[:, some, :2].ravel(), moved[:, some, :2].ravel()
-        own = _own(track, name)
-        seen = _seen(track, truth, frames, rest, some)
+        own = _coefficient_curve(track, name)
+        seen = _detected_slope(track, truth, frames, rest, some)
         slope = np.nan if own is None else np.polyfit(curve, own, 1)[0]
         r = np.nan if own is None else np.corrcoef(curve, own)[0, 1]
         found[name] = float(a @ b / (b @ b)), float(a @ b / np.sqrt((a @ a) * (b @ b))), float(slope), float(r), seen
     return found
 
 
-def _seen(track: HeadTrack, truth: Truth, frames: np.ndarray, rest: np.ndarray, some: np.ndarray) -> float:
-    """Slope of the detected landmarks' movement on the true one, in pixels, the pose being the true one in both."""
+def _detected_slope(track: HeadTrack, truth: Truth, frames: np.ndarray, rest: np.ndarray, some: np.ndarray) -> float:
+    """Slope of the detected landmarks' movement on the true movement, in pixels, with the true pose in both."""
     still = replace(truth, points=np.broadcast_to(truth.points[rest].mean(0), truth.points.shape))
     moved = (truth.pixels() - still.pixels())[frames][:, some]
     error = track.landmarks[:, :468, :2].numpy() - truth.pixels()
@@ -96,8 +96,8 @@ def _seen(track: HeadTrack, truth: Truth, frames: np.ndarray, rest: np.ndarray, 
     return float(1 + (moved * change).sum() / (moved**2).sum())
 
 
-def _own(track: HeadTrack, name: str) -> np.ndarray | None:
-    """The track's own number under one of ICT's names, the mean of both sides."""
+def _coefficient_curve(track: HeadTrack, name: str) -> np.ndarray | None:
+    """The track's coefficient for one of ICT-FaceKit's names, averaged over both sides."""
     motion = track.motion
     if name == "jawOpen":
         return motion.jaw_pose[:, 0].numpy() / JAW_OPEN
@@ -108,7 +108,7 @@ def _own(track: HeadTrack, name: str) -> np.ndarray | None:
 
 
 def print_directions(results: dict[str, dict[str, tuple[float, ...]]]) -> None:
-    """A row a direction, a column a view: the mean over people."""
+    """Prints a row per coefficient and a column per view: means over people."""
     views = list(dict.fromkeys(name.split("_")[-1] for name in results))
     print(f"\n{'direction':18s}" + "".join(f"{v + ': shape (r) own (r) seen':>36s}" for v in views))
     for direction in next(iter(results.values())):
@@ -121,9 +121,9 @@ def print_directions(results: dict[str, dict[str, tuple[float, ...]]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=Path, help="folder with clips; default: render them anew")
+    parser.add_argument("--clips", type=Path, help="folder with rendered clips; default: render them")
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--directions", action="store_true", help="also every direction by itself")
+    parser.add_argument("--directions", action="store_true", help="also clips that move each coefficient alone")
     args = parser.parse_args()
     folder = args.clips
     with tempfile.TemporaryDirectory() as temporary:

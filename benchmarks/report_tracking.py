@@ -1,12 +1,12 @@
-"""How well processed clips are tracked: a table over a folder of them, and a contact sheet for each to look at.
+"""Tracking quality of processed clips: a table for a folder of them, and a contact sheet for each.
 
     python benchmarks/report_tracking.py CLIPS_DIR -o OUT_DIR
 
-The error is that of landmarks which the fit never saw, in pixels of a 512-wide picture; with `own`, after each
-landmark's own median offset was taken off. A second table says how strongly the head moves beside its landmarks: slope
-and (r) of distances in the picture, where the face moves; 1 is right. A sheet has a row for each telling frame (lips
-closest and widest apart, mouth narrowest and widest, brows lowest and highest, lids most shut, largest turn, worst
-error): the picture, the fitted head half over it, the fitted head over it.
+The error is that of held-out landmarks, in pixels of a 512-wide picture; column `own` is the error after subtracting
+each landmark's median offset. A second table shows the amplitude of the head's movements relative to the landmarks:
+slope and (r) of distances in the picture that change enough; 1 is correct. A sheet has a row for each extreme frame
+(lips closest and widest apart, mouth narrowest and widest, brows lowest and highest, lids most shut, largest turn,
+largest error): the picture, the fitted head blended over it, the fitted head over it.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from emotag_hf.utils.rotations import rotation_matrix
 
 _PAINT = {"lips": (0.9, 0.4, 0.4), "mouth_interior": (0.4, 0.1, 0.1), "iris": (0.2, 0.3, 0.8), "pupil": (0, 0, 0)}
 _LIGHT = (-0.3, -0.4, -0.85)  # towards the light, in camera space
-_FRONTAL = 20.0  # degrees of median turn up to which a clip counts as frontal
+_FRONTAL = 20.0  # degrees: clips with a smaller median turn count as frontal
 
 
 def head_yaw(track) -> torch.Tensor:
-    """How far the head is turned away from the camera, `[T]` degrees."""
+    """Angle between the head's direction and the camera, `[T]` degrees."""
     whole = rotation_matrix(track.motion.rotation) @ rotation_matrix(track.motion.neck_pose)
     return whole[:, 2, 2].clamp(-1, 1).acos().rad2deg()
 
 
-def telling_frames(track, head: ParametricHead) -> dict[str, int]:
-    """Frames worth a look, by what they show."""
+def extreme_frames(track, head: ParametricHead) -> dict[str, int]:
+    """Extreme frames of a clip, by what they show."""
     points, valid = track.landmarks, track.valid
     width = (points[:, 33] - points[:, 263]).norm(dim=-1)
     gap = (points[:, 13] - points[:, 14]).norm(dim=-1) / width
@@ -59,7 +59,7 @@ def telling_frames(track, head: ParametricHead) -> dict[str, int]:
 
 
 def overlay(frame: np.ndarray, track, index: int, head: ParametricHead) -> np.ndarray:
-    """The frame, the head half over it, the head over it: `[H, 3W, 3]`."""
+    """The frame, the head blended over it, the head over it: `[H, 3W, 3]`."""
     vertices = camera_vertices(track, [index], head)[0]
     faces = head.faces.numpy()
     buffers = rasterize_mesh(vertices, faces, track.camera.K, track.camera.width, track.camera.height)
@@ -77,10 +77,10 @@ def overlay(frame: np.ndarray, track, index: int, head: ParametricHead) -> np.nd
 
 
 def report(path: Path, head: ParametricHead, out: Path) -> dict:
-    """One clip's row; writes its sheet."""
+    """One clip's row of the table; writes its contact sheet."""
     clip = ProcessedClip.open(path)
     track = clip.track
-    frames = telling_frames(track, head)
+    frames = extreme_frames(track, head)
     rows = [overlay(clip.frame(index), track, index, head) for index in frames.values()]
     sheet = Image.fromarray(np.concatenate(rows))
     sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX).save(out / f"{path.name}.png")
@@ -104,7 +104,7 @@ def report(path: Path, head: ParametricHead, out: Path) -> dict:
 
 
 def _slopes(sides) -> str:
-    """`slope(r)` of each side that moves."""
+    """`slope(r)` of each side whose distance changes enough."""
     return " ".join(f"{s['slope']:.2f}({s['correlation']:.2f})" for s in sides if s["spread"] >= MOVES) or "-"
 
 

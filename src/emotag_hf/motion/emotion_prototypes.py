@@ -1,9 +1,9 @@
-"""What each emotion and each action unit looks like on the named expression directions: FACS prototypes (METHOD 4).
+"""Expression coefficients of each emotion and each action unit: FACS prototypes (METHOD 4).
 
-The combinations of action units are EMFACS' (Friesen and Ekman, 1983), as the emotion literature quotes them:
-happy 6+12, sad 1+4+15, surprise 1+2+5+26, fear 1+2+4+5+7+20+26, angry 4+5+7+23, disgust 9+15+16. They are symmetric,
-and they keep off the lips' opening as far as they can, because speech needs it. The sizes were set by looking, and by
-benchmarks/bench_emotion.py: the units that define an emotion change by 1.5 or more of 5, the lips keep their words.
+The combinations of action units are from EMFACS (Friesen and Ekman, 1983), as quoted in the emotion literature:
+happy 6+12, sad 1+4+15, surprise 1+2+5+26, fear 1+2+4+5+7+20+26, angry 4+5+7+23, disgust 9+15+16. They are symmetric
+and change the lips' opening as little as possible, because speech needs it. The coefficients were tuned by eye and with
+benchmarks/bench_emotion.py: units that define an emotion change by 1.5 or more of 5, and lip sync is kept.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 
 from ..constants import ACTION_UNITS, EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS
 
-# Coefficients at full intensity (gate = 1). A bare name means its _L and _R. "jaw" is jaw_pose[0] in radians.
+# Coefficients at full intensity (gate = 1). A name without suffix is both _L and _R. "jaw" is jaw_pose[0] in radians.
 EXPRESSION_PROTOTYPES: dict[str, dict[str, float]] = {
-    "angry": {  # AU 4, 5, 7, 23 (+ 9 lightly; the inner ends of the brows are lowest; the jaw comes forward)
+    "angry": {  # AU 4, 5, 7, 23 (+ weak 9; inner ends of the brows lowest; jaw forward)
         "browDown": 1.00, "browInnerUp": -0.50, "browOuterUp": 0.25, "eyeSquint": 0.75, "eyeWide": 0.45,
         "cheekSquint": 0.20, "noseSneer": 0.25, "nostrilDilate": 0.60, "mouthPress": 0.45, "mouthRollLower": 0.15,
         "mouthFrown": 0.60, "mouthStretch": 0.25, "jawForward": 0.30, "neckTighten": 0.40,
@@ -34,17 +34,17 @@ EXPRESSION_PROTOTYPES: dict[str, dict[str, float]] = {
         "mouthSmile": 0.75, "cheekRaiser": 0.65, "cheekSquint": 0.35, "eyeSquint": 0.15, "mouthDimple": 0.15,
         "browOuterUp": 0.08,
     },
-    "sad": {  # AU 1, 4, 15 (+ 17, and lids that hang)
+    "sad": {  # AU 1, 4, 15 (+ 17, lowered upper lids)
         "browInnerUp": 1.00, "browDown": 0.45, "mouthFrown": 1.00, "mouthShrugLower": 0.35, "eyeSquint": 0.25,
         "eyeWide": -0.30,
     },
-    "surprise": {  # AU 1, 2, 5, 26; the jaw far less than the prototype says, or p, b, m could not close
+    "surprise": {  # AU 1, 2, 5, 26; much less jaw than in the prototype, so that lips close in p, b, m
         "browInnerUp": 0.90, "browOuterUp": 0.90, "eyeWide": 0.90, "mouthFunnel": 0.08, "jaw": 0.045,
     },
     "neutral": {},
 }  # fmt: skip
 
-# How those faces read on the six action units that GRMN sees, in OpenFace's 0..5. AU45 is the blink: of no emotion.
+# Intensities (OpenFace's 0..5) of these faces on GRMN's six input units. AU45, the blink, belongs to no emotion.
 ACTION_UNIT_PROTOTYPES: dict[str, dict[str, float]] = {
     "angry": {"AU04": 3.5, "AU05": 1.5, "AU07": 3.0},
     "disgust": {"AU04": 2.0, "AU06": 1.5, "AU07": 3.0},
@@ -56,12 +56,12 @@ ACTION_UNIT_PROTOTYPES: dict[str, dict[str, float]] = {
 }
 
 
-# What an action unit of 5 looks like; a smaller one is in proportion. "jaw" as above, "eyelids" is closure. The sizes
-# are those at which `features.action_units` reads about 3 for 3. AU05, AU06, AU07 and AU17 read less, because more of
-# those directions would no longer be a face, and so do AU25 and AU26, or the words would be lost in the open mouth.
+# Coefficients of an action unit at intensity 5; others scale linearly. "jaw" as above, "eyelids" is closure. They are
+# chosen so that `features.action_units` measures about 3 for an intensity of 3. It measures less for AU05, AU06, AU07
+# and AU17, where larger coefficients look unnatural, and for AU25 and AU26, where a wider mouth would break lip sync.
 ACTION_UNIT_MOTIONS: dict[str, dict[str, float]] = {
     "AU01": {"browInnerUp": 0.80},
-    "AU02": {"browOuterUp": 0.75, "browInnerUp": -0.50},  # the direction lifts the inner ends, too
+    "AU02": {"browOuterUp": 0.75, "browInnerUp": -0.50},  # browOuterUp raises the inner ends, too
     "AU04": {"browDown": 0.75},
     "AU05": {"eyeWide": 1.10},
     "AU06": {"cheekRaiser": 0.95, "cheekSquint": 0.65},
@@ -96,7 +96,7 @@ def action_unit_motions() -> torch.Tensor:
 
 
 def _columns(name: str) -> list[int]:
-    """Where a direction and its sides stand; the jaw comes after the expression."""
+    """Column indices of a coefficient (both sides); the jaw is after the expression."""
     sides = [n for n in (name, f"{name}_L", f"{name}_R") if n in EXPRESSION_NAMES]
     return [len(EXPRESSION_NAMES)] if name == "jaw" else [EXPRESSION_NAMES.index(n) for n in sides]
 
@@ -108,7 +108,7 @@ def action_unit_prototypes() -> torch.Tensor:
 
 
 def emotion_to_logits(emotion: str | Mapping[str, float]) -> torch.Tensor:
-    """A named emotion or a mixture as z_e, for `GatedResidualMotionNetwork.forward(emotion_logits=...)`.
+    """Logits z_e of a named emotion or a mixture, for `GatedResidualMotionNetwork.forward(emotion_logits=...)`.
 
     Args:
         emotion: one of `EMOTIONS`, or weights such as `{"happy": 0.6, "surprise": 0.4}`; see `emotion_mixture`.
@@ -123,13 +123,13 @@ def emotion_to_logits(emotion: str | Mapping[str, float]) -> torch.Tensor:
 
 
 def emotion_mixture(emotion: str | Mapping[str, float]) -> list[float]:
-    """Probabilities in the order of `EMOTIONS`: what weights below a sum of 1 leave over is neutral, above it they are
+    """Probabilities in the order of `EMOTIONS`: if the weights' sum is below 1 the rest is neutral; above 1 they are
     normalised. Raises ValueError as `emotion_to_logits`."""
     weights = {emotion: 1.0} if isinstance(emotion, str) else dict(emotion)
     unknown = [name for name in weights if name not in EMOTIONS]
     if unknown or not weights:
         raise ValueError(f"emotion: expected one or more of {', '.join(EMOTIONS)}, got {emotion!r}.")
-    # Plain numbers: `from_pretrained` builds networks on the meta device, where tensors have no values to check.
+    # Python floats: `from_pretrained` builds networks on the meta device, where tensors have no values to validate.
     values = [float(weights.get(name, 0.0)) for name in EMOTIONS]
     if not all(math.isfinite(v) and 0 <= v <= 1e6 for v in values):
         raise ValueError(f"emotion: expected weights of 0 or more, got {emotion!r}.")
@@ -138,5 +138,5 @@ def emotion_mixture(emotion: str | Mapping[str, float]) -> list[float]:
 
 
 def probabilities_to_logits(probabilities: torch.Tensor) -> torch.Tensor:
-    """Probabilities `[..., 7]` as z_e. A probability of 1e-6 instead of 0: logits stay finite, no face shows it."""
+    """Logits z_e of probabilities `[..., 7]`. 1e-6 is added, so that logits stay finite; the effect is not visible."""
     return torch.log(probabilities + 1e-6)

@@ -1,4 +1,4 @@
-"""The doctor: is this clip good enough to make a head of, and if not, what should be recorded again?"""
+"""The doctor: checks whether a clip is good enough to make an avatar, and what to record again if not."""
 
 from .examination import examine
 from .page import write_page

@@ -1,7 +1,7 @@
-"""What the doctor gathers about a clip before it judges.
+"""The measurements of a clip on which the doctor's checks are based.
 
-In: a video with its sound, or a processed clip. Out: `Evidence`: landmarks, the fitted head, the offset of the sound,
-every frame made tiny; and on a second reading `Looks` at faces and small pictures for the page.
+In: a video with its sound, or a processed clip. Out: `Evidence`: landmarks, the fitted head, the audio offset, a
+downsampled copy of every frame; and from a second pass `Looks` (quality of the faces' pictures) and thumbnails.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from ..features.av_offset import AVOffset
 from ..tracking.amplitude import Amplitude
 from ..tracking.head_track import FaceLandmarks, HeadTrack
 
-Shown = tuple[int, bool]  # number of a frame, and whether all of it is shown or the head alone
+Shown = tuple[int, bool]  # frame number; whether the thumbnail shows the whole frame (else the head)
 
-_SCENE = (16, 9)  # tiles of a tiny frame, across and down
-_FACE_SIZE = 128  # px to which a face is shrunk before it is looked at
-_ROUNDING = 2.0  # variance that rounding to whole brightnesses adds to a Laplacian
+_TINY_SIZE = (16, 9)  # width and height of a downsampled frame
+_FACE_SIZE = 128  # px: faces are downsampled to this height before they are measured
+_ROUNDING_VARIANCE = 2.0  # variance of the Laplacian that comes from rounding to 8 bits
 _THUMBNAIL, _JPEG_QUALITY = 160, 80
 # MediaPipe's points in the lower face: cheeks, beside and under the nose, lips, chin.
 _LOWER_FACE = (205, 425, 50, 280, 216, 436, 164, 0, 17, 84, 314, 18, 200, 199, 202, 422, 212, 432)
-_UPPER_FACE = (10, 151, 9, 108, 337, 6, 197, 195, 5)  # forehead and nose: the light that the lower face should have too
-_USUAL_TURN = 12.0  # degrees
-_UNUSUAL = 30.0  # of 255: a colour that differs so much from a patch's usual one is another thing's
+_UPPER_FACE = (10, 151, 9, 108, 337, 6, 197, 195, 5)  # forehead and nose: reference for the lighting of the lower face
+_USUAL_TURN = 12.0  # degrees of yaw and pitch from the median
+_UNUSUAL_DIFFERENCE = 30.0  # of 255: patches that differ by more from their median colour count as covered
 
 
 @dataclass
 class Looks:
-    """What was seen on K of the frames with a face.
+    """Picture quality of K of the frames with a face.
 
     Args:
         index: `[K]` frame numbers.
-        sharpness: `[K]` standard deviation of the Laplacian over that of the face, shrunk to 128 px.
-        brightest, median: `[K]` in 0..255: the 99th percentile and the middle of the face's brightness.
-        burnt: `[K]` share of the face at 250 or more.
-        facing: `[K]` bool, whether the head is turned as it usually is; else light and colours differ anyway.
-        covered: `[K]` share of the lower face's patches whose colour is not the usual one; 0 unless facing.
+        sharpness: `[K]` standard deviation of the Laplacian over that of the brightness, of the face at 128 px.
+        brightest, median: `[K]` in 0..255: 99th and 50th percentile of the face's brightness.
+        burnt: `[K]` overexposed share of the face (250 or more).
+        facing: `[K]` bool, whether the pose is near the clip's median; in other poses lighting and colours differ.
+        covered: `[K]` share of the lower face's patches with an unusual colour; 0 unless facing.
     """
 
     index: np.ndarray
@@ -60,24 +60,24 @@ class Looks:
 
 @dataclass
 class Evidence:
-    """T frames at 25 fps, as far as they were looked at.
+    """Measurements of the T frames at 25 fps that were examined.
 
     Args:
         name: of the file.
         width, height: of the source in pixels; fps: of the source (25 for a processed clip, see `is_prepared`).
-        is_variable: whether the source's frames come at uneven times.
+        is_variable: whether the source has a variable frame rate.
         duration: seconds of the whole source.
         landmarks: in pixels of the frames; pixel_scale: source pixels per such pixel.
-        frames: gives the frames once more, `[H, W, 3]` uint8.
-        scenes: `[T, 9, 16, 3]` uint8, every frame made tiny.
-        is_prepared: whether this is a processed clip, which does not tell the source's rate nor how many faces it has.
-        is_still: whether all frames show one picture.
-        file_warnings: what the reader said of the file.
+        frames: reads the frames again, `[H, W, 3]` uint8.
+        scenes: `[T, 9, 16, 3]` uint8, every frame downsampled.
+        is_prepared: whether this is a processed clip, which does not store the source's frame rate and number of faces.
+        is_still: whether all frames show the same picture.
+        file_warnings: warnings of the video reader.
         audio: the sound of these frames, or None; audio_problem: why there is none.
-        audio_duration: seconds of the whole sound, None where it was not read to its end.
+        audio_duration: seconds of the whole sound, None if it was not read to its end.
         track, action_units: the fitted head and `[T, 14]`; None without a face.
         offset: of the sound; None without a face or sound.
-        amplitudes: how strongly the fitted head moves beside its landmarks; None without a face.
+        amplitudes: amplitude of the fitted head's movements relative to the landmarks; None without a face.
         angles: `[T, 3]`, see `head_angles`; mouth: `[T, 2]`, see `mouth_of`.
     """
 
@@ -112,7 +112,7 @@ class Evidence:
 
     @property
     def seconds(self) -> float:
-        """Seconds that were looked at."""
+        """Seconds that were examined."""
         return len(self.landmarks) / MOTION_FPS
 
 
@@ -130,7 +130,7 @@ def head_angles(track: HeadTrack) -> np.ndarray:
 
 
 def usual_pose(angles: np.ndarray) -> np.ndarray:
-    """`[T]` bool: yaw and pitch `[T, 3]` are near their medians; True for all where none is known."""
+    """`[T]` bool: whether yaw and pitch of `[T, 3]` are near their medians; all True if no pose is known."""
     if not np.isfinite(angles).any():
         return np.ones(len(angles), bool)
     away = np.abs(angles[:, :2] - np.nanmedian(angles[:, :2], axis=0))
@@ -148,7 +148,7 @@ def mouth_of(points: np.ndarray) -> np.ndarray:
 
 
 def into_window(landmarks: FaceLandmarks, window: FrameCrop) -> FaceLandmarks:
-    """The landmarks in the window's pixels."""
+    """The landmarks in pixels of the crop."""
     return FaceLandmarks(
         points=window.to_crop(landmarks.points),
         found=landmarks.found,
@@ -162,19 +162,19 @@ def into_window(landmarks: FaceLandmarks, window: FrameCrop) -> FaceLandmarks:
 
 
 def tiny(frame: np.ndarray) -> np.ndarray:
-    """A frame as 9 x 16 tiles: enough to see a cut."""
-    return np.asarray(Image.fromarray(frame).resize(_SCENE, Image.Resampling.BOX))
+    """A frame downsampled to 9 x 16 pixels, for detecting cuts."""
+    return np.asarray(Image.fromarray(frame).resize(_TINY_SIZE, Image.Resampling.BOX))
 
 
 def look(evidence: Evidence, every: int, wanted: set[Shown]) -> tuple[Looks | None, dict[Shown, bytes]]:
-    """Reads the frames once more.
+    """Reads the frames again and measures the picture quality of faces.
 
     Args:
-        every: each how manieth frame with a face is looked at.
-        wanted: which small pictures are needed beside the heads of those looked at.
+        every: step between measured frames with a face.
+        wanted: thumbnails to make in addition to those of the measured heads.
 
     Returns:
-        `Looks` (None without a face), and the pictures as JPEGs.
+        `Looks` (None without a face), and the thumbnails as JPEGs.
     """
     landmarks, rows, pictures = evidence.landmarks, [], {}
     sampled = set(np.flatnonzero(landmarks.found)[::every].tolist())
@@ -199,15 +199,15 @@ def look(evidence: Evidence, every: int, wanted: set[Shown]) -> tuple[Looks | No
 
 
 def look_at_face(frame: np.ndarray, points: np.ndarray) -> tuple[float, float, float, float, np.ndarray]:
-    """Sharpness, brightest, median, burnt share, and the patches' colours `[P + 1, 3]` (see `Looks`) of one face."""
+    """Sharpness, brightest, median, overexposed share, and patch colours `[P + 1, 3]` (see `Looks`) of one face."""
     outline = points[(10, 152, 234, 454), :2].astype(np.float64)
     height = max(float(np.linalg.norm(outline[0] - outline[1])), 2.0)
     centre = outline.mean(0)
-    scale = min(1.0, _FACE_SIZE / height)  # never enlarged: that would only add blur
+    scale = min(1.0, _FACE_SIZE / height)  # never upsampled, which would add blur
     half = np.array([0.4, 0.5]) * height
     box = np.concatenate([np.maximum(centre - half, 0), np.minimum(centre + half, (frame.shape[1], frame.shape[0]))])
     size = np.maximum(np.round((box[2:] - box[:2]) * scale).astype(int), 0)
-    if size.min() < 8:  # nearly all of it outside the picture
+    if size.min() < 8:  # almost entirely outside the picture
         return 0.0, 0.0, 0.0, 0.0, np.full((len(_LOWER_FACE) + 1, 3), np.nan)
     x0, y0, x1, y1 = np.floor(box[:2]).astype(int).tolist() + np.ceil(box[2:]).astype(int).tolist()
     part = Image.fromarray(frame[y0:y1, x0:x1])
@@ -215,7 +215,7 @@ def look_at_face(frame: np.ndarray, points: np.ndarray) -> tuple[float, float, f
     grey = np.asarray(face.convert("L"), dtype=np.float32)
     middle = grey[1:-1, 1:-1]
     edges = 4 * middle - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-    sharpness = math.sqrt(max(float(edges.var()) - _ROUNDING, 0.0)) / max(float(grey.std()), 1.0)
+    sharpness = math.sqrt(max(float(edges.var()) - _ROUNDING_VARIANCE, 0.0)) / max(float(grey.std()), 1.0)
     brightest, median = np.percentile(grey, (99, 50))
     colours = np.asarray(face, dtype=np.float32)
     at = np.round((points[list(_LOWER_FACE + _UPPER_FACE), :2] - box[:2]) * scale).astype(int)
@@ -226,16 +226,16 @@ def look_at_face(frame: np.ndarray, points: np.ndarray) -> tuple[float, float, f
 
 
 def unusual_patches(patches: np.ndarray) -> np.ndarray:
-    """Patches' colours `[K, P + 1, 3]` (last: the upper face, for the light) -> share of unusual ones `[K]`."""
+    """Patches' colours `[K, P + 1, 3]` (last: the upper face, for the lighting) -> share of unusual ones `[K]`."""
     light = patches[:, -1:].mean(2, keepdims=True)
     even = patches[:, :-1] * (_nanmedian(light) / np.maximum(light, 1.0))
     away = np.abs(even - _nanmedian(even)).max(2)
     counted = np.isfinite(away)
-    return (np.where(counted, away, 0) > _UNUSUAL).sum(1) / np.maximum(counted.sum(1), 1)
+    return (np.where(counted, away, 0) > _UNUSUAL_DIFFERENCE).sum(1) / np.maximum(counted.sum(1), 1)
 
 
 def thumbnail(frame: np.ndarray, points: np.ndarray | None) -> bytes:
-    """A JPEG of at most 160 pixels: the head, or the whole picture without one."""
+    """A JPEG thumbnail of at most 160 pixels: of the head, or of the whole picture if `points` is None."""
     image = Image.fromarray(frame)
     if points is not None:
         outline = points[(10, 152), :2].astype(np.float64)
@@ -259,7 +259,7 @@ def _patch(picture: np.ndarray, x: int, y: int) -> np.ndarray:
 
 
 def _nanmedian(values: np.ndarray) -> np.ndarray:
-    """Median over the first axis without NaN; NaN where there is nothing else."""
+    """Median over the first axis, ignoring NaN; NaN where all are NaN."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, about columns of nothing but NaN
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, for columns of NaN
         return np.nanmedian(values, axis=0)

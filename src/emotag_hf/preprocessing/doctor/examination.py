@@ -1,7 +1,7 @@
-"""`examine`: gathers the evidence about a clip and has it judged.
+"""`examine`: measures a clip and runs the doctor's checks on it.
 
-In: a video (and its sound), or a processed clip. Out: `DoctorReport`. It takes about as long as finding the landmarks
-and fitting the head, and the memory of one frame however long the video is.
+In: a video (and its sound), or a processed clip. Out: `DoctorReport`. Most of the time is for detecting
+landmarks and fitting the head. Frames are streamed, so memory does not grow with the length of the video.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WINDOW = 512  # pixels of the window in which the head is fitted, as `prepare` does
-_MOVES = 25  # frames with a face, below which nothing is said about how it moves
-_LOOKS = 200  # faces that are looked at closely, spread over the clip
+_CROP_SIZE = 512  # pixels of the crop in which the head is fitted, as in `prepare`
+_MIN_FRAMES = 25  # least number of frames with a face for the checks of movement
+_LOOKS = 200  # most faces whose picture quality is measured, spread over the clip
 
 
 def examine(
@@ -50,20 +50,20 @@ def examine(
     face: int | None = None,
     max_seconds: float = 60.0,
 ) -> DoctorReport:
-    """Says whether a clip is good enough to make a head of, and if not, what to record again.
+    """Checks whether a clip is good enough to make an avatar, and says what to record again if not.
 
     Args:
         path: a video, a processed clip or its folder.
-        audio: the sound if it is not in the video: whatever `load_audio` reads.
-        face: which face, as in `track_landmarks`; None is the largest.
-        max_seconds: how much of a long video is looked at, from its beginning.
+        audio: the sound if it is not in the video: anything that `load_audio` reads.
+        face: which face, as in `track_landmarks`; None selects the largest.
+        max_seconds: longer videos are examined only up to here.
 
     Returns:
-        `DoctorReport`. A video without a face has a red one; that is no error.
+        `DoctorReport`. Without a face it is red; that is not an error.
 
     Raises:
         FileNotFoundError, PermissionError, VideoReadError: the video cannot be read, as in `read_video`.
-        ClipError: the folder is no processed clip.
+        ClipError: the folder is not a processed clip.
         AudioError: `audio` was given and cannot be used.
         ImportError: MediaPipe is not installed; the message has the line that installs it.
         ValueError: max_seconds is not positive.
@@ -78,9 +78,9 @@ def examine(
 
 
 def judge(evidence: Evidence) -> DoctorReport:
-    """Evidence to report."""
+    """Runs all checks that apply to the evidence."""
     e, there = evidence, bool(evidence.landmarks.found.any())
-    moves = e.track is not None and e.landmarks.found.sum() >= _MOVES
+    moves = e.track is not None and e.landmarks.found.sum() >= _MIN_FRAMES
     checks = [check(e) for check in (STILL_CHECKS if e.is_still else PICTURE_CHECKS)]
     checks += [check(e) for check in FACE_CHECKS] if there else []
     checks += [check(e) for check in MOTION_CHECKS] if moves else []
@@ -138,7 +138,7 @@ def _from_video(path: str | os.PathLike, audio: Any, face: int | None, max_secon
         **sound,
     )
     if landmarks.found.any():
-        window, _ = choose_crop(landmarks, _WINDOW)
+        window, _ = choose_crop(landmarks, _CROP_SIZE)
         _use_track(evidence, fit_head(into_window(landmarks, window)))
     return evidence
 
@@ -183,7 +183,7 @@ def _from_processed(path: str | os.PathLike | ProcessedClip, audio: Any, max_sec
 
 
 def _sound(clip: VideoClip, audio: Any, max_seconds: float) -> dict[str, Any]:
-    """What `Evidence` is told of the sound, no more of it than there are frames to look at."""
+    """`Evidence`'s arguments for the sound, cut to the examined frames."""
     if audio is not None:
         sound = load_audio(audio)
         samples = sound.samples[: int((max_seconds + 1) * sound.sampling_rate)]
@@ -200,7 +200,7 @@ def _sound(clip: VideoClip, audio: Any, max_seconds: float) -> dict[str, Any]:
 
 
 def _use_track(evidence: Evidence, track: HeadTrack) -> None:
-    """Puts the track into the evidence, and what follows from it."""
+    """Adds the track and what is computed from it to the evidence."""
     head = ParametricHead.from_asset()
     evidence.track = track
     evidence.action_units = action_units_from_track(track, head)

@@ -1,4 +1,4 @@
-"""The doctor's checks of how the head, the mouth and the rest of the face move.
+"""The doctor's checks of tracking and of the movement of head, mouth and the rest of the face.
 
 In: `Evidence` with a fitted head. Out: `Check`s. Every threshold is a constant with its reason beside it.
 """
@@ -11,21 +11,21 @@ from ...constants import ACTION_UNITS, MOTION_FPS
 from .evidence import Evidence
 from .report import GREEN, GREY, RED, YELLOW, Check, graded, percent, spread_out, worse
 
-GOOD_ERROR, MAX_ERROR = 4.0, 9.0  # px of 512, median over landmarks that the fit never saw
+GOOD_ERROR, MAX_ERROR = 4.0, 9.0  # px of 512, median error on held-out landmarks
 GOOD_FAILED, MAX_FAILED = 0.05, 0.40  # share of the frames with a face whose fit failed
-WEAKEST = 0.7  # slope of a distance on the landmarks' own; the tracker reaches 0.85 to 1.15 on clear clips
-MIN_YAW_SPAN, MIN_PITCH_SPAN = 4.0, 4.0  # degrees: with less of both, the head is known from one side only
-GOOD_TURN, MAX_TURN = 25.0, 50.0  # degrees of yaw, median: half of the mouth is foreshortened, then hidden
-PROFILE, MAX_PROFILE = 60.0, 0.20  # degrees at which the far side's landmarks are guesses; share of such frames
+WEAKEST = 0.7  # least slope of `amplitude`; the tracker reaches 0.85 to 1.15 on clear clips
+MIN_YAW_SPAN, MIN_PITCH_SPAN = 4.0, 4.0  # degrees; if both are less, the head is seen from one side only
+GOOD_TURN, MAX_TURN = 25.0, 50.0  # degrees of median yaw: half of the mouth is foreshortened, then hidden
+PROFILE, MAX_PROFILE = 60.0, 0.20  # degrees of yaw from which the far side's landmarks are unreliable; share of frames
 # Shapes of the mouth: opening (edges of five bins from shut to wide open) by width (edges of five bins around the
 # median, from rounded to spread), both in distances between the outer eye corners.
 OPENINGS, WIDTHS = (0.04, 0.07, 0.10, 0.14), (-0.04, -0.015, 0.015, 0.03)
 GOOD_SHAPES = 10  # of 25; five seconds of speech fill 10 to 20
 MIN_OPENING = 0.05  # span of the opening: speech has 0.13 or more, a mouth that stays shut 0.02
-SEEN = 2  # frames (80 ms) that count as seen
-BLINK_EVERY = 10.0  # seconds; people blink every 2 to 6 s, and who reads aloud less often
-BLINK_DEPTH, BLINK_LONGEST = 0.3, 12  # closure beyond the usual, and frames; what is longer is a look down
-GOOD_EXPRESSION = 5.0  # sum of the spans of eight action units, 0..5 each, outside the mouth's speaking
+SEEN = 2  # least number of frames (80 ms) in which a mouth shape must appear
+BLINK_EVERY = 10.0  # seconds; people blink every 2 to 6 s, and less often when they read aloud
+BLINK_DEPTH, BLINK_LONGEST = 0.3, 12  # closure above the median, and frames; longer ones are looks down
+GOOD_EXPRESSION = 5.0  # sum of the ranges of eight action units (0..5 each) that speech hardly moves
 EXPRESSION_UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU09", "AU12", "AU15")
 
 
@@ -35,23 +35,23 @@ def check_tracking(e: Evidence) -> Check:
     failed = float((found & ~valid).sum() / max(1, found.sum()))
     lost = graded(failed, GOOD_FAILED, MAX_FAILED)
     light = worse(graded(error, GOOD_ERROR, MAX_ERROR), lost)
-    finding = f"The head model follows the face to {error:.1f} of 512 pixels."
+    finding = f"The fitted head model is off by {error:.1f} pixels (median, in a 512-pixel picture)."
     if lost != GREEN:
-        finding += f" In {percent(failed)} of the frames it loses it."
-    advice = "" if light == GREEN else "Face the camera, move more slowly, and keep everything away from the face."
+        finding += f" In {percent(failed)} of the frames the fit fails."
+    advice = "" if light == GREEN else "Face the camera, move more slowly, and keep hands and objects off the face."
     frames = spread_out(np.flatnonzero(found & ~valid))
     return Check("tracking", "movement", error, "px of 512", light, finding, advice, frames)
 
 
 def check_strength(e: Evidence) -> Check | None:
-    """How far mouth and brows of the head model move beside the landmarks; a model that moves too little shows it."""
+    """Amplitude of the fitted head's expressions relative to the landmarks: too small ones make a weak avatar."""
     if e.amplitudes is None:
         return None
     slopes = {name: [a.slope for a in sides if a.moves] for name, sides in e.amplitudes.items()}
     slopes = {name: sum(found) / len(found) for name, found in slopes.items() if found}
     if not slopes:
         return Check(
-            "strength", "movement", None, "", GREY, "The face hardly moves, so that its strength is not known."
+            "strength", "movement", None, "", GREY, "The face moves too little to measure the model's amplitude."
         )
     furthest = max(slopes, key=lambda name: abs(np.log(max(slopes[name], 0.01))))
     value = slopes[furthest]
@@ -59,7 +59,7 @@ def check_strength(e: Evidence) -> Check | None:
     finding = (
         f"Mouth, lids and brows of the head model move {min(slopes.values()):.2f} to {max(slopes.values()):.2f} times"
     )
-    finding += f" as far as in the picture ({furthest}: {value:.2f})."
+    finding += f" as far as the landmarks in the picture (worst, {furthest}: {value:.2f})."
     advice = "" if light == GREEN else "Face the camera, and keep hair and glasses away from the brows."
     return Check("strength", "movement", value, "times", light, finding, advice)
 
@@ -67,13 +67,13 @@ def check_strength(e: Evidence) -> Check | None:
 def check_head(e: Evidence) -> Check:
     there = np.flatnonzero(np.isfinite(e.angles[:, 0]))
     if not len(there):
-        return Check("head movement", "movement", None, "", GREY, "How the head moves could not be told.")
+        return Check("head movement", "movement", None, "", GREY, "The head's movement could not be measured.")
     yaw, pitch = e.angles[there, 0], e.angles[there, 1]
     low, high = np.percentile(e.angles[there], (2, 98), axis=0)
     span = high - low
     turn, profile = abs(float(np.median(yaw))), float((np.abs(yaw) > PROFILE).mean())
     light, advice = graded(turn, GOOD_TURN, MAX_TURN), ""
-    finding = f"The head turns over {span[0]:.0f} degrees to the sides and {span[1]:.0f} up and down."
+    finding = f"The head turns over {span[0]:.0f} degrees from left to right and {span[1]:.0f} up and down."
     if light != GREEN:
         finding = f"Most of the time the head is turned away by {turn:.0f} degrees."
         advice = "Face the camera: otherwise half of the mouth cannot be seen."
@@ -81,8 +81,8 @@ def check_head(e: Evidence) -> Check:
         light, finding = YELLOW, f"In {percent(profile)} of the frames the face is seen from the side."
         advice = "Face the camera most of the time."
     elif span[0] < MIN_YAW_SPAN and span[1] < MIN_PITCH_SPAN:
-        light, finding = YELLOW, "The head hardly moves, so that it is known from one side only."
-        advice = "Before talking, turn slowly to the left and right and nod; 15 degrees are plenty."
+        light, finding = YELLOW, "The head hardly moves, so that it is seen from one side only."
+        advice = "Before talking, turn slowly to the left and right and nod; 15 degrees are enough."
     ends = {int(there[k]) for k in (yaw.argmin(), yaw.argmax(), pitch.argmin(), pitch.argmax())}
     return Check("head movement", "movement", float(span[0]), "degrees", light, finding, advice, tuple(sorted(ends)))
 
@@ -114,9 +114,9 @@ def check_mouth(e: Evidence) -> Check:
         "shut (m, b), open wide (ah), round (oo) and spread (ee)."
     )
     if span < MIN_OPENING:
-        finding = "The mouth hardly opens: nobody seems to talk."
+        finding = "The mouth hardly opens: the person does not seem to talk."
         return Check("mouth shapes", "movement", number, f"of {counts.size}", RED, finding, advice, frames)
-    finding = f"{number} of {counts.size} shapes of the mouth can be seen"
+    finding = f"{number} of {counts.size} mouth shapes appear"
     if missing:
         finding += f", but never {' or '.join(missing)}."
     else:
@@ -136,12 +136,12 @@ def check_expression(e: Evidence) -> Check | None:
         return Check("expression", "movement", span, unit, GREEN, "Brows, cheeks and the corners of the mouth move.")
     return Check(
         "expression", "movement", span, unit, YELLOW, "Apart from talking, the face hardly moves.",
-        "Emotions will look like other people's. For this person's own, smile, frown and raise the brows once.",
+        "Emotions will look generic. To record this person's own, smile, frown and raise the brows once.",
     )  # fmt: skip
 
 
 def find_blinks(eyelids: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Numbers of the most closed frame of each blink in the closures `[T, 2]`."""
+    """Frame numbers of blinks in the closures `[T, 2]`: the most closed frame of each."""
     if not valid.any():
         return np.zeros(0, int)
     closure = np.where(valid, eyelids.mean(1), 0.0)
@@ -159,9 +159,9 @@ def check_blinks(e: Evidence) -> Check:
         finding = "The eyes blink once." if number == 1 else f"The eyes blink {number} times."
         return Check("blinks", "movement", number, "blinks", GREEN, finding, "", spread_out(blinks))
     if seconds < BLINK_EVERY:
-        return Check("blinks", "movement", 0, "blinks", GREEN, "No blink, which is usual in so short a clip.")
+        return Check("blinks", "movement", 0, "blinks", GREEN, "No blink, which is normal in such a short clip.")
     return Check(
-        "blinks", "movement", 0, "blinks", YELLOW, f"Not one blink in {seconds:.0f} s: shut lids are never seen.",
+        "blinks", "movement", 0, "blinks", YELLOW, f"No blink in {seconds:.0f} s: the clip never shows shut lids.",
         "Blink now and then, so that shut lids look like this person's.",
     )  # fmt: skip
 

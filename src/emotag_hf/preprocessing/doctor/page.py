@@ -1,6 +1,6 @@
-"""The doctor's report as one HTML page that needs nothing else: no script, no font, no address.
+"""The doctor's report as a self-contained HTML page: no scripts, fonts or links.
 
-In: `DoctorReport`. Out: a file with the pictures inside. They are the user's own and go nowhere but into this file.
+In: `DoctorReport`. Out: an HTML file with the pictures embedded. They are the user's and are stored in this file only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...constants import MOTION_FPS
 from ...utils.atomic_write import atomic_write
 from .report import GREEN, GREY, GROUPS, RED, YELLOW, Check, DoctorReport, printable
 
-_WORDS = {GREEN: "good", YELLOW: "could be better", RED: "cannot be used", GREY: "not known"}
+_LIGHT_LABELS = {GREEN: "good", YELLOW: "could be better", RED: "cannot be used", GREY: "not known"}
 _TITLES = {"picture": "Picture", "face": "Face", "movement": "Movement", "sound": "Sound"}
 _UNITS = {
     "head turn": "degrees, positive to the person's left",
@@ -24,8 +24,8 @@ _UNITS = {
     "mouth opening": "distances between the eyes",
     "tracking error": "of 512 pixels",
 }
-_PLOT = (600, 96)  # units of the plots' own drawing: width, height
-_POINTS = 600  # of a curve; more cannot be seen
+_PLOT_SIZE = (600, 96)  # width and height of a plot in SVG units
+_MAX_POINTS = 600  # most points of a curve
 
 _CSS = """
 :root { color-scheme: light dark; --bg: #f6f7f9; --card: #fff; --text: #1b1f24; --soft: #59626d; --line: #d9dee4;
@@ -80,7 +80,7 @@ _SIGNS = {GREEN: "\N{CHECK MARK}", YELLOW: "!", RED: "\N{MULTIPLICATION X}", GRE
 
 
 def write_page(report: DoctorReport, path: str | os.PathLike) -> Path:
-    """Writes the report as an HTML page and returns its path. The file is whole or not there.
+    """Writes the report as an HTML page and returns its path. The file is written atomically.
 
     Raises:
         ValueError: `path` is a folder. FileNotFoundError: its folder does not exist. OSError: it cannot be written.
@@ -91,7 +91,7 @@ def write_page(report: DoctorReport, path: str | os.PathLike) -> Path:
 
 
 def render_page(report: DoctorReport) -> str:
-    """The page as text."""
+    """The page as HTML text."""
     name, light = _text(report.name), report.light
     wrong = [check for color in (RED, YELLOW) for check in report.checks if check.light == color]
     sections = {"To improve": wrong}
@@ -105,18 +105,18 @@ def render_page(report: DoctorReport) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{name}: {_WORDS[light]}</title>
+<title>{name}: {_LIGHT_LABELS[light]}</title>
 <style>{_CSS}</style>
 </head>
 <body>
 <main>
 <div class="verdict">
-{_lamp(light)}
-<div><h1>{name}</h1><p>{_text(report.verdict)}</p><small>{report.seconds:.1f} s were looked at.</small></div>
+{_traffic_light(light)}
+<div><h1>{name}</h1><p>{_text(report.verdict)}</p><small>{report.seconds:.1f} s were examined.</small></div>
 </div>
 {body}
 {f"<h2>Over time</h2>{plots}" if plots else ""}
-<footer>Made by <code>emotag doctor</code> on this computer; the pictures are in this file alone.</footer>
+<footer>Made by <code>emotag doctor</code> on this computer; the pictures are stored only in this file.</footer>
 </main>
 </body>
 </html>
@@ -127,7 +127,7 @@ def _text(value: str) -> str:
     return html.escape(printable(value), quote=True)
 
 
-def _lamp(light: str) -> str:
+def _traffic_light(light: str) -> str:
     lamps = "".join(f"<i{f' class={name}' if name == light else ''}></i>" for name in (RED, YELLOW, GREEN))
     return f'<div class="lamp" role="img" aria-label="Traffic light: {light}">{lamps}</div>'
 
@@ -143,7 +143,7 @@ def _row(check: Check, pictures: dict[tuple[int, bool], bytes]) -> str:
     strip = "".join(_picture(check.name, frame, jpeg) for frame, jpeg in shown)
     return (
         f'<li class="{check.light}"><div class="sign" aria-hidden="true">{_SIGNS[check.light]}</div><div>'
-        f'<h3>{_text(check.name.capitalize())}</h3><span class="state">{_WORDS[check.light]}</span>'
+        f'<h3>{_text(check.name.capitalize())}</h3><span class="state">{_LIGHT_LABELS[check.light]}</span>'
         f"<p>{_text(check.finding)}</p>{advice}{f'<div class=strip>{strip}</div>' if strip else ''}</div></li>"
     )
 
@@ -158,12 +158,12 @@ def _picture(name: str, frame: int, jpeg: bytes) -> str:
 
 
 def _plot(title: str, values: np.ndarray) -> str:
-    """A curve over time; where nothing is known it is broken."""
+    """A curve over time, with gaps where values are NaN."""
     values = np.asarray(values, dtype=np.float64)
-    width, height = _PLOT
+    width, height = _PLOT_SIZE
     low, high = np.nanmin(values), np.nanmax(values)
     span = max(high - low, 1e-9)
-    every = max(1, len(values) // _POINTS)
+    every = max(1, len(values) // _MAX_POINTS)
     x = np.arange(len(values))[::every] * width / max(1, len(values) - 1)
     y = height - 4 - (values[::every] - low) / span * (height - 8)
     known = np.isfinite(y)

@@ -11,42 +11,43 @@ from ...constants import MOTION_FPS
 from .evidence import Evidence, Looks
 from .report import GREEN, RED, YELLOW, Check, graded, percent, spread_out
 
-MIN_SECONDS, GOOD_SECONDS = 2.0, 4.5  # no sentence is complete in less than 2 s; METHOD 1 adapts on 5 s, give or take
-MIN_FPS, GOOD_FPS = 12.0, 23.0  # lips shut for about 80 ms: at 12 fps half of that is missed, at 24 little
-MAX_REPEATED = 0.15  # share of frames like the one before: more, and the camera was slower than the file says
-GOOD_SIDE = 360  # px of the shorter side; smaller files are usually compressed hard as well
-# What makes a cut: a change that stays (mean of 16 x 9 tiles, of 255) and a jump of the face in eye distances, or a
-# change so large that no jump is needed. Uncut clips stay below 12, however the head shakes; cuts have 25 to 60.
+MIN_SECONDS, GOOD_SECONDS = 2.0, 4.5  # a sentence takes 2 s or more; METHOD 1 adapts on about 5 s
+MIN_FPS, GOOD_FPS = 12.0, 23.0  # lips close for about 80 ms: 12 fps misses half of these moments, 24 fps few
+MAX_REPEATED = 0.15  # share of repeated frames; with more, the camera's frame rate was below the file's
+GOOD_SIDE = 360  # px of the shorter side; smaller files are usually strongly compressed, too
+# A cut is a lasting change of the picture (mean over 16 x 9 tiles, of 255) together with a jump of the face (in eye
+# distances), or a change that is large enough without a jump. Clips without cuts stay below 12, even when the head is
+# shaken; cuts have 25 to 60.
 CUT_CHANGE, CUT_JUMP, CUT_ALONE = 12.0, 0.5, 25.0
-CUT_ELSEWHERE = 35.0  # of 255, mean over the picture: nothing of it stays, and the head is likely another one
-CUT_LASTS, CUT_FLASH = 5, 3  # frames: changes nearer than this are one; a flash is shorter than that
+CUT_ELSEWHERE = 35.0  # of 255, mean over the picture: another scene, probably with another person
+CUT_LASTS, CUT_FLASH = 5, 3  # frames: changes within the first are one cut; shorter ones than the second are flashes
 
-GOOD_FOUND, MIN_FOUND = 0.98, 0.75  # share of frames with a face; a second of five may be missing, not more
-MAX_OTHER_FACES = 0.02  # share of frames with a second face: with more, the two may be mixed up
-# px from forehead to chin in the source. An avatar shows it some 260 px high in 512: from 200 that still looks sharp.
-# At 80 the lips are 8 px high, and landmarks err by as much as lips move.
+GOOD_FOUND, MIN_FOUND = 0.98, 0.75  # share of frames with a face; one of five seconds may be missing
+MAX_OTHER_FACES = 0.02  # share of frames with a second face; with more, the faces may be confused
+# px from forehead to chin in the source. An avatar shows it about 260 px high in 512, which looks sharp from 200.
+# At 80 the lips are 8 px high, and landmark errors are as large as lip movements.
 GOOD_FACE, MIN_FACE = 200.0, 80.0
-GOOD_INSIDE, MIN_INSIDE = 0.98, 0.50  # share of frames in which all of the face is in the picture
+GOOD_INSIDE, MIN_INSIDE = 0.98, 0.50  # share of frames with the whole face in the picture
 # See Looks.sharpness: 0.22 to 0.8 in real clips. A blur of 1 px (1 % of the face) brings it to 0.09 .. 0.28, one of
 # 2 px to 0.06 .. 0.13.
 GOOD_SHARPNESS, MIN_SHARPNESS = 0.20, 0.08
-MAX_BLURRED = 0.25  # share of frames with less than half the clip's usual sharpness: fast movement in poor light
-# The brightest 1 % of a face is the white of the eyes, teeth, and the shine on skin of any colour; skin may be dark.
+MAX_BLURRED = 0.25  # share of frames with less than half the median sharpness (motion blur)
+# The brightest 1 % of a face are eyes, teeth and highlights, so this does not depend on the skin's colour.
 GOOD_BRIGHTEST, MIN_BRIGHTEST = 90.0, 45.0
-MAX_BURNT = 0.05  # share of the face at 250 of 255 or more: colours that no training brings back
-GOOD_STEADY = 0.25  # relative change of the face's brightness; a head that moves a little makes up to 0.18
-# In a covered frame at least this share of the lower face's patches has another colour; share of such frames.
+MAX_BURNT = 0.05  # overexposed share of the face (250 of 255 or more), whose colours are lost
+GOOD_STEADY = 0.25  # relative change of the face's brightness; small head movements cause up to 0.18
+# Share of the lower face's patches with an unusual colour from which a frame counts as covered; share of such frames.
 COVERED, MAX_COVERED = 0.35, 0.05
 
 
 def check_file(e: Evidence) -> Check | None:
-    """Speaks up only if something was said when the file was read."""
+    """Reports warnings of the video reader; None without any."""
     if not e.file_warnings:
         return None
     finding = " ".join(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in e.file_warnings)
-    advice = "Copy or export the file again; what could be read is used."
+    advice = "Copy or export the file again; the part that could be read is used."
     if e.is_prepared:
-        advice = "Prepare the clip again, if need be from a better recording."
+        advice = "Prepare the clip again, from a better recording if necessary."
     return Check("file", "picture", None, "", YELLOW, finding, advice)
 
 
@@ -58,7 +59,7 @@ def check_length(e: Evidence) -> Check | None:
     of = f" in the first {e.seconds:.0f} s of {e.duration:.0f} s" if e.duration > e.seconds + 1 else ""
     return Check(
         "length", "picture", seconds, "s", light, f"The face can be seen for {seconds:.1f} s{of}.",
-        "" if light == GREEN else "Record 5 s of talking at least; 10 to 30 s show more of the mouth.",
+        "" if light == GREEN else "Record at least 5 s of talking; 10 to 30 s show more mouth shapes.",
     )  # fmt: skip
 
 
@@ -77,30 +78,30 @@ def check_frame_rate(e: Evidence) -> Check | None:
     rate = f"{e.fps:.4g}"
     light = graded(e.fps, GOOD_FPS, MIN_FPS)
     if light != GREEN:
-        advice = "Record at 25 or 30 pictures a second. In poor light cameras go lower, so add light."
-        return Check("frame rate", "picture", e.fps, "fps", light, f"There are {rate} pictures a second.", advice)
+        advice = "Record at 25 or 30 frames per second. Cameras lower the frame rate in poor light, so add light."
+        return Check("frame rate", "picture", e.fps, "fps", light, f"The frame rate is {rate} fps.", advice)
     repeated = np.flatnonzero((e.scenes[1:] == e.scenes[:-1]).all((1, 2, 3))) + 1
     share = len(repeated) / max(1, len(e.scenes))
     if share > MAX_REPEATED:
-        finding = f"There are {rate} pictures a second, but {percent(share)} of them repeat the one before."
-        advice = "The camera was slower than the file. Add light, and close other programs while recording."
+        finding = f"The frame rate is {rate} fps, but {percent(share)} of the frames repeat the one before."
+        advice = "The camera was slower than the file's rate. Add light, and close other programs while recording."
         return Check("frame rate", "picture", e.fps, "fps", YELLOW, finding, advice)
     if e.is_variable:
-        finding = f"There are {rate} pictures a second, at uneven times. They are evened out."
+        finding = f"The frame rate is variable, about {rate} fps. It is resampled to a constant one."
         return Check("frame rate", "picture", e.fps, "fps", GREEN, finding)
-    return Check("frame rate", "picture", e.fps, "fps", GREEN, f"There are {rate} pictures a second.")
+    return Check("frame rate", "picture", e.fps, "fps", GREEN, f"The frame rate is {rate} fps.")
 
 
 def check_still(e: Evidence) -> Check:
     return Check(
         "moving picture", "picture", None, "", RED,
-        "Nothing moves: all frames show one picture. A single photo is not supported, because the shape of a head and "
-        "how its face moves show only over several frames.", "Record a video of the person talking.", (0,), True,
+        "Nothing moves: all frames show the same picture. A single photo is not supported, because the shape of a head "
+        "and how its face moves show only over several frames.", "Record a video of the person talking.", (0,), True,
     )  # fmt: skip
 
 
 def find_cuts(e: Evidence) -> np.ndarray:
-    """Numbers of the frames that begin another shot."""
+    """Frame numbers of cuts: the first frame of each new shot."""
     if len(e.scenes) < 2:
         return np.zeros(0, int)
     scenes = e.scenes.astype(np.float32)
@@ -120,14 +121,14 @@ def find_cuts(e: Evidence) -> np.ndarray:
 def check_cuts(e: Evidence) -> Check:
     cuts = find_cuts(e)
     if not len(cuts):
-        return Check("cuts", "picture", 0, "cuts", GREEN, "It is one shot.")
+        return Check("cuts", "picture", 0, "cuts", GREEN, "The clip is one continuous shot.")
     when = ", ".join(f"{cut / MOTION_FPS:.1f} s" for cut in cuts[:4]) + (" ..." if len(cuts) > 4 else "")
     scenes = e.scenes.astype(np.float32)
     other = np.abs(scenes[cuts] - scenes[cuts - 1]).mean((1, 2, 3)).max() > CUT_ELSEWHERE
     finding = f"The picture {'changes to another scene' if other else 'seems to jump to another shot'} at {when}."
     return Check(
         "cuts", "picture", len(cuts), "cuts", RED if other else YELLOW, finding,
-        "Trim the file to one shot: another camera, light or place does not fit the same head.",
+        "Trim the file to one continuous shot, with the same camera, light and place.",
         spread_out(np.unique(np.concatenate([cuts - 1, cuts]))), True,
     )  # fmt: skip
 
@@ -142,11 +143,11 @@ def check_found(e: Evidence) -> Check:
         finding = "No face was found in any frame."
         return Check("face found", "face", share, "share", RED, finding, advice, missing, True)
     if light == GREEN:
-        always = "A face is there all the time." if share == 1 else "A face is there nearly all the time."
+        always = "A face is found in every frame." if share == 1 else "A face is found in nearly every frame."
         return Check("face found", "face", share, "share", GREEN, always, "", missing, True)
     return Check(
-        "face found", "face", share, "share", light, f"In {percent(1 - share)} of the frames there is no face.",
-        "Stay in the picture, face the camera and keep everything away from the face; or trim the file.", missing, True,
+        "face found", "face", share, "share", light, f"In {percent(1 - share)} of the frames no face is found.",
+        "Stay in the picture, face the camera and keep the face free; or trim the file.", missing, True,
     )  # fmt: skip
 
 
@@ -156,11 +157,11 @@ def check_number(e: Evidence) -> Check | None:
     several = e.landmarks.num_faces > 1
     share = float(several.mean()) if len(several) else 0.0
     if share <= MAX_OTHER_FACES:
-        return Check("number of faces", "face", share, "share", GREEN, "Nobody else is in the picture.")
+        return Check("number of faces", "face", share, "share", GREEN, "Only one face is in the picture.")
     return Check(
         "number of faces", "face", share, "share", YELLOW,
         f"Up to {int(e.landmarks.num_faces.max())} faces are in the picture, in {percent(share)} of the frames. "
-        "The largest is taken unless you say which.",
+        "The largest is used unless you choose another.",
         "Record one person alone, or choose with --face.", spread_out(np.flatnonzero(several)), True,
     )  # fmt: skip
 
@@ -171,7 +172,7 @@ def check_size(e: Evidence) -> Check:
     light = graded(height, GOOD_FACE, MIN_FACE)
     return Check(
         "face size", "face", height, "px", light, f"From forehead to chin the face is {height:.0f} pixels high.",
-        "" if light == GREEN else f"Come closer or record larger, so that it is {GOOD_FACE:.0f} pixels high or more.",
+        "" if light == GREEN else f"Come closer or raise the resolution; it needs {GOOD_FACE:.0f} pixels or more.",
     )  # fmt: skip
 
 
@@ -210,11 +211,11 @@ def check_exposure(looks: Looks) -> Check:
     brightest, burnt = float(np.median(looks.brightest)), float(np.median(looks.burnt))
     light = graded(brightest, GOOD_BRIGHTEST, MIN_BRIGHTEST)
     if light != GREEN:
-        finding = "The face can hardly be seen in the dark." if light == RED else "The face is dark."
+        finding = "The face is too dark to be seen well." if light == RED else "The face is dark."
         advice = "Light the face from the front: sit towards a window or a lamp, with none behind the head."
         return Check("exposure", "face", brightest, "of 255", light, finding, advice, spread_out(looks.index))
     if burnt > MAX_BURNT:
-        finding = f"{percent(burnt)} of the face is pure white. Its colours are lost."
+        finding = f"{percent(burnt)} of the face is overexposed (pure white). Its colours are lost."
         advice = "Use softer or less light, or lower the camera's exposure."
         return Check("exposure", "face", brightest, "of 255", YELLOW, finding, advice, spread_out(looks.index))
     return Check("exposure", "face", brightest, "of 255", GREEN, "The face is well lit.")
@@ -238,7 +239,7 @@ def check_steadiness(looks: Looks) -> Check:
 
 
 def check_occlusion(looks: Looks) -> Check:
-    """Only what it is: colours in the lower face that are unlike those in the rest of the clip."""
+    """Detects unusual colours in the lower face, compared with the rest of the clip; not objects themselves."""
     covered = looks.covered >= COVERED
     share = float(covered.mean())
     if share <= MAX_COVERED:
@@ -246,12 +247,12 @@ def check_occlusion(looks: Looks) -> Check:
     return Check(
         "free mouth", "face", share, "share", YELLOW,
         f"Possibly something covers the lower face in {percent(share)} of the frames: a hand, a cup, a microphone.",
-        "Look at these pictures; if so, record again with nothing before the mouth.", spread_out(looks.index[covered]),
+        "Look at these pictures. If so, record again with the mouth free.", spread_out(looks.index[covered]),
     )  # fmt: skip
 
 
 PICTURE_CHECKS = (check_file, check_length, check_resolution, check_frame_rate, check_cuts, check_found)
 STILL_CHECKS = (check_file, check_resolution, check_still)  # in place of those
-FACE_CHECKS = (check_number, check_size, check_framing)  # if there is a face
+FACE_CHECKS = (check_number, check_size, check_framing)  # only with a face
 LOOK_CHECKS = (check_sharpness, check_exposure)
-ONE_SHOT_CHECKS = (check_steadiness, check_occlusion)  # not across a cut, where all colours change
+ONE_SHOT_CHECKS = (check_steadiness, check_occlusion)  # only without cuts, which change all colours

@@ -1,4 +1,4 @@
-"""What the doctor hands over: checks with a traffic light each, and one for all of them.
+"""The doctor's report: checks with a traffic light each, and an overall light.
 
 In: checks. Out: a dict for programs, text for a terminal; `page.write_page` makes the HTML page.
 """
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-GREEN, YELLOW, RED, GREY = "green", "yellow", "red", "grey"  # grey: could not be told
-LIGHTS = (GREY, GREEN, YELLOW, RED)  # from what weighs nothing to what weighs most
+GREEN, YELLOW, RED, GREY = "green", "yellow", "red", "grey"  # grey: not known
+LIGHTS = (GREY, GREEN, YELLOW, RED)  # in order of severity
 GROUPS = ("picture", "face", "movement", "sound")
 FORMAT, FORMAT_VERSION = "emotag-doctor", 1
 
@@ -21,16 +21,16 @@ _DOTS = {GREEN: "32", YELLOW: "33", RED: "31", GREY: "90"}  # ANSI colours
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.
+    """The result of one check.
 
     Args:
-        name: what was looked at; group: one of `GROUPS`.
-        value: the number behind it, in `unit`; None where there is none.
-        light: "green" good; "yellow" works worse than it could; "red" cannot be used for adapting a head; "grey" could
-            not be told.
-        finding: what was found; advice: what to do about it, "" if nothing. Both in plain words.
-        frames: numbers of the frames (25 fps) that show it, a few.
-        whole: whether it shows in the whole picture, not in the face.
+        name: what was checked; group: one of `GROUPS`.
+        value: the measured number, in `unit`; None if there is none.
+        light: "green" good; "yellow" usable, but could be better; "red" cannot be used for adaptation; "grey" could not
+            be measured.
+        finding: what was found; advice: what to do about it, or "". Both are shown to users.
+        frames: numbers of a few frames (25 fps) that show it.
+        whole: whether thumbnails show the whole picture, not only the head.
     """
 
     name: str
@@ -46,16 +46,16 @@ class Check:
 
 @dataclass
 class DoctorReport:
-    """What the doctor says of a clip.
+    """The doctor's results for a clip.
 
     Args:
         name: of the file.
         checks: in the order of `GROUPS`.
-        seconds: that were looked at.
-        offset: `{"frames", "seconds", "confidence", "reliable"}` of the sound, positive if it comes late; or None.
+        seconds: that were examined.
+        offset: `{"frames", "seconds", "confidence", "reliable"}` of the sound, positive if it is late; or None.
         series: name -> `[T]` over the frames at 25 fps for plots, NaN where unknown: yaw and pitch (degrees), mouth
             opening (in eye distances), error (pixels of 512).
-        pictures: JPEGs of the frames that the checks name, by number and whether they show the whole frame (else the
+        pictures: JPEG thumbnails of the checks' frames, by frame number and whether they show the whole frame (else the
             head); not in `to_dict`.
     """
 
@@ -68,12 +68,12 @@ class DoctorReport:
 
     @property
     def light(self) -> str:
-        """The worst of all checks' lights: "red" is refused by adapting, "yellow" is not."""
+        """The worst light of all checks. Adaptation refuses "red" clips."""
         return max((check.light for check in self.checks), key=LIGHTS.index, default=GREY)
 
     @property
     def verdict(self) -> str:
-        """The light in a sentence."""
+        """The overall result in a sentence."""
         named = lambda light: ", ".join(check.name for check in self.checks if check.light == light)  # noqa: E731
         if self.light == RED:
             return f"This clip cannot be used as it is, because of: {named(RED)}."
@@ -117,24 +117,24 @@ def render_text(report: DoctorReport, color: bool = False, width: int = 100) -> 
 
 
 def printable(text: str) -> str:
-    """Without control characters: a file's name must not steer a terminal."""
+    """Replaces control characters, so that a file name cannot send commands to the terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def graded(value: float, good: float, limit: float) -> str:
-    """Green at `good` or better, red beyond `limit`, yellow between; which side is better follows from the two."""
+    """Green at `good` or better, red beyond `limit`, yellow between. Larger is better if `good > limit`."""
     if good > limit:
         value, good, limit = -value, -good, -limit
     return GREEN if value <= good else YELLOW if value <= limit else RED
 
 
 def worse(*lights: str) -> str:
-    """The one that weighs most."""
+    """The most severe light."""
     return max(lights, key=LIGHTS.index)
 
 
 def spread_out(frames, count: int = 4) -> tuple[int, ...]:
-    """At most `count` of the frame numbers, evenly picked."""
+    """At most `count` of the frame numbers, evenly spaced."""
     frames = np.asarray(frames)
     if len(frames) > count:
         frames = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
@@ -142,7 +142,7 @@ def spread_out(frames, count: int = 4) -> tuple[int, ...]:
 
 
 def percent(share: float) -> str:
-    """A share in words that round nothing to nothing."""
+    """A share as text; small shares above 0 are not rounded to 0."""
     return "under 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
 
 

@@ -1,4 +1,4 @@
-"""The doctor's checks of the sound and of how it fits the picture.
+"""The doctor's checks of the sound and of lip sync.
 
 In: `Evidence`. Out: `Check`s. Every threshold is a constant with its reason beside it.
 """
@@ -12,38 +12,38 @@ from ...constants import MOTION_FPS, SAMPLE_RATE
 from .evidence import Evidence
 from .report import GREEN, GREY, YELLOW, Check, graded, percent
 
-# dB between the loud tenth and the quiet tenth of the sound: a quiet room gives 35 and more; at 15 the soft consonants
-# are no louder than what is behind them.
+# Signal-to-noise ratio in dB, between the 90th and 10th percentile of loudness. In a quiet room it is 35 or more; at 15
+# soft consonants are no louder than the noise.
 GOOD_SNR = 18.0
-MAX_CLIPPED = 0.01  # share of 20 ms blocks with a flat top; clipping sounds like s and f to the motion network
-FLAT = 3  # equal samples in a row, at the loudest level there is, that make a flat top
-MIN_SPEECH = 0.30  # share of the time with a voice: the network learns from speech, not from pauses
-MAX_LENGTHS = 0.5  # seconds by which sound and picture may differ in length
+MAX_CLIPPED = 0.01  # share of clipped 20 ms blocks; the motion network confuses clipping with s and f
+FLAT = 3  # consecutive samples at the peak level that count as clipped
+MIN_SPEECH = 0.30  # least share of the time with a voice; the network learns nothing from pauses
+MAX_LENGTHS = 0.5  # seconds: largest difference in length between sound and picture
 GOOD_OFFSET = 2.5  # frames (100 ms): viewers notice sound that is 45 ms early or 125 ms late (ITU-R BT.1359)
-# Seconds of face from which an offset that cannot be found says something about the clip, and the confidence below
-# which it does: nine in ten clips with foreign sound are below, and one in twenty of those with their own.
+# If a clip has this many seconds of face and the offset's confidence is below the second number, the sound probably
+# does not belong to it: so it is in nine of ten clips with foreign sound, and in one of twenty with their own.
 TELLING, DOUBTFUL = 8.0, 0.6
-SOFT = 0.1  # of full scale: what peaks below is not clipped
+SOFT = 0.1  # of full scale: channels with a lower peak are not clipped
 _BLOCK = SAMPLE_RATE // 50
 
 
 def is_audible(audio: AudioClip | None) -> bool:
-    """Whether there is anything to hear."""
+    """Whether there is sound that is not silence."""
     return audio is not None and float(np.abs(audio.samples).max(initial=0.0)) >= SILENCE
 
 
 def check_sound(e: Evidence) -> Check:
     if e.audio is None:
         finding = e.audio_problem or "There is no sound."
-        advice = "Without sound only the looks can be learned, not how this person speaks. Record with a microphone."
+        advice = "Without sound only the appearance is learned, not how this person speaks. Record with a microphone."
         return Check("sound", "sound", None, "", YELLOW, finding, advice)
     if not is_audible(e.audio):
         return Check("sound", "sound", 0.0, "", YELLOW, "The sound track is silent.", "Check the microphone.")
     share = float(voiced_blocks(levels(e.audio.mono())).mean())
     if share < MIN_SPEECH:
-        finding = f"Only {percent(share)} of the time there is a voice or another sound."
+        finding = f"There is a voice or another sound in only {percent(share)} of the time."
         return Check("sound", "sound", share, "share", YELLOW, finding, "Record more talking, and trim long pauses.")
-    return Check("sound", "sound", share, "share", GREEN, f"There is sound, loud in {percent(share)} of the time.")
+    return Check("sound", "sound", share, "share", GREEN, f"There is a voice or sound in {percent(share)} of the time.")
 
 
 def check_noise(e: Evidence) -> Check:
@@ -52,7 +52,7 @@ def check_noise(e: Evidence) -> Check:
         return Check("noise", "sound", value, "dB", GREEN, f"The voice is {value:.0f} dB louder than the background.")
     return Check(
         "noise", "sound", value, "dB", YELLOW, f"The voice is only {value:.0f} dB louder than the background.",
-        "Record in a quiet room, close to the microphone, without music; or leave a pause, so that it can be measured.",
+        "Record in a quiet room, close to the microphone, without music; or leave a pause, to measure the noise.",
     )  # fmt: skip
 
 
@@ -72,12 +72,12 @@ def check_sound_length(e: Evidence) -> Check | None:
         return None
     difference = e.audio_duration - e.duration
     if abs(difference) <= MAX_LENGTHS:
-        return Check("sound length", "sound", difference, "s", GREEN, "Sound and picture are equally long.")
-    which, what = ("longer", "its end is not used") if difference > 0 else ("shorter", "the rest counts as silence")
+        return Check("sound length", "sound", difference, "s", GREEN, "Sound and picture have the same length.")
+    which, what = ("longer", "its end is not used") if difference > 0 else ("shorter", "the rest is treated as silence")
     return Check(
         "sound length", "sound", difference, "s", YELLOW,
         f"The sound is {abs(difference):.1f} s {which} than the picture; {what}.",
-        "Make sure that this is the right sound; export both together.",
+        "Check that this is the right sound; export sound and picture together.",
     )  # fmt: skip
 
 
@@ -89,22 +89,22 @@ def check_offset(e: Evidence) -> Check | None:
     seconds = float(np.isfinite(e.mouth[:, 0]).sum()) / MOTION_FPS
     if not offset.reliable:
         if seconds < TELLING or offset.confidence >= DOUBTFUL:
-            finding = f"Whether sound and lips fit could not be told {sure}."
+            finding = f"The offset between sound and lips could not be measured {sure}."
             return Check("lip sync", "sound", offset.frames, "frames", GREY, finding)
         return Check(
             "lip sync", "sound", offset.frames, "frames", YELLOW,
-            f"The sound does not seem to belong to these lips, or the lips are hard to see {sure}.",
+            f"The sound does not seem to belong to these lips, or the lips are not visible enough {sure}.",
             "Use the clip's own sound, not a dubbed voice, music or another recording.",
         )  # fmt: skip
     milliseconds = abs(1000 * offset.seconds)
     light = graded(abs(offset.frames), GOOD_OFFSET, np.inf)
     order = "after" if offset.frames > 0 else "before"
     if light == GREEN:
-        return Check("lip sync", "sound", offset.frames, "frames", GREEN, f"Sound and lips fit together {sure}.")
+        return Check("lip sync", "sound", offset.frames, "frames", GREEN, f"Sound and lips are in sync {sure}.")
     return Check(
         "lip sync", "sound", offset.frames, "frames", light,
         f"The sound comes {milliseconds:.0f} ms {order} the picture {sure}.",
-        f"The offset is stored with the clip, so that training can allow for it. To mend the file, move the sound "
+        f"The offset is stored with the clip, so that training can compensate it. To correct the file, move the sound "
         f"{'forward' if offset.frames > 0 else 'back'} by {milliseconds:.0f} ms, so that it comes "
         f"{'earlier' if offset.frames > 0 else 'later'}.",
     )  # fmt: skip
@@ -115,24 +115,24 @@ def levels(samples: np.ndarray) -> np.ndarray:
     count = max(1, len(samples) // _BLOCK)
     padded = np.pad(samples, (0, max(0, count * _BLOCK - len(samples))))
     blocks = padded[: count * _BLOCK].reshape(count, _BLOCK).astype(np.float64)
-    blocks = blocks - blocks.mean(1, keepdims=True)  # a constant is no sound
+    blocks = blocks - blocks.mean(1, keepdims=True)  # removes the DC offset
     return 10 * np.log10((blocks * blocks).mean(1) + 1e-9)
 
 
 def signal_to_noise(level: np.ndarray) -> float:
-    """dB between the loud and the quiet tenth. Without any pause the quiet tenth is speech, and this is too little."""
+    """dB between the 90th and 10th percentile of `level`. Without pauses the latter is speech, and this is too low."""
     quiet, loud = np.percentile(level, (10, 90))
     return float(loud - quiet)
 
 
 def voiced_blocks(level: np.ndarray) -> np.ndarray:
-    """Blocks at most 30 dB below the loud ones, and nearer to them than to the background."""
+    """Blocks at most 30 dB below the loud ones, and nearer to them than to the background noise."""
     quiet, loud = np.percentile(level, (5, 95))
     return level > max(loud - 30, (loud + quiet) / 2 if loud - quiet > 6 else -np.inf)
 
 
 def clipped_share(audio: AudioClip) -> float:
-    """Share of 20 ms blocks in which a channel stays at its loudest level, or goes beyond full scale."""
+    """Share of 20 ms blocks in which a channel stays at its peak level or exceeds full scale."""
     block, worst = max(1, audio.sampling_rate // 50), 0.0
     for channel in audio.samples.T:
         size = np.abs(channel)
@@ -147,4 +147,4 @@ def clipped_share(audio: AudioClip) -> float:
     return worst
 
 
-SOUND_CHECKS = (check_noise, check_clipping, check_sound_length, check_offset)  # if there is something to hear
+SOUND_CHECKS = (check_noise, check_clipping, check_sound_length, check_offset)  # only with audible sound

@@ -1,8 +1,8 @@
-"""Action units of a clip, 0..5 as OpenFace gives them, calibrated to the person's neutral (METHOD 3, Expr Net's input).
+"""Action units of a clip, 0..5 as in OpenFace, calibrated to the person's neutral face (METHOD 3, Expr Net's input).
 
 In: a fitted head (`HeadTrack`), MediaPipe's blendshapes, or OpenFace's CSV. Out: `[T, 14]` float32 in the order of
-`constants.ACTION_UNITS`. The default needs the fitted head alone: `face_measures` says what the face does in
-millimetres, and `ACTION_UNIT_TABLE` says how that reads as intensities; it is the whole recipe.
+`constants.ACTION_UNITS`. The default needs only the fitted head: `face_measures` gives movements of the face
+in millimetres, and `ACTION_UNIT_TABLE` maps them linearly to intensities.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ MAX_INTENSITY = 5.0
 
 @dataclass(frozen=True)
 class UnitRule:
-    """How one action unit is read.
+    """How the intensity of one action unit is computed.
 
     Args:
-        measure: the one of `face_measures`.
-        zero, five: its values at intensity 0 and 5 for a person whose neutral is the head's. `zero` lies off rest where
-            speech alone moves the face that far, and five is where faces of talking people end.
-        calibration: how much of the person's own neutral is taken away, see `calibrate`.
-        blendshapes: MediaPipe's names of the same movement (their mean counts); none where MediaPipe's stay at 0.
+        measure: its name in `face_measures`.
+        zero, five: the measure at intensity 0 and 5, for a person whose neutral face is the head's. `zero` is above the
+            neutral value where speech alone moves the face that far; `five` is about the maximum in talking faces.
+        calibration: share of the person's neutral intensity that is subtracted, see `calibrate`.
+        blendshapes: MediaPipe's blendshapes of the same movement (averaged); empty if MediaPipe's are always 0.
         blendshape_zero, blendshape_five: their values at intensity 0 and 5.
     """
 
@@ -70,17 +70,17 @@ ACTION_UNIT_TABLE: dict[str, UnitRule] = {
 
 
 def action_units_from_track(track: HeadTrack, head: ParametricHead) -> np.ndarray:
-    """Intensities from the fitted head alone.
+    """Intensities from the fitted head only.
 
     Args:
         track: T frames.
         head: the head that was fitted.
 
     Returns:
-        `[T, 14]` float32 in 0..5, the columns `ACTION_UNITS`. Frames that are not valid hold what the track holds.
+        `[T, 14]` float32 in 0..5, the columns `ACTION_UNITS`. Frames that are not valid are computed like the others.
 
     Raises:
-        ValueError: the track belongs to another head.
+        ValueError: the track was fitted with another head.
     """
     if track.head_sha256 != head.sha256:
         raise ValueError("head: expected the head that the track was fitted with, got another; load that head asset.")
@@ -94,17 +94,16 @@ def action_units_from_track(track: HeadTrack, head: ParametricHead) -> np.ndarra
 
 
 def calibrate(intensity: np.ndarray, valid: np.ndarray, share: float) -> np.ndarray:
-    """Takes the person's neutral away and limits to 0..5.
+    """Subtracts a share of the person's neutral intensity and clips to 0..5.
 
-    A clip does not say what a person's neutral is: raised brows throughout are either that person's brows or an
-    expression that lasts. So the neutral is the 30 % quantile over the valid frames (units are at rest more often than
-    not), no more than one intensity either way counts, and of that only `share` is taken away. With a share of a half,
-    an expression that lasts as long as the clip loses half an intensity at most, and brows that rest a little off the
-    head's lose half their offset.
+    The neutral face cannot be determined from a clip with certainty: brows that are raised throughout may be the
+    person's neutral face or a lasting expression. So the neutral intensity is the 30 % quantile over valid frames,
+    clipped to -1..1, and only `share` of it is subtracted. With a share of 0.5, an expression that lasts the whole clip
+    loses at most 0.5, and a constant offset of a person's brows is halved.
 
     Args:
-        intensity: `[T]`, not yet limited.
-        valid: `[T]` bool; without a valid frame nothing is taken away.
+        intensity: `[T]`, not clipped.
+        valid: `[T]` bool; without a valid frame nothing is subtracted.
         share: 0..1.
     """
     if valid.any() and share > 0:
@@ -113,18 +112,18 @@ def calibrate(intensity: np.ndarray, valid: np.ndarray, share: float) -> np.ndar
 
 
 def refine_with_blendshapes(aus: np.ndarray, blendshapes: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Blends intensities half and half with MediaPipe's blendshapes, for the units that both see.
+    """Averages intensities with those from MediaPipe's blendshapes, for units that have blendshapes.
 
     Args:
         aus: `[T, 14]` of `action_units_from_track`.
-        blendshapes: `[T, 52]` in [0, 1]; frames that hold NaN (no face) keep what they have.
-        names: of the columns.
+        blendshapes: `[T, 52]` in [0, 1]; frames with NaN (no face) are not changed.
+        names: of the columns of `blendshapes`.
 
     Returns:
         `[T, 14]` float32 in 0..5.
 
     Raises:
-        ValueError: shapes do not fit, or a blendshape that the table names is not there.
+        ValueError: shapes do not match, or a blendshape of the table is missing.
     """
     aus, blendshapes, names = np.asarray(aus), np.asarray(blendshapes), [str(name) for name in names]
     if aus.shape != (len(aus), len(ACTION_UNITS)) or blendshapes.shape != (len(aus), len(names)):
@@ -148,17 +147,17 @@ def refine_with_blendshapes(aus: np.ndarray, blendshapes: np.ndarray, names: Seq
 
 
 def read_openface_csv(path: str | Path, num_frames: int, fps: float = 25.0) -> np.ndarray:
-    """Intensities from the CSV that OpenFace's FeatureExtraction writes for the clip.
+    """Intensities from the CSV that OpenFace's FeatureExtraction wrote for the clip.
 
     Args:
         path: CSV with `timestamp`, `success` and `AU01_r` .. `AU45_r` (OpenFace puts a blank before each name).
-        num_frames, fps: of the clip; rows are interpolated to its frames, failed ones (success 0) are bridged.
+        num_frames, fps: of the clip; rows are interpolated to its frames and across failed rows (success 0).
 
     Returns:
         `[num_frames, 14]` float32 in 0..5, the columns `ACTION_UNITS`.
 
     Raises:
-        ValueError: columns are missing, no row has a face, or the table is of another clip.
+        ValueError: columns are missing, no row has a face, or the table's duration differs from the clip's.
     """
     columns = read_columns(path)
     names = [f"{unit}_r" for unit in ACTION_UNITS]
@@ -174,7 +173,7 @@ def read_openface_csv(path: str | Path, num_frames: int, fps: float = 25.0) -> n
 
 
 def grmn_action_units(aus: np.ndarray) -> np.ndarray:
-    """`[..., 6]` of `[..., 14]`: the units that GRMN reads (`constants.GRMN_ACTION_UNITS`), in its order."""
+    """`[..., 6]` of `[..., 14]`: the input units of GRMN (`constants.GRMN_ACTION_UNITS`), in its order."""
     return np.asarray(aus)[..., [ACTION_UNITS.index(unit) for unit in GRMN_ACTION_UNITS]]
 
 

@@ -1,1 +1,1 @@
-"""From frames to a moving parametric head: landmarks, mattes, the fit, photometric refinement."""
+"""Head tracking: landmarks, mattes, the fit of the parametric head to every frame, photometric refinement."""

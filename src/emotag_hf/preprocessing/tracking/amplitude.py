@@ -1,8 +1,8 @@
-"""How strongly a tracked head moves beside the landmarks it was fitted to; correlation hides a smile at two thirds.
+"""Amplitude of the tracked head's expressions relative to the landmarks; correlation does not show a weak expression.
 
-In: a `HeadTrack` and its head. Out: for each distance of a face (mouth's width, brow over eye, ...) the slope of the
-mesh's distance on the landmarks' one, in the picture. 1 is right; 0.6 says that the mesh shows 60 % of what the face
-did.
+In: a `HeadTrack` and its head. Out: for each distance of a face (mouth's width, brow over eye, ...) the slope of a
+linear regression of the mesh's distance on the landmarks' distance, in the picture. 1 is correct; at 0.6 the mesh
+shows 60 % of the movement.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...models.modeling_head import ParametricHead
 from .head_track import HeadTrack
 from .landmark_groups import EYE_CORNERS
 
-# MediaPipe's points between which a distance is measured; it is divided by that of the outer eye corners.
+# Pairs of MediaPipe landmarks whose distance is measured, divided by the distance of the outer eye corners.
 AMPLITUDES = {
     "lip gap": ((13, 14),),
     "mouth width": ((61, 291),),
@@ -29,18 +29,18 @@ AMPLITUDES = {
     "brow outer": ((276, 263), (46, 33)),
     "between brows": ((55, 285),),
 }
-MOVES = 0.01  # standard deviation of a distance, in eye distances, from which its slope says something
-_CHUNK = 256  # frames posed at once
+MOVES = 0.01  # eye distances: smallest standard deviation for which a slope is reported
+_BATCH_SIZE = 256  # frames per batch
 
 
 @dataclass(frozen=True)
 class Amplitude:
-    """How one distance of the mesh follows the landmarks' one.
+    """How one distance on the mesh follows the same distance between landmarks.
 
     Args:
-        slope: of the mesh on the landmarks; noise in the landmarks lowers it where `correlation` is under 0.9.
+        slope: of the regression of mesh on landmarks; landmark noise lowers it where `correlation` is under 0.9.
         correlation: Pearson's r.
-        ratio: standard deviation of the mesh's distance over that of the landmarks'.
+        ratio: standard deviation of the mesh's distance divided by that of the landmarks' distance.
         spread: standard deviation of the landmarks' distance, in distances between the outer eye corners.
     """
 
@@ -51,16 +51,16 @@ class Amplitude:
 
     @property
     def moves(self) -> bool:
-        """Whether the face moves enough for the numbers to mean something."""
+        """Whether this distance changes enough for the numbers to be reliable."""
         return self.spread >= MOVES
 
 
 def mesh_landmarks(track: HeadTrack, head: ParametricHead) -> np.ndarray:
-    """The head's own 468 landmarks in the picture, `[T, 468, 2]` pixels."""
+    """The fitted head's 468 landmarks projected into the picture, `[T, 468, 2]` pixels."""
     found = []
     with torch.no_grad():
-        for start in range(0, len(track), _CHUNK):
-            motion = track.motion[start : start + _CHUNK]
+        for start in range(0, len(track), _BATCH_SIZE):
+            motion = track.motion[start : start + _BATCH_SIZE]
             vertices = head(shape=track.shape[None], **motion.head_inputs()).vertices
             seen = head.landmarks(vertices) @ track.camera.viewmat[:3, :3].T + track.camera.viewmat[:3, 3]
             pixels = seen @ track.camera.K.T
@@ -69,7 +69,7 @@ def mesh_landmarks(track: HeadTrack, head: ParametricHead) -> np.ndarray:
 
 
 def amplitudes(track: HeadTrack, head: ParametricHead) -> dict[str, tuple[Amplitude, ...]]:
-    """Name of `AMPLITUDES` -> one `Amplitude`, or two: of the person's left and right side. {} with too few frames."""
+    """Name of `AMPLITUDES` -> one `Amplitude`, or two (the person's left, right). Empty with fewer than 3 frames."""
     mesh, true = mesh_landmarks(track, head), track.landmarks[:, :468, :2].numpy()
     seen = track.valid.numpy() & np.isfinite(true).all((1, 2))
     if seen.sum() < 3:

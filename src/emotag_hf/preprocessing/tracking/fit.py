@@ -1,13 +1,13 @@
-"""The parametric head fitted to a whole clip at once (METHOD 2's parameters; METHOD 5 takes them as truth).
+"""Fits the parametric head to a whole clip (METHOD 2's parameters; METHOD 5 uses them as ground truth).
 
 In: MediaPipe's landmarks in crop pixels, a camera. Out: a `HeadTrack`: one identity; rotation, translation, neck, jaw,
-expression, eyelids and gaze of every frame; errors and confidence. Coarse to fine: an alignment of the landmarks' own
-3D shape gives the pose (robust to a large yaw and to a wide-open mouth), then pose and identity on keyframes, then all
-parameters of every frame. The constant part of the residuals is then subtracted from the landmarks (`PersonOffsets`),
-and the frames are solved again with a smaller noise and with additional terms for the distances that make an
-expression (mouth, brows), at last with a weak temporal smoothing.
+expression, eyelids and gaze of every frame; errors and confidence. Coarse to fine: aligning MediaPipe's 3D
+landmarks gives the pose (robust to large yaw and a wide-open mouth), then pose and identity are fitted on keyframes,
+then all parameters of every frame. The constant part of the residuals is then subtracted from the landmarks
+(`PersonOffsets`), and the frames are solved again with a smaller landmark noise and additional residuals for distances
+that change with expression (mouth, brows), finally with weak temporal smoothing.
 
-The focal length cannot be told from such clips (it trades with distance and identity), so it is the camera's and stays.
+The focal length is not estimated: in such clips it is ambiguous with distance and identity. It is the camera's.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from .neck import share_with_neck
 from .person_offsets import PersonOffsets, View
 from .solver import EXPRESSION, EYELIDS, JAW, ROTATION, TRANSLATION, FrameState, LandmarkSolver, Observations, Prior
 
-FOCAL = 4.0  # times the shorter side of the picture: the long lens that every part of this project assumes
+FOCAL = 4.0  # focal length over the shorter side of the picture; the whole package assumes this long lens
 DISTANCE = 1.44  # metres from the camera to the world's origin, the default framing of a portrait
 
-_CANDIDATES = 1000  # frames among which the keyframes are sought
+_MAX_CANDIDATES = 1000  # most frames from which keyframes are chosen
 
-_ROUNDS = 3  # of temporal smoothing
-_JITTER, _JITTER_WEIGHT = 0.035, 150.0  # size of a coefficient's jitter; how much more such a difference is smoothed
+_SMOOTHING_ROUNDS = 3  # iterations of temporal smoothing
+_JITTER, _JITTER_WEIGHT = 0.035, 150.0  # size of a coefficient's jitter; additional smoothing weight of it
 
-# Directions that landmarks do not show; they stay at rest.
-_UNSEEN = ("tongueOut", "tongueUp", "nostrilDilate", "nostrilCompress", "neckTighten_L", "neckTighten_R")
-# Directions that faces take further than 1.
-_REACH = {
+# Expression coefficients that landmarks do not determine; they are kept at 0.
+_UNOBSERVED = ("tongueOut", "tongueUp", "nostrilDilate", "nostrilCompress", "neckTighten_L", "neckTighten_R")
+# Upper limits of coefficients that may exceed 1.
+_UPPER_LIMITS = {
     "mouthPucker": 1.5, "mouthFunnel": 1.4, "browDown_L": 1.5, "browDown_R": 1.5, "mouthUpperUp_L": 1.5,
     "mouthUpperUp_R": 1.5,
 }  # fmt: skip
-# Directions whose prior keeps its weight in the second pass: they move lids, whose landmarks have systematic errors
-# (lids.py), are hardly visible from the front, so that landmark noise would move them most, or do what another one does
-# as well: the lower lip's the jaw, a frown's opposite a smile.
-_WEAKLY_SEEN = (
+# Coefficients whose prior keeps its relative weight in the second pass, because landmarks determine them weakly: those
+# of the lids, whose landmarks have systematic errors (lids.py); movements that are hardly visible from the front, which
+# would follow landmark noise; and those that are ambiguous with others (lower lip and jaw, negative frown and smile).
+_WEAKLY_OBSERVED = (
     "eyeWide_L", "eyeWide_R", "eyeSquint_L", "eyeSquint_R", "cheekRaiser_L", "cheekRaiser_R", "cheekSquint_L",
     "cheekSquint_R", "cheekPuff_L", "cheekPuff_R", "jawForward", "jawLeft", "jawRight",
     "mouthLowerDown_L", "mouthLowerDown_R", "mouthShrugLower", "mouthClose", "mouthRollLower", "mouthFrown_L",
@@ -62,25 +62,25 @@ _WEAKLY_SEEN = (
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Numbers of the fit.
+    """Options of the fit. Sigmas are standard deviations.
 
     Args:
-        landmark_sigma: how far a landmark is off in distances between the outer eye corners. Neighbouring landmarks
-            err together, so this is larger than the scatter of a single one.
-        detail_sigma: the same once the person's constant offsets are known.
-        robust: residual, in sigmas, beyond which a landmark is treated as an outlier.
-        expression_sigma: spread of a coefficient; below_sigma: of one below 0 (or above 1, or the reach of the
-            direction), where it means nothing. detail_expression_sigma, detail_below_sigma: once offsets are known.
-        jaw_sigma: spread of the jaw's opening, jaw_side_sigma: of its turn to the side and roll, rad.
-        pair_weight: how much the gap between opposite lips and lids counts beside their places.
-        contact_weight: how much more it counts where they touch: a mouth is shut or it is not.
-        distance_weight: how much the distances of `landmark_groups.DISTANCES` count, once offsets are known.
-        smoothness: weight of the temporal smoothing; 0 is none.
-        num_keyframes: frames on which identity is found.
-        unbias: corrects the known systematic offsets of MediaPipe's points on the open head, and of its lids; for
-            points of another origin, False.
-        chunk: frames that are solved at once; memory, not the result, depends on it.
-        failed_error: pixels of a 512-wide picture at a face 256 px high; a frame beyond it is flagged.
+        landmark_sigma: landmark noise, in distances between the outer eye corners. Errors of neighbouring landmarks are
+            correlated, so this is larger than the noise of a single landmark.
+        detail_sigma: the same in the second pass, after the person's constant offsets are subtracted.
+        robust: residual, in sigmas, beyond which a landmark counts as an outlier.
+        expression_sigma: prior of an expression coefficient; below_sigma: of a coefficient below 0 (or above its upper
+            limit, mostly 1), where it has no meaning. detail_expression_sigma, detail_below_sigma: in the second pass.
+        jaw_sigma: prior of the jaw's opening; jaw_side_sigma: of its yaw and roll, rad.
+        pair_weight: weight of the gap between opposite points of lips and lids, relative to a single landmark.
+        contact_weight: additional weight of that gap where the points touch, so that shut lips stay shut.
+        distance_weight: weight of the distances `landmark_groups.DISTANCES`, in the second pass.
+        smoothness: weight of the temporal smoothing; 0 turns it off.
+        num_keyframes: frames on which identity is fitted.
+        unbias: corrects the known systematic errors of MediaPipe's landmarks on the package's head, and of its lids;
+            False for landmarks from another source.
+        chunk: frames per batch; affects memory, not the result.
+        failed_error: pixels of a 512-wide picture for a face 256 px high; frames with a larger error are not valid.
     """
 
     landmark_sigma: float = 0.03
@@ -103,7 +103,7 @@ class FitOptions:
 
 
 def default_camera(width: int, height: int) -> Camera:
-    """The camera that a clip of unknown lens is fitted with: focal length four times the shorter side."""
+    """The camera for clips whose lens is unknown: focal length four times the shorter side of the picture."""
     return Camera.portrait((width, height), distance=DISTANCE, focal=FOCAL * min(width, height))
 
 
@@ -118,13 +118,13 @@ def fit_head(
 
     Args:
         landmarks: T frames in pixels of the picture that `camera` sees.
-        camera: the same in every frame; None for `default_camera`.
-        head: None is the open head.
-        options: numbers of the fit.
-        shape: `[S]` identity that is known already; None finds it.
+        camera: constant over the clip; None for `default_camera`.
+        head: None for the head that comes with the package.
+        options: None for the defaults.
+        shape: `[S]` known identity coefficients; None estimates them.
 
     Returns:
-        `HeadTrack` of T frames; those without a face or whose fit failed are flagged and hold their neighbours' motion.
+        `HeadTrack` of T frames; frames without a face or with a failed fit copy the nearest valid one.
 
     Raises:
         ValueError: no frame shows a face, or the camera's size is not that of the landmarks' picture.
@@ -144,7 +144,7 @@ def fit_head(
     with torch.no_grad():
         fit = _ClipFit(points[:, :468], there, camera, head, options)
         state, shape = fit.run(shape)
-        if options.unbias:  # MediaPipe's lids have faults of their own
+        if options.unbias:  # MediaPipe's lids have further systematic errors
             state.eyelids = settle_lids(state.eyelids, fit.errors(state, shape)[1] > 0.5)
         held = fit.held_out_errors(state, shape)
         errors, inliers = fit.errors(state, shape)
@@ -153,19 +153,19 @@ def fit_head(
 
 
 class _ClipFit:
-    """The frames of one clip in which a face was found, and the steps of the fit over them."""
+    """The steps of the fit, over the frames of one clip in which a face was found."""
 
     def __init__(self, points: Tensor, frames: Tensor, camera: Camera, head: ParametricHead, options: FitOptions):
         self.points, self.frames, self.camera, self.head, self.options = points, frames, camera, head, options
         self.model = LandmarkModel.from_head(head)
-        # The offsets are those from the open head's places; another head has places of its own.
+        # The bias was measured against the landmark positions of the package's head; on other heads they differ.
         self.unbias = options.unbias and head.sha256 == HeadAsset.load().sha256
         held = torch.tensor(HELD_OUT)
         self.kept = torch.tensor([i for i in range(468) if i not in set(HELD_OUT)])
         self.held_model = self.model.select(held)
         self.held = held
         a, b = EYE_CORNERS
-        self.face_scale = (points[:, a] - points[:, b]).norm(dim=-1, keepdim=True)  # px, in 3D: yaw does not shrink it
+        self.face_scale = (points[:, a] - points[:, b]).norm(dim=-1, keepdim=True)  # px, in 3D: independent of yaw
         self.offsets: PersonOffsets | None = None
         self._prepare_solver(options.landmark_sigma, options.expression_sigma, options.below_sigma)
         self.weights = torch.ones(len(points), len(self.kept))
@@ -175,7 +175,7 @@ class _ClipFit:
         self.normals = torch.nn.functional.normalize(normals, dim=-1)
 
     def _prepare_solver(self, sigma: float, expression_sigma: float, below_sigma: float) -> None:
-        """Readies the solver for landmarks that are off by `sigma`; by less than at first, distances count, too."""
+        """Sets up the solver for landmark noise `sigma`; the second pass (smaller noise) adds `DISTANCES`."""
         options, detailed = self.options, sigma < self.options.landmark_sigma
         place = {int(j): i for i, j in enumerate(self.kept)}
         touching = [(a, b, options.pair_weight, options.contact_weight) for a, b in TOUCHING]
@@ -185,7 +185,7 @@ class _ClipFit:
         self.pair_weight, self.contact_weight = torch.tensor([row[2:] for row in rows]).T
         self.sigma, ratio = sigma, options.landmark_sigma / sigma
         prior = self._prior(expression_sigma, below_sigma)
-        for name in _WEAKLY_SEEN if detailed else ():
+        for name in _WEAKLY_OBSERVED if detailed else ():
             index = 5 + EXPRESSION_NAMES.index(name)
             prior.sigma[index], prior.sigma_below[index] = options.expression_sigma / ratio, options.below_sigma / ratio
         # The outlier threshold stays the same in pixels.
@@ -200,10 +200,10 @@ class _ClipFit:
         sigma[0], below[0], upper[0] = options.jaw_sigma, 0.03, 0.6
         sigma[1:3] = below[1:3] = options.jaw_side_sigma
         sigma[3:5], below[3:5] = 1.0, 0.1
-        for name in _UNSEEN:
+        for name in _UNOBSERVED:
             index = 5 + EXPRESSION_NAMES.index(name)
             sigma[index] = below[index] = 1e-3
-        for name, reach in _REACH.items():
+        for name, reach in _UPPER_LIMITS.items():
             upper[5 + EXPRESSION_NAMES.index(name)] = reach
         return Prior(sigma, below, upper)
 
@@ -224,31 +224,31 @@ class _ClipFit:
             some = self.solver.solve_frames(some, shape, seen, steps=3, free=pose)
             some = self.solver.solve_frames(some, shape, seen, steps=2, free=mouth)
             state[index] = self.solver.solve_frames(some, shape, self.seen(index, some), steps=6)
-        self._learn_offsets(state, shape)
+        self._estimate_offsets(state, shape)
         self._prepare_solver(options.detail_sigma, options.detail_expression_sigma, options.detail_below_sigma)
         for index in self._chunks(len(state)):
             state[index] = self.solver.solve_frames(state[index], shape, self.seen(index, state[index]), steps=6)
         if options.smoothness > 0 and len(state) > 2:
-            for _ in range(_ROUNDS):
-                target = self._neighbours(state)
+            for _ in range(_SMOOTHING_ROUNDS):
+                target = self._neighbour_mean(state)
                 for index in self._chunks(len(state)):
-                    smooth = self._pull(state[index], target[index])
+                    smooth = self._smoothness_residuals(state[index], target[index])
                     seen = self.seen(index, state[index])
                     state[index] = self.solver.solve_frames(state[index], shape, seen, steps=2, smooth=smooth)
         return state, shape
 
-    def _learn_offsets(self, state: FrameState, shape: Tensor) -> None:
-        """What stays of the fitted landmarks' residuals over all frames."""
+    def _estimate_offsets(self, state: FrameState, shape: Tensor) -> None:
+        """Estimates the constant part of the landmark residuals over all frames."""
         residuals = []
         for index in self._chunks(len(state)):
             some = state[index]
             head = self.solver.model(shape, some.expression, some.jaw, some.eyelids)
             pixels, _, _ = self.solver.project(some, head.points)
-            residuals.append(self.truths(index, some)[:, self.kept] - pixels.transpose(1, 2))
+            residuals.append(self.corrected_landmarks(index, some)[:, self.kept] - pixels.transpose(1, 2))
         self.offsets = PersonOffsets(View(state.rotation, state.translation, self.camera), torch.cat(residuals))
 
     def aligned(self) -> FrameState:
-        """Pose from MediaPipe's own 3D points: a similarity between them and the resting head, on its rigid parts."""
+        """Initial pose: similarity of the neutral head to MediaPipe's 3D landmarks, on its most rigid points."""
         motion = self.model.expression.square().sum((0, 2)).sqrt() + self.model.jaw_weight * 0.05
         rigid = motion.argsort()[:160]
         source = self.model.template.T[rigid]
@@ -257,7 +257,7 @@ class _ClipFit:
         focal = self.camera.K[0, 0]
         distance = focal / scale
         turn, shift = self.camera.viewmat[:3, :3], self.camera.viewmat[:3, 3]
-        origin = centre - scale[:, None] * (rotation @ source.mean(0))  # of head space, in flipped pixels
+        origin = centre - scale[:, None] * (rotation @ source.mean(0))  # head's origin, in pixels, y and z negated
         x = (origin[:, 0] - self.camera.K[0, 2]) / focal * distance
         y = (-origin[:, 1] - self.camera.K[1, 2]) / self.camera.K[1, 1] * distance
         seen = torch.stack([x, y, distance], 1)
@@ -269,13 +269,13 @@ class _ClipFit:
         )  # fmt: skip
 
     def seen(self, index: Tensor, state: FrameState) -> Observations:
-        """The kept landmarks of some frames, with less weight for those that face away from the camera."""
+        """Observations of the fitted landmarks; those that face away from the camera get less weight."""
         eye = self.camera.position
         normals = self.normals[self.kept] @ state.rotation.transpose(1, 2)
         towards = torch.nn.functional.normalize(eye - state.translation, dim=-1)
         facing = (normals @ towards[..., None])[..., 0]
         visible = 0.05 + 0.95 * ((facing + 0.1) / 0.4).clamp(0, 1)
-        points = self.truths(index, state)[:, self.kept]
+        points = self.corrected_landmarks(index, state)[:, self.kept]
         if self.offsets is not None:
             points = points - self.offsets.pixels(View(state.rotation, state.translation, self.camera))
         return Observations(
@@ -287,20 +287,20 @@ class _ClipFit:
             self.contact_weight,
         )
 
-    def truths(self, index: Tensor, state: FrameState) -> Tensor:
-        """The landmarks `[T,468,2]` of some frames without what MediaPipe is known to be off in such a pose."""
+    def corrected_landmarks(self, index: Tensor, state: FrameState) -> Tensor:
+        """Landmarks `[T,468,2]` of some frames with MediaPipe's pose-dependent bias subtracted."""
         points = self.points[index][..., :2]
         if not self.unbias:
             return points
         bias = bias_pixels(state.rotation, state.translation, self.camera)
-        # Where lips touch, MediaPipe's do too: opposite lips are shifted together, or they would sink into each other.
+        # Opposite points of the lips get the same correction; otherwise touching lips would intersect.
         upper, lower = torch.tensor(LIP_PAIRS).T
         bias[:, upper] = bias[:, lower] = (bias[:, upper] + bias[:, lower]) / 2
         return points - bias
 
     def _keyframes(self, state: FrameState) -> Tensor:
-        """Frames that differ most from each other in pose and in the shape of the face (farthest points)."""
-        some = torch.arange(0, len(state), math.ceil(len(state) / _CANDIDATES))  # a long clip takes no more memory
+        """Frames that differ most in pose and face shape (farthest point sampling)."""
+        some = torch.arange(0, len(state), math.ceil(len(state) / _MAX_CANDIDATES))  # limits memory for long clips
         points, rotation = self.points[some], state.rotation[some]
         flat = (points - points.mean(1, keepdim=True)) @ torch.diag(torch.tensor([1.0, -1.0, -1.0]))
         turned = (flat / self.face_scale[some][..., None]) @ (self.camera.viewmat[:3, :3].T @ rotation)
@@ -315,31 +315,31 @@ class _ClipFit:
     def _chunks(self, count: int) -> list[Tensor]:
         return list(torch.arange(count).split(self.options.chunk))
 
-    def _neighbours(self, state: FrameState) -> FrameState:
-        """The mean of the frames before and after; at the ends, and beside cuts and gaps, the frame itself."""
+    def _neighbour_mean(self, state: FrameState) -> FrameState:
+        """Mean of the previous and next frame; at the ends, at cuts and beside missing frames the frame itself."""
         before, after = torch.arange(len(state)) - 1, torch.arange(len(state)) + 1
         before[0], after[-1] = 0, len(state) - 1
         a, b = state[before], state[after]
         mean = lambda name: (getattr(a, name) + getattr(b, name)) / 2  # noqa: E731
         u, _, v = torch.linalg.svd(a.rotation + b.rotation)
         target = FrameState(u @ v, mean("translation"), mean("jaw"), mean("eyelids"), mean("expression"))
-        apart = (a.translation - b.translation).norm(dim=1) > 0.05  # metres in two frames: a cut, not a movement
-        apart |= self.frames[after] - self.frames[before] != 2  # no face between them, or an end of the clip
+        apart = (a.translation - b.translation).norm(dim=1) > 0.05  # metres in two frames: must be a cut
+        apart |= self.frames[after] - self.frames[before] != 2  # a gap or an end
         target[apart] = state[apart]
         return target
 
-    def _pull(self, state: FrameState, target: FrameState) -> tuple[Tensor, Tensor]:
-        """Offsets `[T,61]` from where the neighbours are, and their weights."""
+    def _smoothness_residuals(self, state: FrameState, target: FrameState) -> tuple[Tensor, Tensor]:
+        """Temporal smoothing: differences `[T,61]` from the mean of the neighbours, and their weights."""
         relative = state.rotation @ target.rotation.transpose(1, 2)
         axis = torch.stack([relative[:, 2, 1], relative[:, 0, 2], relative[:, 1, 0]], 1)
         axis = 0.5 * (axis - torch.stack([relative[:, 1, 2], relative[:, 2, 0], relative[:, 0, 1]], 1))
         offset = torch.cat(
             [axis, state.translation - target.translation, state.coefficients() - target.coefficients()], 1
         )
-        sigma = torch.full((offset.shape[1],), 0.15)  # what a frame may differ from its neighbours' mean
+        sigma = torch.full((offset.shape[1],), 0.15)  # standard deviation of the difference from the neighbours' mean
         sigma[ROTATION], sigma[TRANSLATION], sigma[JAW], sigma[EYELIDS] = 0.01, 0.002, 0.05, 0.4
         weight = (self.smoothness / sigma.square()).expand_as(offset).clone()
-        # A small difference is landmark noise, a large one a movement.
+        # Small differences are landmark noise and are smoothed more; large ones are movements.
         jitter = (1 + (offset[:, EXPRESSION] / _JITTER).square()).pow(-4)
         weight[:, EXPRESSION] *= 1 + _JITTER_WEIGHT * jitter
         return offset, weight
@@ -347,16 +347,16 @@ class _ClipFit:
     def distances(
         self, state: FrameState, shape: Tensor, model: LandmarkModel, index: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """By chunks: frames, and pixels `[t,L]` of a 512-wide picture between their fitted and seen landmarks."""
+        """Per batch: frame indices; distances `[t,L]` of fitted to detected landmarks, 512-wide pixels."""
         for part in self._chunks(len(state)):
             some = state[part]
             head = model(shape, some.expression, some.jaw, some.eyelids)
             pixels, _, _ = self.solver.project(some, head.points)
-            apart = (pixels.transpose(1, 2) - self.truths(part, some)[:, index]).norm(dim=-1)
+            apart = (pixels.transpose(1, 2) - self.corrected_landmarks(part, some)[:, index]).norm(dim=-1)
             yield part, apart * (512.0 / self.camera.width)
 
     def errors(self, state: FrameState, shape: Tensor) -> tuple[Tensor, Tensor]:
-        """Median distance `[T]` on the fitted landmarks; the share `[T]` of landmarks that the robust term trusts."""
+        """Median distance `[T]` on the fitted landmarks, and the share `[T]` of them that are inliers."""
         sigma = self.face_scale * self.options.landmark_sigma * (512.0 / self.camera.width)
         medians, inliers = [], []
         for part, distance in self.distances(state, shape, self.solver.model, self.kept):
@@ -370,7 +370,7 @@ class _ClipFit:
 
 
 def _similarity(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Umeyama: rotation `[T,3,3]`, scale `[T]`, target centre `[T,3]` that take `source [L,3]` to `target [T,L,3]`."""
+    """Umeyama: rotation `[T,3,3]`, scale `[T]`, target centre `[T,3]` that map `source [L,3]` to `target [T,L,3]`."""
     centre = target.mean(1)
     a, b = source - source.mean(0), target - centre[:, None]
     u, s, v = torch.linalg.svd(b.transpose(1, 2) @ a)
@@ -393,11 +393,11 @@ def _to_track(
     head: ParametricHead,
     options: FitOptions,
 ) -> HeadTrack:
-    """Puts the found frames back among all, flags the failed ones, and says the motion in the head's own joints."""
+    """Builds the `HeadTrack` of all frames: marks failed ones as not valid, fills gaps, splits rotation root/neck."""
     size = 512.0 / camera.width
     points = torch.from_numpy(landmarks.points).float()
     eyes = (points[there, EYE_CORNERS[0]] - points[there, EYE_CORNERS[1]]).norm(dim=-1) * size
-    relative = errors * 110.0 / eyes.clamp_min(1.0)  # at a face some 256 px high its outer eye corners are 110 px apart
+    relative = errors * 110.0 / eyes.clamp_min(1.0)  # 110 px: eye corner distance of a face 256 px high
     confidence = torch.exp(-(relative / options.failed_error).square()) * inliers
     good = relative < options.failed_error
     valid = torch.zeros(len(landmarks), dtype=torch.bool)

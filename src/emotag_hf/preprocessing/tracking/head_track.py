@@ -1,6 +1,6 @@
-"""What tracking finds: landmarks in the picture, and the head that was fitted to them.
+"""Results of tracking: landmarks in the picture, and the head that was fitted to them.
 
-Both are plain containers with a way to safetensors and back. T is the number of frames at 25 fps.
+Data classes; `HeadTrack` converts to tensors for safetensors and back. T is the number of frames at 25 fps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...outputs import FlameMotion
 from ...rendering.cameras import Camera
 
 NUM_POINTS = 478  # MediaPipe's face mesh (468) and two irises (5 each)
-# Of these points: the outlines of the lips, outside and inside; corners and lids of both eyes.
+# Indices of these points: outer and inner outline of the lips; corners and lids of both eyes.
 MOUTH_POINTS = (
     61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409,
     78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415,
@@ -31,8 +31,8 @@ class FaceLandmarks:
         points: `[T, 478, 3]` float32: x and y in pixels of the picture (pixel centres at +0.5), z in the same scale,
             growing away from the camera; NaN where no face was found.
         found: `[T]` bool.
-        num_faces: `[T]` int32, how many faces the frame shows.
-        width, height: pixels of the picture that the points lie in.
+        num_faces: `[T]` int32, number of faces in the frame.
+        width, height: size in pixels of the picture that the points refer to.
         fps: frames per second.
         blendshapes: `[T, 52]` float32 in [0, 1] in the order of `blendshape_names`, NaN where no face was found; None
             without MediaPipe's FaceLandmarker model.
@@ -59,19 +59,19 @@ class FaceLandmarks:
 
 @dataclass
 class HeadTrack:
-    """A parametric head fitted to T frames, as one camera sees it.
+    """A parametric head fitted to T frames of one camera.
 
     Args:
-        motion: T frames of `FlameMotion` in the camera's world (metres, y up, the camera looks along -z at it).
-        shape: `[S]` identity coefficients, one set for the clip.
-        camera: the camera, the same in every frame; its size is the crop's.
-        valid: `[T]` bool: False where there was no face or the fit failed; such frames hold their neighbours' motion
-            and must not be trained on.
+        motion: T frames of `FlameMotion` in the camera's world (metres, y up, the camera looks along -z).
+        shape: `[S]` identity coefficients, constant over the clip.
+        camera: constant over the clip; its size is the crop's.
+        valid: `[T]` bool: False where there was no face or the fit failed; such frames copy the motion of the nearest
+            valid frame and must not be used for training.
         confidence: `[T]` in [0, 1].
-        error: `[T]` pixels of a 512 wide picture: median distance to the landmarks that were fitted; NaN without face.
-        held_out_error: `[T]` the same on the landmarks that the fit never saw.
-        landmarks: `[T, 478, 3]` the landmarks in crop pixels, NaN without face.
-        head_sha256: of the head asset that the numbers belong to.
+        error: `[T]` median residual of the fitted landmarks in pixels of a 512-wide picture; NaN without a face.
+        held_out_error: `[T]` the same on landmarks that were not used in the fit.
+        landmarks: `[T, 478, 3]` the landmarks in pixels of the crop, NaN without a face.
+        head_sha256: hash of the head asset that was fitted.
     """
 
     motion: FlameMotion
@@ -88,7 +88,7 @@ class HeadTrack:
         return len(self.motion)
 
     def to_tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-        """Tensors and metadata for safetensors; `from_tensors` is the way back."""
+        """Tensors and metadata for safetensors; the inverse of `from_tensors`."""
         tensors = {name: getattr(self.motion, name).contiguous() for name in MOTION_DIMS}
         for name in ("shape", "valid", "confidence", "error", "held_out_error", "landmarks"):
             tensors[name] = getattr(self, name).contiguous()
@@ -105,7 +105,7 @@ class HeadTrack:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> HeadTrack:
-        """The track that `to_tensors` took apart. Raises ValueError if that is not what these tensors are."""
+        """The track from what `to_tensors` returned. Raises ValueError if the format or tensors are missing."""
         needed = {*MOTION_DIMS, "shape", "valid", "confidence", "error", "held_out_error", "landmarks", "K", "viewmat"}
         if metadata.get("format") != "emotag-track" or needed - tensors.keys():
             raise ValueError(

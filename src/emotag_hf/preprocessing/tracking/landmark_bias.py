@@ -1,8 +1,8 @@
-"""Where MediaPipe's points lie beside the places that they name, by the direction from which a face is seen.
+"""Systematic error (bias) of MediaPipe's landmarks as a function of the viewing direction.
 
-In: head rotations. Out: offsets in pixels, to be taken from the landmarks. Face Mesh errs in a way that repeats: its
-points sit up to some millimetres off, and slide along the face as it turns; a fit takes that for a turn of the head.
-Measured on rendered people (conversion_scripts/render_ict_clips/calibrate.py), so no real person's data is in it.
+In: head rotations. Out: offsets in pixels, to be subtracted from the landmarks. Face Mesh's landmarks are off by up
+to some millimetres, and slide along the face as the head turns, which a fit mistakes for head rotation. The bias was
+measured on rendered people (conversion_scripts/render_ict_clips/calibrate.py), so it contains no real person's data.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ ASSET = "landmark_bias.safetensors"
 
 @lru_cache(maxsize=1)
 def load_bias() -> Tensor:
-    """`[6, 468, 2]` metres right and down along the head in the picture, by 1, x, y, x², xy, y² of the view."""
+    """`[6, 468, 2]` coefficients of 1, x, y, x², xy, y² of the view, in metres along the head's right and down."""
     with safe_open(asset_path(ASSET), framework="pt") as file:
         return file.get_tensor("landmark_bias")
 
 
 def bias_pixels(rotation: Tensor, translation: Tensor, camera: Camera) -> Tensor:
-    """How far the landmarks of T frames are off.
+    """The bias of the landmarks of T frames.
 
     Args:
         rotation, translation: `[T, 3, 3]` and `[T, 3]` metres, head space to world, about the head's origin.
-        camera: what sees it.
+        camera: of these frames.
 
     Returns:
-        `[T, 468, 2]` pixels: seen minus true.
+        `[T, 468, 2]` pixels: detected minus true.
     """
     view = View(rotation, translation, camera)
     x, y = view.x, view.y

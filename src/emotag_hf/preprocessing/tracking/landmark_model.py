@@ -1,8 +1,8 @@
 """A parametric head reduced to its 468 landmarks, with the derivatives that fitting needs.
 
-In: a `ParametricHead`. Out: landmarks in head space and their derivatives, some ten times cheaper than posing the head.
-The bases are read off the head itself by posing it once per direction, so nothing of its formulation is written twice
-except the jaw's skinning (METHOD 2); a test compares the landmarks with those of the posed head.
+In: a `ParametricHead`. Out: landmarks in head space and their derivatives, about ten times faster than posing the head.
+The bases are computed by posing the head once per coefficient, so that only the jaw's skinning (METHOD 2) is
+implemented a second time here; a test compares the landmarks with those of the posed head.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ...models.modeling_head import POSE_FEATURES, ParametricHead
 from ...utils.rotations import rotation_matrix
 
 _JAW = 2  # index in constants.JOINTS
-_STEP = 1e-3  # rad, for the jaw's derivative
+_STEP = 1e-3  # rad, step of the finite difference for the jaw's derivative
 
 
 class HeadLandmarks(NamedTuple):
-    """L landmarks of T frames in head space, before rotation and translation; coordinates come first, as planes.
+    """L landmarks of T frames in head space, before rotation and translation; coordinates before landmarks.
 
     `points [T,3,L]` metres; `expression [T,3,L,50]`, `jaw [T,3,L,3]`, `eyelids [T,3,L,2]` and (on request)
-    `shape [T,3,L,S]`: derivatives by the coefficients, by the jaw's axis-angle and by the closures.
+    `shape [T,3,L,S]`: derivatives with respect to expression, the jaw's axis-angle, lid closure and identity.
     """
 
     points: Tensor
@@ -47,15 +47,15 @@ class LandmarkModel:
     lid: Tensor  # [3,L,2]
     lid_shape: Tensor  # [3,L,S,2]
     lid_expression: Tensor  # [3,L,50,2]
-    jaw_weight: Tensor  # [L] how much of a landmark hangs on the jaw
-    jaw_corrective: Tensor  # [3,L,9] by the entries of R - I
+    jaw_weight: Tensor  # [L] skinning weight of the jaw joint
+    jaw_corrective: Tensor  # [3,L,9] pose corrective for the entries of R - I
     jaw_joint: Tensor  # [3]
     jaw_joint_shape: Tensor  # [3,S]
     jaw_joint_expression: Tensor  # [3,50]
 
     @classmethod
     def from_head(cls, head: ParametricHead) -> LandmarkModel:
-        """Reads the bases off a head."""
+        """Computes the bases of a head."""
         num_shape, num_expression = head.num_shape, head.expression_basis.shape[-1]
         corners = head.faces[head.landmark_faces]
 
@@ -93,7 +93,7 @@ class LandmarkModel:
         )
 
     def select(self, index: Tensor) -> LandmarkModel:
-        """The same model with some of the landmarks."""
+        """The same model with a subset of the landmarks."""
         joint = {name: getattr(self, name) for name in self.__dataclass_fields__ if name.startswith("jaw_joint")}
         rest = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in joint}
         weight = rest.pop("jaw_weight")[index]
@@ -106,7 +106,7 @@ class LandmarkModel:
 
         Args:
             shape: `[S]`. expression: `[T, 50]`. jaw_pose: `[T, 3]` rad. eyelids: `[T, 2]`.
-            with_shape: also the derivative by the shape.
+            with_shape: also the derivative with respect to identity.
         """
         lids = (self.lid + torch.einsum("clsk,s->clk", self.lid_shape, shape)).expand(len(expression), -1, -1, -1)
         lids = lids + torch.einsum("clek,te->tclk", self.lid_expression, expression)
@@ -123,17 +123,17 @@ class LandmarkModel:
         points = rest + self.jaw_weight * (change @ arm)
 
         expression_by = self.expression + torch.einsum("clek,tk->tcle", self.lid_expression, eyelids)
-        expression_by = self._carried(change, expression_by, self.jaw_joint_expression)
-        jaw_by = self._carried(change, torch.einsum("cln,tkn->tclk", self.jaw_corrective, turn_by.flatten(2)))
+        expression_by = self._through_jaw(change, expression_by, self.jaw_joint_expression)
+        jaw_by = self._through_jaw(change, torch.einsum("cln,tkn->tclk", self.jaw_corrective, turn_by.flatten(2)))
         jaw_by = jaw_by + self.jaw_weight[:, None] * torch.einsum("tkab,tbl->talk", turn_by, arm)
         shape_by = None
         if with_shape:
             shape_by = self.shape + torch.einsum("clsk,tk->tcls", self.lid_shape, eyelids)
-            shape_by = self._carried(change, shape_by, self.jaw_joint_shape)
-        return HeadLandmarks(points, expression_by, jaw_by, self._carried(change, lids), shape_by)
+            shape_by = self._through_jaw(change, shape_by, self.jaw_joint_shape)
+        return HeadLandmarks(points, expression_by, jaw_by, self._through_jaw(change, lids), shape_by)
 
-    def _carried(self, change: Tensor, rest_by: Tensor, joint_by: Tensor | None = None) -> Tensor:
-        """A derivative of the rest landmarks `[T,3,L,K]` carried along by the jaw, whose joint moves by `[3,K]`."""
+    def _through_jaw(self, change: Tensor, rest_by: Tensor, joint_by: Tensor | None = None) -> Tensor:
+        """The jaw's skinning applied to a derivative `[T,3,L,K]` of unposed landmarks and `[3,K]` of the joint."""
         moved = (change @ rest_by.flatten(2)).unflatten(2, rest_by.shape[2:])
         if joint_by is not None:
             moved = moved - (change @ joint_by)[:, :, None]

@@ -1,9 +1,8 @@
-"""Where the face is: frames in, MediaPipe's 478 points of one face out (the first step of tracking).
+"""Landmark detection: frames in, MediaPipe's 478 landmarks of one face out (the first step of tracking).
 
-The legacy Face Mesh (468 points and two irises) and its detectors come inside the `mediapipe` wheel, so nothing is
-downloaded. Every face that could be the right one is followed in a window of its own (`face_window`); which one it is,
-is known at the end: the largest over time, or the one asked for. With a `face_landmarker.task` at hand the 52
-blendshapes come along.
+The models of the legacy Face Mesh (468 points and two irises) and of its face detectors are part of the `mediapipe`
+wheel, so nothing is downloaded. Every candidate face is tracked in a crop of its own (`face_window`). At the end one is
+selected: the one asked for, or the largest over time. With a `face_landmarker.task` there are 52 blendshapes as well.
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ from .setup import INSTALL, MODEL_NAME, find_face_landmarker
 logger = logging.getLogger(__name__)
 
 NUM_BLENDSHAPES = 52
-_CHECK_EVERY = 5  # frames: how often to look for further faces
-_PATIENCE = 50  # frames for which a face that was lost is looked for in every frame
-_PAST_BYTES = 64 << 20  # of frames kept to look back into
-_MAX_FACES = 4  # followed at once
-_RIVAL = 0.5  # of the largest face's size: smaller ones cannot become the largest, and are only counted
-_SURE_OTHER = 0.7  # detector score of a face that is only counted
-_SMALLEST_OTHER = 0.25  # of the largest face's size: smaller ones are pictures on the wall
-_TWINS = 0.6  # overlap from which two windows show one face
-_STILL = 10.0  # of 255: below it, the change of a 64x64 thumbnail may be the encoder's alone
-_STILL_FACE = 0.04  # of the face's size: below it, the motion of points may be their jitter alone
+_DETECT_EVERY = 5  # frames between two detections of further faces
+_SEARCH_FRAMES = 50  # frames for which a lost face is searched in every frame
+_PAST_BYTES = 64 << 20  # memory for past frames, which are kept to track backwards
+_MAX_FACES = 4  # tracked at once
+_MIN_CANDIDATE_SIZE = 0.5  # fraction of the largest face's size: smaller faces are counted and not tracked
+_MIN_COUNTED_SCORE = 0.7  # least detector score of a face that is counted and not tracked
+_MIN_COUNTED_SIZE = 0.25  # fraction of the largest face's size: smaller faces (such as pictures on a wall) are ignored
+_DUPLICATE_OVERLAP = 0.6  # two windows whose boxes overlap by this or more track the same face
+_STILL = 10.0  # of 255: smaller changes of a 64x64 thumbnail may come from the video encoder
+_STILL_FACE = 0.04  # fraction of the face's size: smaller movements of landmarks may be jitter
 
 
 class NoFaceError(ValueError):
-    """No frame shows a face that can be followed; the message says what to do."""
+    """No frame shows a face that can be tracked; the message says what to do."""
 
 
 def load_mediapipe() -> ModuleType:
-    """MediaPipe, without its chatter. Raises ImportError with the line that installs it."""
-    os.environ.setdefault("GLOG_minloglevel", "3")  # its C++ parts read these at import
+    """Imports MediaPipe without its log output. Raises ImportError with the line that installs it."""
+    os.environ.setdefault("GLOG_minloglevel", "3")  # read by its C++ code at import
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -55,7 +54,7 @@ def load_mediapipe() -> ModuleType:
 
 
 def check_mediapipe() -> None:
-    """Runs Face Mesh once; raises what stands in its way. `emotag setup tracking` calls it in a fresh process."""
+    """Runs Face Mesh once and raises if it fails. `emotag setup tracking` calls it in a new process."""
     window = FaceWindow(load_mediapipe())
     window.begin(np.zeros((64, 64, 3), np.uint8), np.array([16.0, 16.0, 48.0, 48.0]))
     window.close()
@@ -73,23 +72,24 @@ def track_landmarks(
     """Finds one face in every frame.
 
     Args:
-        frames: RGB frames `[height, width, 3]` uint8 in order, each looked at once.
+        frames: RGB frames `[height, width, 3]` uint8 in order; read once.
         width, height: their size in pixels.
         fps: frames per second.
-        face: which face, counted from the left (1, 2, ...) as they stand in the first frame that shows so many of
-            them; None follows the largest one (median over its frames).
-        face_landmarker: MediaPipe's face_landmarker.task, for blendshapes; else the file that EMOTAG_FACE_LANDMARKER
-            names, else the copy that `emotag setup tracking` fetched, else there are no blendshapes.
+        face: which face, counted from the left (1, 2, ...) in the first frame with at least that many faces; None
+            selects the largest one (median over its frames).
+        face_landmarker: MediaPipe's face_landmarker.task, for blendshapes. Without it the file named by
+            EMOTAG_FACE_LANDMARKER, or the copy that `emotag setup tracking` downloaded. With none of them there are no
+            blendshapes.
 
     Returns:
-        The landmarks in pixels of these frames. Where the face is not seen, `found` is False and the points are NaN;
-        blendshapes can be NaN in a few frames more, where their own model does not see it.
+        The landmarks in pixels of these frames. Where the face is not found, `found` is False and the points are
+        NaN; blendshapes can be NaN in some more frames, where their model does not find the face.
 
     Raises:
         NoFaceError: no face in any frame.
-        ValueError: frames of another shape, none, a single one or a still picture; a face that no frame shows; a
-            face_landmarker that is none.
-        FileNotFoundError: face_landmarker is not there.
+        ValueError: frames of another shape, no frame, a single one or a still picture; fewer faces than `face`; a
+            face_landmarker that is another kind of file.
+        FileNotFoundError: face_landmarker does not exist.
         ImportError: MediaPipe is not installed; the message says how to install it.
     """
     if face is not None and (isinstance(face, bool) or face != int(face) or face < 1):
@@ -97,32 +97,32 @@ def track_landmarks(
     mediapipe = load_mediapipe()
     model = find_face_landmarker(face_landmarker)
     if model is not None:
-        _Blendshapes(mediapipe, model, fps).close()  # a file that is none is told before the work
+        _Blendshapes(mediapipe, model, fps).close()  # an unsuitable file raises before any frame is processed
     still = StillCheck()
-    with _Crowd(mediapipe, model, fps, face) as crowd:
+    with _FaceTracks(mediapipe, model, fps, face) as tracks:
         for frame in frames:
             if frame.dtype != np.uint8 or frame.shape != (height, width, 3):
                 raise ValueError(
                     f"frames: expected uint8 arrays of shape ({height}, {width}, 3), got {frame.dtype} {frame.shape}."
                 )
             still.add(frame)
-            crowd.look(frame)
-        count = len(crowd.num_faces)
+            tracks.look(frame)
+        count = len(tracks.num_faces)
         if count == 0:
             raise ValueError("frames: expected at least two frames of a video, got none.")
-        person = crowd.chosen()
-        if still.is_still and person.is_still:
+        track = tracks.chosen()
+        if still.is_still and track.is_still:
             raise ValueError(single_photo("one frame" if count == 1 else f"all {count} frames show the same picture"))
-        found = person.result(count, width, height, fps, np.array(crowd.num_faces, np.int32))
+        found = track.result(count, width, height, fps, np.array(tracks.num_faces, np.int32))
     for sentence in face_warnings(found, face):
         logger.warning(sentence)
     return found
 
 
 def face_warnings(landmarks: FaceLandmarks, face: int | None = None) -> list[str]:
-    """What is to be said about the number of faces, one sentence each."""
+    """Warnings about the number of faces, one sentence each."""
     several = landmarks.num_faces > 1
-    if several.sum() < 2 * _CHECK_EVERY:  # a false alarm of the detector lasts for one check
+    if several.sum() < 2 * _DETECT_EVERY:  # a false detection lasts until the next one
         return []
     which = f"face {face} from the left" if face else "the largest one"
     return [
@@ -132,14 +132,14 @@ def face_warnings(landmarks: FaceLandmarks, face: int | None = None) -> list[str
 
 
 class StillCheck:
-    """Whether frames show nothing but one picture, apart from what a video encoder does to it."""
+    """Whether all frames show the same picture, apart from encoding artefacts."""
 
     def __init__(self) -> None:
         self.is_still = True
         self._first: np.ndarray | None = None
 
     def add(self, frame: np.ndarray) -> None:
-        """Looks at the next frame `[H, W, 3]` uint8; costs nothing once something has moved."""
+        """Compares the next frame `[H, W, 3]` uint8 with the first; skipped once a difference was found."""
         if not self.is_still:
             return
         small = Image.fromarray(frame).resize((64, 64), Image.Resampling.BOX).convert("L")
@@ -150,15 +150,15 @@ class StillCheck:
             self.is_still = False
 
 
-class _Person:
-    """One face and what was seen of it, frame by frame."""
+class _FaceTrack:
+    """The track of one face: its landmarks and blendshapes by frame."""
 
     def __init__(self, mediapipe: ModuleType, model: Path | None, fps: float):
         self.window = FaceWindow(mediapipe)
         self._blendshapes = None if model is None else _Blendshapes(mediapipe, model, fps)
         self.points: dict[int, np.ndarray] = {}
         self.shapes: dict[int, np.ndarray] = {}
-        self.since = 0  # the frame from which it has been followed without a break
+        self.since = 0  # first frame of the current uninterrupted run
         self.last_seen = -1
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class _Person:
 
     @property
     def is_still(self) -> bool:
-        """Whether no point ever moved: a small mouth that talks in a large picture does not show in a thumbnail."""
+        """Whether no landmark moved; a thumbnail does not show a small mouth that talks in a large picture."""
         first, limit = next(iter(self.points.values())), _STILL_FACE * self.size
         return all(np.abs(points - first)[:, :2].max() < limit for points in self.points.values())
 
@@ -199,20 +199,22 @@ class _Person:
                 self.shapes[index] = shapes
         return True
 
-    def look_back(self, frame: np.ndarray, index: int, past: Iterable[tuple[int, np.ndarray]], others: list) -> None:
-        """From the frame on which it was found, goes back through the frames before it (the latest first): a face can
-        be followed into a profile in which it would not be found. Ends where it began."""
+    def track_backwards(
+        self, frame: np.ndarray, index: int, past: Iterable[tuple[int, np.ndarray]], others: list
+    ) -> None:
+        """Tracks backwards from the frame of the first detection through earlier frames (the latest first): tracking
+        works in profile views that the detector misses. Then starts again at that frame."""
         for before, picture in past:
             if before in self.points or not self.follow(picture, before):
                 break
             theirs = [other.points[before] for other in others if before in other.points]
-            if any(overlap(self.box, box_of(points)) >= _TWINS for points in theirs):
+            if any(overlap(self.box, box_of(points)) >= _DUPLICATE_OVERLAP for points in theirs):
                 self.forget(before)
                 break
         self.begin(frame, index, box_of(self.points[index]))
 
     def forget(self, index: int) -> None:
-        """Takes a frame back: what the window showed was another face."""
+        """Removes a frame, because the window showed another face."""
         self.points.pop(index, None)
         self.shapes.pop(index, None)
         self.window.lose()
@@ -239,116 +241,118 @@ class _Person:
         )
 
 
-class _Crowd:
-    """All faces of a clip. A context manager: MediaPipe holds resources.
+class _FaceTracks:
+    """Tracks of all faces of a clip. A context manager: MediaPipe holds resources.
 
-    Every few frames the whole picture is searched; in between, each known face is followed in its window. A face that
-    was lost is taken up again where it was, or anywhere if it is the only one that there ever was.
+    The face detector runs on the whole picture every few frames; in between, each face is tracked in its window. A lost
+    face is resumed at a detection near its last position, or anywhere if there has only been one face.
     """
 
     def __init__(self, mediapipe: ModuleType, model: Path | None, fps: float, face: int | None):
-        self._make = lambda: _Person(mediapipe, model, fps)
+        self._make = lambda: _FaceTrack(mediapipe, model, fps)
         self._finder = FaceFinder(mediapipe)
         self._face, self._picked = face, None
-        self._people: list[_Person] = []
-        self._spare: _Person | None = None  # was tried on what was no face, serves the next time
-        self._others = 0  # faces that are counted and not followed
-        self._most = 0  # faces in one frame
-        self._past: deque[tuple[int, np.ndarray]] = deque()  # frames in which somebody may have been missed
+        self._tracks: list[_FaceTrack] = []
+        self._unused: _FaceTrack | None = None  # created for a false detection, reused for the next one
+        self._others = 0  # faces that are counted and not tracked
+        self._most = 0  # largest number of faces in one frame
+        self._past: deque[tuple[int, np.ndarray]] = deque()  # recent frames in which a face may have been missed
         self.num_faces: list[int] = []
 
-    def __enter__(self) -> _Crowd:
+    def __enter__(self) -> _FaceTracks:
         return self
 
     def __exit__(self, *error) -> None:
         self._finder.close()
-        for person in [*self._people, *([self._spare] if self._spare else [])]:
-            person.close()
+        for track in [*self._tracks, *([self._unused] if self._unused else [])]:
+            track.close()
 
     def look(self, frame: np.ndarray) -> None:
-        """Looks at the next frame."""
+        """Processes the next frame."""
         index = len(self.num_faces)
-        for person in self._people:
-            if person.box is not None:
-                person.follow(frame, index)
-        self._part_twins(index)
-        lost = [person for person in self._people if person.box is None]
-        is_check = index % _CHECK_EVERY == 0
-        if is_check or not self._people or any(index - person.last_seen <= _PATIENCE for person in lost):
+        for track in self._tracks:
+            if track.box is not None:
+                track.follow(frame, index)
+        self._drop_duplicates(index)
+        lost = [track for track in self._tracks if track.box is None]
+        is_check = index % _DETECT_EVERY == 0
+        if is_check or not self._tracks or any(index - track.last_seen <= _SEARCH_FRAMES for track in lost):
             self._search(frame, index, is_check)
-        self._remember(frame, index)
-        seen = [person for person in self._people if person.box is not None]
+        self._keep_past_frame(frame, index)
+        seen = [track for track in self._tracks if track.box is not None]
         self.num_faces.append(len(seen) + self._others)
         self._most = max(self._most, len(seen))
         if self._face is not None and self._picked is None and len(seen) >= self._face:
-            self._picked = sorted(seen, key=lambda person: person.box[0] + person.box[2])[self._face - 1]
+            self._picked = sorted(seen, key=lambda track: track.box[0] + track.box[2])[self._face - 1]
 
-    def _remember(self, frame: np.ndarray, index: int) -> None:
-        """Keeps the frame if somebody may be in it who will be found later."""
-        if self._people and all(person.box is not None for person in self._people):
+    def _keep_past_frame(self, frame: np.ndarray, index: int) -> None:
+        """Keeps the frame if it may show a face that is detected later."""
+        if self._tracks and all(track.box is not None for track in self._tracks):
             self._past.clear()
             return
         self._past.append((index, frame.copy()))
-        while len(self._past) > min(_PATIENCE, max(_PAST_BYTES // frame.nbytes, 1)):
+        while len(self._past) > min(_SEARCH_FRAMES, max(_PAST_BYTES // frame.nbytes, 1)):
             self._past.popleft()
 
     def _search(self, frame: np.ndarray, index: int, is_check: bool) -> None:
-        """Takes up lost faces and, at a check, new ones."""
-        boxes = [person.box for person in self._people if person.box is not None]
+        """Runs the detector to resume lost faces and, if `is_check`, to find new ones."""
+        boxes = [track.box for track in self._tracks if track.box is not None]
         self._others = 0
-        self._take_up(self._finder.find(frame), boxes, frame, index, is_check)
+        self._assign(self._finder.find(frame), boxes, frame, index, is_check)
         if is_check and not boxes:
-            self._take_up(self._finder.find_small(frame), boxes, frame, index, is_check)
+            self._assign(self._finder.find_small(frame), boxes, frame, index, is_check)
 
-    def _take_up(self, found: list, boxes: list, frame: np.ndarray, index: int, is_check: bool) -> None:
-        """Follows the faces found from now on, or counts them; adds to `boxes` those that are followed."""
+    def _assign(self, found: list, boxes: list, frame: np.ndarray, index: int, is_check: bool) -> None:
+        """Starts or resumes a track for each detection, or counts it; adds the tracked ones to `boxes`."""
         for box, score in found:
             if any(overlap(box, other) >= SAME_FACE for other in boxes):
                 continue
-            person = self._lost_near(box)
-            if person is None and (is_check or not self._people):
-                person = self._newcomer(box, boxes)
-            if person is None:
+            track = self._lost_track_near(box)
+            if track is None and (is_check or not self._tracks):
+                track = self._new_track(box, boxes)
+            if track is None:
                 largest = max((size_of(other) for other in boxes), default=0.0)
-                self._others += score >= _SURE_OTHER and size_of(box) >= _SMALLEST_OTHER * largest
-            elif person.begin(frame, index, box):
-                if person is self._spare:
-                    self._people.append(person)
-                    self._spare = None
+                self._others += score >= _MIN_COUNTED_SCORE and size_of(box) >= _MIN_COUNTED_SIZE * largest
+            elif track.begin(frame, index, box):
+                if track is self._unused:
+                    self._tracks.append(track)
+                    self._unused = None
                 if self._past:
-                    others = [other for other in self._people if other is not person]
-                    person.look_back(frame, index, reversed(self._past), others)
-                boxes.append(box_of(person.points[index]))
+                    others = [other for other in self._tracks if other is not track]
+                    track.track_backwards(frame, index, reversed(self._past), others)
+                boxes.append(box_of(track.points[index]))
 
-    def _lost_near(self, box: np.ndarray) -> _Person | None:
-        """Whose face this may be: that of the nearest one who was lost nearby, or of the only one there is."""
-        lost = [person for person in self._people if person.box is None]
-        if len(self._people) == 1 and lost:
+    def _lost_track_near(self, box: np.ndarray) -> _FaceTrack | None:
+        """The lost track that a detection belongs to: the nearest within range, or the only one there is."""
+        lost = [track for track in self._tracks if track.box is None]
+        if len(self._tracks) == 1 and lost:
             return lost[0]
-        near = [(np.abs(person.window.last_box - box).max(), person) for person in lost]
-        near = [(far, person) for far, person in near if far <= 2 * size_of(box)]
+        near = [(np.abs(track.window.last_box - box).max(), track) for track in lost]
+        near = [(far, track) for far, track in near if far <= 2 * size_of(box)]
         return min(near, key=lambda item: item[0])[1] if near else None
 
-    def _newcomer(self, box: np.ndarray, boxes: list[np.ndarray]) -> _Person | None:
-        """Somebody who joins the people if Face Mesh finds a face in the box."""
-        if len(self._people) >= max(_MAX_FACES, self._face or 0):
+    def _new_track(self, box: np.ndarray, boxes: list[np.ndarray]) -> _FaceTrack | None:
+        """A new track, added to the others if Face Mesh finds a face in the box."""
+        if len(self._tracks) >= max(_MAX_FACES, self._face or 0):
             return None
-        if self._face is None and size_of(box) < _RIVAL * max((size_of(other) for other in boxes), default=0.0):
+        if self._face is None and size_of(box) < _MIN_CANDIDATE_SIZE * max(
+            (size_of(other) for other in boxes), default=0.0
+        ):
             return None
-        self._spare = self._spare or self._make()
-        return self._spare
+        self._unused = self._unused or self._make()
+        return self._unused
 
-    def _part_twins(self, index: int) -> None:
-        """Two windows on one face: the one that has followed it for longer keeps it."""
-        seen = sorted((person for person in self._people if person.box is not None), key=lambda person: person.since)
-        for i, person in enumerate(seen):
-            if any(other.box is not None and overlap(person.box, other.box) >= _TWINS for other in seen[:i]):
-                person.forget(index)
+    def _drop_duplicates(self, index: int) -> None:
+        """If two windows track the same face, the one with the longer uninterrupted run keeps it."""
+        seen = sorted((track for track in self._tracks if track.box is not None), key=lambda track: track.since)
+        for i, track in enumerate(seen):
+            if any(other.box is not None and overlap(track.box, other.box) >= _DUPLICATE_OVERLAP for other in seen[:i]):
+                track.forget(index)
 
-    def chosen(self) -> _Person:
-        """The person asked for, or the largest of those who were there for at least half as long as anybody."""
-        people = [person for person in self._people if person.points]
-        if not people:
+    def chosen(self) -> _FaceTrack:
+        """The face asked for, or the largest among those tracked at least half as long as the longest."""
+        tracks = [track for track in self._tracks if track.points]
+        if not tracks:
             raise NoFaceError(
                 f"frames: expected a face, found none in {len(self.num_faces)} frames; the head must be upright, lit, "
                 "turned to the camera and about a tenth of the picture high or more. Drawn faces are often not seen."
@@ -357,16 +361,16 @@ class _Crowd:
             if self._picked is None:
                 raise ValueError(f"face: expected a number up to {self._most}, got {self._face}; no frame shows more.")
             return self._picked
-        longest = max(len(person.points) for person in people)
-        return max((p for p in people if 2 * len(p.points) >= longest), key=lambda person: person.size)
+        longest = max(len(track.points) for track in tracks)
+        return max((p for p in tracks if 2 * len(p.points) >= longest), key=lambda track: track.size)
 
 
 class _Blendshapes:
-    """MediaPipe's FaceLandmarker on the pictures of a window. It holds a graph: close it."""
+    """MediaPipe's FaceLandmarker on a window's pictures, for blendshapes. It holds a graph: call `close`."""
 
     def __init__(self, mediapipe: ModuleType, path: Path, fps: float):
         self._mediapipe, self._path, self._square = mediapipe, path, None
-        self._time, self._step = 0.0, 1000 / fps  # milliseconds; its clock must not run backwards, frames may
+        self._time, self._step = 0.0, 1000 / fps  # milliseconds; timestamps must increase, also when tracking backwards
         self.names: tuple[str, ...] = ()
         self._model = self._load()
 
@@ -390,20 +394,20 @@ class _Blendshapes:
                 ) from error
 
     def read(self, window: FaceWindow) -> np.ndarray | None:
-        """`[52]` float32 in [0, 1] for what the window shows now; None if this model sees no face, or another one."""
-        if self._square != window.square:  # it remembers the face in fractions of the picture: begin anew
+        """`[52]` float32 in [0, 1] for the window's picture; None if this model finds no face or another one."""
+        if self._square != window.square:  # it keeps the face's position relative to its input: reload
             if self._square is not None:
                 self._model.close()
                 self._model = self._load()
         image = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=window.picture)
-        with nullcontext() if self._square == window.square else quiet():  # the first picture makes it talk
+        with nullcontext() if self._square == window.square else quiet():  # the first run prints warnings
             result = self._model.detect_for_video(image, round(self._time))
         self._time += max(self._step, 1.0)
         self._square = window.square
         if not result.face_blendshapes:
             return None
         points = np.array([(p.x, p.y) for p in result.face_landmarks[0]]) * window.square.side
-        if overlap(box_of(points) + (window.square.x, window.square.y) * 2, window.box) < _TWINS:
+        if overlap(box_of(points) + (window.square.x, window.square.y) * 2, window.box) < _DUPLICATE_OVERLAP:
             return None
         shapes = result.face_blendshapes[0]
         self.names = tuple(shape.category_name for shape in shapes)

@@ -1,8 +1,9 @@
-"""Who is person and what is behind: frames in, soft mattes and a clean background plate out.
+"""Segmentation of the person: frames in, alpha mattes and a clean background plate out.
 
-The matte is MediaPipe's selfie segmentation (the general model, 256x256, in the wheel), steadied over time where the
-picture stands still and drawn to the picture's own edges by a guided filter (He, Sun, Tang 2013) with the frame's
-colours as guide. The plate is what most frames show where nobody stands, filled in smoothly where nobody ever left.
+The matte is MediaPipe's selfie segmentation (the general model, 256x256, in the wheel), smoothed over time where the
+picture does not change and refined to the frame's edges by a guided filter (He, Sun, Tang 2013) with the frame's
+colours as guide. The plate shows the most frequent background colour of each pixel, and a smooth fill where the
+person always covers the background.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from .face_window import quiet
 from .landmarks import load_mediapipe
 
 GRID = 256  # pixels each way: the size of the segmentation model's input, whatever the frame's shape
-_RADIUS = 7  # grid pixels, the guided filter's window
-_EPSILON = 2e-4  # of squared colour in [0, 1]: below this variance a window counts as flat
-_STRETCH = (0.10, 0.90)  # filtered values that become 0 and 1: the filter never quite reaches the ends
-_STEADY = 0.7  # share of the last mask where the picture did not change at all
-_CHANGE = 6.0  # grey levels (0..255) of change, averaged over a few pixels, at which that share falls to a third
+_RADIUS = 7  # grid pixels, radius of the guided filter's window
+_EPSILON = 2e-4  # the guided filter's regularisation: windows with less colour variance (of [0, 1]) count as flat
+_STRETCH = (0.10, 0.90)  # filtered values that are mapped to 0 and 1, which the filter does not quite reach
+_SMOOTHING = 0.7  # temporal smoothing: weight of the previous mask where the picture did not change
+_CHANGE = 6.0  # grey levels (0..255) of local change at which that weight falls to 1/e
 
-_EMPTY = 8  # of 255: a matte up to this is background
-_MARGIN = 0.016  # of the frame's longer side: the plate keeps this far away from the person
-_SAME = 24  # grey levels (0..255) in any channel within which a pixel shows the plate again
-_ENOUGH_VOTES = 3  # fewer are no evidence: a gap between two locks of hair
+_MAX_BACKGROUND_ALPHA = 8  # of 255: alpha up to this counts as background
+_MARGIN = 0.016  # fraction of the frame's longer side: pixels this near to the person are not used for the plate
+_MATCH_TOLERANCE = 24  # grey levels (0..255): largest difference in a channel at which a pixel matches the plate
+_MIN_VOTES = 3  # pixels with fewer votes are unknown, such as gaps between strands of hair
 _MAX_VOTES = 50
 
 
 class PersonMatte:
-    """Soft mattes of the person for the frames of one clip, in order. A context manager: MediaPipe holds resources.
+    """Alpha mattes of the person for a clip's frames, in order. A context manager: MediaPipe holds resources.
 
     ```python
     with PersonMatte() as person:
@@ -46,7 +47,7 @@ class PersonMatte:
         mediapipe = load_mediapipe()
         with quiet():
             self._model = mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
-            self._model.process(np.zeros((GRID, GRID, 3), np.uint8))  # says the rest of what it has to say
+            self._model.process(np.zeros((GRID, GRID, 3), np.uint8))  # prints its warnings now
         self._filter = GuidedFilter()
         self._last: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -69,7 +70,7 @@ class PersonMatte:
             frame: `[H, W, 3]` uint8 RGB.
 
         Returns:
-            `[H, W]` uint8: 255 is the person, 0 the background.
+            `[H, W]` uint8: alpha: 255 is foreground (the person), 0 background.
         """
         frame = _checked(frame)
         guide = np.asarray(Image.fromarray(frame).resize((GRID, GRID), Image.Resampling.BOX))
@@ -82,16 +83,16 @@ class PersonMatte:
 
 
 def _steadied(guide: np.ndarray, mask: np.ndarray, last_guide: np.ndarray, last_mask: np.ndarray) -> np.ndarray:
-    """A mean of this and the last mask `[h, w]`, the last one counting less where the colours `[3, h, w]` changed."""
+    """Temporal smoothing: mean with the previous mask `[h, w]`, weighted by how little colours `[3, h, w]` changed."""
     change = box_mean(np.abs(guide - last_guide).mean(0, keepdims=True), 1)
-    return mask + _STEADY * np.exp(change[0] * (-1 / _CHANGE)) * (last_mask - mask)
+    return mask + _SMOOTHING * np.exp(change[0] * (-1 / _CHANGE)) * (last_mask - mask)
 
 
 class GuidedFilter:
-    """Draws a coarse mask to a frame's edges: a guided filter with colours, computed small and applied large.
+    """Fast guided filter with colours: refines a coarse mask to a frame's edges.
 
-    Within each window of the small picture the mask is fitted by a linear map of the colours; that map is applied to
-    the frame's own pixels. It keeps its buffers, because fresh megabytes in every frame cost more than the arithmetic.
+    In each window of the low-resolution picture the mask is fitted by a linear function of the colours. These functions
+    are applied to the full-resolution pixels. Buffers are reused: allocating them per frame would cost more time.
     """
 
     def __init__(self, size: tuple[int, int] = (GRID, GRID)) -> None:
@@ -103,7 +104,7 @@ class GuidedFilter:
 
         Args:
             frame: `[H, W, 3]` uint8 RGB.
-            guide: `[3, h, w]` float32, 0..255: the frame at the mask's size.
+            guide: `[3, h, w]` float32, 0..255: the frame resized to the mask.
             mask: `[h, w]` float32 in [0, 1].
 
         Returns:
@@ -124,11 +125,11 @@ class GuidedFilter:
 
 
 def combine(matte: np.ndarray, head_mask: np.ndarray) -> np.ndarray:
-    """Fills holes of a matte where the fitted head is; the matte's soft outline stays.
+    """Fills holes of a matte inside the fitted head; the matte's soft edge is not changed.
 
     Args:
         matte: `[H, W]` uint8.
-        head_mask: `[H, W]` bool, the head's silhouette.
+        head_mask: `[H, W]` bool, the fitted head's silhouette.
 
     Returns:
         `[H, W]` uint8.
@@ -140,11 +141,11 @@ def combine(matte: np.ndarray, head_mask: np.ndarray) -> np.ndarray:
 
 
 class BackgroundPlate:
-    """The picture without the person, from the frames of one clip; memory does not grow with them.
+    """The background without the person, from the frames of one clip; memory does not depend on their number.
 
-    Each pixel keeps a mean colour and votes: a frame that shows the same colour there votes for it, another colour
-    votes against it and takes over when no votes are left (the majority vote of Boyer and Moore). Someone who walks
-    through, or a lock of hair that the matte missed for some frames, leaves no trace.
+    Each pixel has a mean colour and a vote count. A matching background colour adds a vote, another one removes a vote
+    and replaces the mean when none are left (Boyer-Moore majority vote). So what covers the background only for some
+    frames, such as a passer-by or hair missed by the matte, does not appear in the plate.
     """
 
     def __init__(self) -> None:
@@ -153,10 +154,10 @@ class BackgroundPlate:
         self._frames = 0
 
     def add(self, frame: np.ndarray, matte: np.ndarray) -> None:
-        """Takes in a frame `[H, W, 3]` uint8 RGB and its matte `[H, W]` uint8.
+        """Adds a frame `[H, W, 3]` uint8 RGB and its matte `[H, W]` uint8.
 
         Raises:
-            ValueError: another size than the frames before, or than the matte.
+            ValueError: the size differs from that of earlier frames or of the matte.
         """
         frame = _checked(frame)
         if self._colour is None:
@@ -166,28 +167,28 @@ class BackgroundPlate:
                 f"frame: expected {self._colour.shape} as in the first frame and a matte of that size, "
                 f"got {frame.shape} and {matte.shape}."
             )
-        person = near(matte > _EMPTY, round(_MARGIN * max(matte.shape)))
+        person = near(matte > _MAX_BACKGROUND_ALPHA, round(_MARGIN * max(matte.shape)))
         _vote(frame, person, self._colour, self._votes)
         self._frames += 1
 
     def picture(self) -> tuple[np.ndarray, np.ndarray]:
-        """The plate `[H, W, 3]` uint8 RGB, and `[H, W]` bool: True where a frame showed it, False where it is a guess.
+        """The plate `[H, W, 3]` uint8 RGB, and `[H, W]` bool: True where it was observed, False where it was filled.
 
         Raises:
-            ValueError: there was no frame yet.
+            ValueError: no frame was added yet.
         """
         if self._colour is None:
             raise ValueError("frames: expected at least one, got none; call `add` first.")
-        known = self._votes >= min(_ENOUGH_VOTES, self._frames)
+        known = self._votes >= min(_MIN_VOTES, self._frames)
         return np.rint(fill_unknown(self._colour, known)).astype(np.uint8), known
 
 
 def fill_unknown(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Fills what is not known with a smooth continuation of what is (push-pull over a pyramid of halved pictures).
+    """Fills unknown pixels smoothly from known ones (push-pull over an image pyramid).
 
     Args:
         picture: `[H, W, C]` float32.
-        known: `[H, W]` bool. Where it is True the picture stays as it is.
+        known: `[H, W]` bool. Where True, the picture is not changed.
 
     Returns:
         `[H, W, C]` float32; 128 everywhere if nothing is known.
@@ -203,13 +204,13 @@ def _push_pull(colour: np.ndarray, weight: np.ndarray) -> np.ndarray:
     pad = ((0, height % 2), (0, width % 2))
     halves = [np.pad(x, pad + ((0, 0),) * (x.ndim - 2)) for x in (colour, weight)]
     small, share = (sum(x[i::2, j::2] for i in (0, 1) for j in (0, 1)) for x in halves)
-    scale = 1 / np.maximum(share, 1.0)  # one known pixel of four is enough to be sure; less keeps its share
+    scale = 1 / np.maximum(share, 1.0)  # one known pixel of four gives full weight; less keeps its own
     coarse = _push_pull(small * scale[..., None], np.minimum(share, 1.0))
-    return colour + (1 - weight)[..., None] * _doubled(coarse, height, width)
+    return colour + (1 - weight)[..., None] * _upsampled(coarse, height, width)
 
 
-def _doubled(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Twice the size, linear between pixel centres, then cut to `height` x `width`."""
+def _upsampled(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Upsampled by two, linear between pixel centres, then cropped to `height` x `width`."""
     for axis in (0, 1):
         before = np.concatenate([picture.take([0], axis), picture.take(range(picture.shape[axis] - 1), axis)], axis)
         after = np.concatenate([picture.take(range(1, picture.shape[axis]), axis), picture.take([-1], axis)], axis)
@@ -221,14 +222,14 @@ def _doubled(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def near(mask: np.ndarray, radius: int) -> np.ndarray:
-    """`[H, W]` bool: within `radius` pixels (a square) of a pixel of `mask`."""
+    """Dilation, `[H, W]` bool: within `radius` pixels (a square) of a pixel of `mask`."""
     out = np.empty(mask.shape, np.bool_)
     _dilate(np.require(mask, requirements=["C", "W"]), radius, out)
     return out
 
 
 def box_mean(planes: np.ndarray, radius: int) -> np.ndarray:
-    """`[n, H, W]` float32, each pixel the mean over a square window, cut at the borders."""
+    """`[n, H, W]` float32, each pixel the mean over a square window, clipped at the borders."""
     out = np.empty_like(planes)
     _box_mean(planes, radius, out)
     return out
@@ -237,12 +238,12 @@ def box_mean(planes: np.ndarray, radius: int) -> np.ndarray:
 def _checked(frame: np.ndarray) -> np.ndarray:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"frame: expected a uint8 array of shape [H, W, 3], got {frame.dtype} {list(frame.shape)}.")
-    return np.require(frame, requirements=["C", "W"])  # kernels take no read-only array
+    return np.require(frame, requirements=["C", "W"])  # the kernels do not accept read-only arrays
 
 
 @kernel("void(float32[:,:,::1], int64, float32[:,:,::1])")
 def _box_mean(planes, radius, out):  # pragma: no cover - compiled
-    """Mean over a square window, cut at the borders. Running sums: the cost does not depend on the radius."""
+    """Mean over a square window, clipped at the borders. Running sums: the cost does not depend on the radius."""
     count, height, width = planes.shape
     column = np.empty(width, np.float64)
     for i in range(count):
@@ -299,7 +300,7 @@ def _linear_model(means, epsilon, out):  # pragma: no cover - compiled
 
 @kernel("void(uint8[:,:,::1], float32[:,:,::1], float32, float32, uint8[:,::1])")
 def _apply_model(frame, model, low, gain, out):  # pragma: no cover - compiled
-    """The linear map of each full-size pixel, interpolated between grid pixels, on that pixel's own colour."""
+    """Interpolates the linear functions from the grid and applies them to each full-resolution pixel's colour."""
     height, width = out.shape
     rows, columns = model.shape[1:]
     line = np.empty((columns + 1, 4), np.float32)
@@ -335,7 +336,7 @@ def _dilate(mask, radius, out):  # pragma: no cover - compiled
     height, width = mask.shape
     wide = np.zeros((height, width), np.bool_)
     for y in range(height):
-        reach = -1  # the last column that a pixel of the mask to the left reaches
+        reach = -1  # last column covered by a mask pixel to the left
         for x in range(-radius, width):
             if x + radius < width and mask[y, x + radius]:
                 reach = x + 2 * radius
@@ -366,7 +367,7 @@ def _vote(frame, person, colour, votes):  # pragma: no cover - compiled
             if votes[y, x] == 0:
                 colour[y, x, 0], colour[y, x, 1], colour[y, x, 2] = r, g, b
                 votes[y, x] = 1
-            elif max(abs(dr), abs(dg), abs(db)) <= _SAME:
+            elif max(abs(dr), abs(dg), abs(db)) <= _MATCH_TOLERANCE:
                 votes[y, x] = min(votes[y, x] + 1, _MAX_VOTES)
                 share = np.float32(1.0) / votes[y, x]
                 colour[y, x, 0] += dr * share

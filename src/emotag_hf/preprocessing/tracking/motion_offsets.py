@@ -1,9 +1,9 @@
-"""Small corrections to a tracked motion, one row a frame, that pixels find where landmarks cannot.
+"""Learnable per-frame corrections to a tracked motion, for photometric refinement.
 
-In: a `FlameMotion`. Out: the same, moved. Each number of a row is in steps of about half a pixel of a 512-wide
-portrait, so that one learning rate and one prior serve them all. The head turns about the point between its eyes, not
-about the root joint a hand's breadth below, or turning and shifting would undo each other; the body (what the root
-joint carries) turns and shifts under a head that stays.
+In: a `FlameMotion`. Out: the corrected motion. Each number is in steps that move the picture by about half a pixel of a
+512-wide portrait, so that one learning rate and one prior fit all. The head rotates about the point between its eyes:
+about the root joint, some 10 cm below, rotation and translation would be strongly correlated. The body offsets rotate
+and translate the body while the head keeps its pose.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...models.modeling_head import ParametricHead
 from ...outputs import FlameMotion
 from ...utils.rotations import rotation_matrix, rotation_to_axis_angle
 
-# Name -> size of one step: radians, metres (along the line of sight a shift shows ten times less), coefficients.
+# Name -> size of one step: radians, metres (depth has larger steps, since it changes the picture less), coefficients.
 STEPS = {
     "head_rotation": (0.004,) * 3,
     "head_translation": (0.0003, 0.0003, 0.004),
@@ -27,14 +27,14 @@ STEPS = {
     "body_translation": (0.0005, 0.0005, 0.004),
     "body_rotation": (0.004,) * 3,
 }
-_BETAS = (0.7, 0.95)  # short memories: a row is visited a few times in all
+_BETAS = (0.7, 0.95)  # Adam with short averages, since a row gets only few updates
 
 
 class MotionOffsets:
-    """Offsets of T frames, each with an optimiser of its own: Adam over all rows would go on moving frames unseen.
+    """Offsets of T frames. Each row has its own Adam state: a shared Adam would also move rows without a gradient.
 
     Args:
-        motion: T frames to be corrected; fixed.
+        motion: T frames to be corrected; not changed.
         head, shape: the head `[S]` they belong to.
 
     Attributes:
@@ -54,7 +54,7 @@ class MotionOffsets:
         self._to_eyes, self._to_neck = -joints[0], joints[1] - joints[0]  # from the root joint
 
     def row(self, frame: int) -> Tensor:
-        """`[77]` a leaf that takes gradients."""
+        """`[77]` a leaf tensor that requires gradients."""
         return self.rows[frame].clone().requires_grad_(True)
 
     def update(self, frame: int, gradient: Tensor, rate: float) -> None:
@@ -98,11 +98,11 @@ class MotionOffsets:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that changes, for an exact resume."""
+        """Offsets and optimiser state, for an exact resume from a checkpoint."""
         return {"rows": self.rows, "first": self._first, "second": self._second, "visits": self._visits}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         for mine, name in (
             (self.rows, "rows"),
             (self._first, "first"),

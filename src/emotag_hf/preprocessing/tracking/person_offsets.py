@@ -1,9 +1,9 @@
-"""Constant offsets between a person's landmarks and the fitted head, which are not expression.
+"""A person's constant offsets between landmarks and the fitted head, which are not expression.
 
-In: residuals of a first fit, in pixels. Out: offsets to subtract from the landmarks. MediaPipe's point of a brow does
-not lie exactly where the head has that point on this face, and identity coefficients do not close the gap, which is
-about ten times the frame-to-frame noise of a landmark. Once it is subtracted, the fit can use a smaller noise, so that
-the expression prior no longer weakens expressions (docs/tracking.md).
+In: residuals of a first fit, in pixels. Out: offsets to subtract from the landmarks. MediaPipe's landmark of a brow,
+for example, is not exactly at the head's corresponding point on this face. Identity coefficients do not remove this
+offset, which is about ten times the frame-to-frame noise of a landmark. After it is subtracted, the fit can assume less
+landmark noise, so that the expression prior no longer weakens expressions (docs/tracking.md).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ...rendering.cameras import Camera
 
-_MOST = 0.004  # metres from the median; larger residuals are outliers of their frame
-_RIDGE = (1e-3, 1.0, 1.0)  # of the constant and of the two view-dependent terms, for clips that hardly turn
+_MAX_DEVIATION = 0.004  # metres: larger deviations from the median are outliers and are clamped
+_RIDGE = (1e-3, 1.0, 1.0)  # ridge penalty of the constant and the two view terms, for clips with little rotation
 
 
 class View:
-    """The head's own right and down in the picture, and the direction it is seen from.
+    """The head's right and down axes in the picture, and the viewing direction.
 
     Args:
         rotation, translation: `[T, 3, 3]` and `[T, 3]` metres, head space to world, about the head's origin.
@@ -27,31 +27,31 @@ class View:
     def __init__(self, rotation: Tensor, translation: Tensor, camera: Camera):
         seen = camera.viewmat[:3, :3] @ rotation
         depth = (translation @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3])[:, 2].clamp_min(1e-3)
-        self.x, self.y = -seen[:, 2, 0], -seen[:, 2, 1]  # of the unit vector towards the camera, in head space
+        self.x, self.y = -seen[:, 2, 0], -seen[:, 2, 1]  # of the unit vector to the camera, in head space
         down = -seen[:, :2, 1] / seen[:, :2, 1].norm(dim=1, keepdim=True).clamp_min(1e-6)
-        self._axes = torch.stack([torch.stack([down[:, 1], -down[:, 0]], 1), down], 1)  # [T, right and down, x and y]
+        self._axes = torch.stack([torch.stack([down[:, 1], -down[:, 0]], 1), down], 1)  # [T, (right, down), (x, y)]
         self._pixels = (camera.K[0, 0] / depth)[:, None, None]  # per metre
 
     def to_pixels(self, offsets: Tensor) -> Tensor:
-        """`[T, L, 2]` metres right and down to pixels in the picture."""
+        """`[T, L, 2]` metres along right and down to pixels in the picture."""
         return offsets @ self._axes * self._pixels
 
     def to_metres(self, pixels: Tensor) -> Tensor:
-        """The way back."""
+        """The inverse of `to_pixels`."""
         return pixels @ self._axes.transpose(1, 2) / self._pixels
 
 
 class PersonOffsets:
-    """Offsets `[L, 2]` of a person's landmarks, constant and by the view: metres right and down along the head.
+    """Offsets `[L, 2]` of a person's landmarks, a constant and a view-dependent part: metres along right and down.
 
     Args:
-        views: of the T frames of a first fit. residuals: `[T, L, 2]` pixels, seen minus fitted.
+        views: of the T frames of a first fit. residuals: `[T, L, 2]` pixels, detected minus fitted.
     """
 
     def __init__(self, views: View, residuals: Tensor):
         metres = views.to_metres(residuals)
         middle = metres.median(0).values
-        rest = (metres - middle).clamp(-_MOST, _MOST)
+        rest = (metres - middle).clamp(-_MAX_DEVIATION, _MAX_DEVIATION)
         self._centre = torch.stack([views.x.mean(), views.y.mean()])
         terms = self._terms(views)
         normal = terms.T @ terms + torch.diag(torch.tensor(_RIDGE))
@@ -59,7 +59,7 @@ class PersonOffsets:
         self._by_term[0] += middle
 
     def pixels(self, view: View) -> Tensor:
-        """`[T, L, 2]` pixels in such views."""
+        """The offsets in these views, `[T, L, 2]` pixels."""
         return view.to_pixels(torch.einsum("tk,kli->tli", self._terms(view), self._by_term))
 
     def _terms(self, view: View) -> Tensor:

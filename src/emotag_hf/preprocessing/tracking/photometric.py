@@ -1,9 +1,9 @@
-"""Photometric refinement: pose and expression moved until a person's Gaussians look like the frames.
+"""Photometric refinement: optimises pose and expression so that a person's rendered Gaussians match the frames.
 
 In: a `HeadTrack`, the person (head, Gaussians, expression code), frames of the crop. Out: the track with refined
-frames, and the error before and after. Landmarks leave a bias of one or two pixels that no fit can remove (they are
-wrong together); pixels do not, once there are Gaussians to compare with. The Gaussians stay as they are. A pose alone
-can be bought from the hair at the face's cost, so the face weighs more and the expression moves with the pose.
+frames, and the error before and after. Landmarks have a common bias of one or two pixels that a fit cannot remove;
+comparing rendered Gaussians with pixels can. The Gaussians are not changed. Optimising the pose alone can improve the
+hair and degrade the face, so the face has a larger weight and the expression is optimised together with the pose.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ...utils.torch_threads import one_torch_thread
 from .head_track import HeadTrack
 from .motion_offsets import MotionOffsets
 
-_COARSE = 192  # pixels; half of the size, but not less, for the first steps
+_MIN_COARSE_SIZE = 192  # pixels: least size of the coarse stage, which else has half of `RefineOptions.size`
 
 
 class Person(Protocol):
-    """What is drawn: an `EmoTaGModel`, or a trainer that is making one."""
+    """What is rendered: an `EmoTaGModel`, or a trainer of one."""
 
     head: ParametricHead
     gaussians: RiggedGaussians
@@ -40,15 +40,14 @@ class Person(Protocol):
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """Numbers of the refinement.
+    """Options of the refinement.
 
     Args:
-        steps: Adam steps per frame: two of three on pictures of half the size (192 pixels or more), the rest at full
-            size.
-        size: pixels of the shorter side at which pictures are compared at last.
-        rate: of the first step, in the units of `MotionOffsets`; it falls to zero.
-        face_weight: weight of a pixel in the box of the face; others have 1.
-        prior: weight of staying near the landmarks' answer, in colour per step squared.
+        steps: Adam steps per frame: two thirds at half the size (at least 192 pixels), the rest at full size.
+        size: pixels of the shorter side of the pictures that are compared in the last steps.
+        rate: learning rate of the first step, in the units of `MotionOffsets`; decays linearly to zero.
+        face_weight: weight of pixels in the bounding box of the face; others have 1.
+        prior: weight of the squared offsets from the landmark fit, in colour per step squared.
     """
 
     steps: int = 80
@@ -76,29 +75,31 @@ def refine_photometric(
     options: RefineOptions | None = None,
     progress: Callable[[Any], Any] = iter,
 ) -> Refinement:
-    """Moves some frames of a track so that the person's Gaussians, drawn in its camera, come closer to the pictures.
+    """Optimises the motion of some frames of a track so that the person's rendered Gaussians match the pictures.
 
-    A frame whose error does not fall keeps its motion, so the result is never worse than the landmarks alone by its own
-    measure. Every frame starts from its own landmarks: begun at the frame before, a brow that rises stays down.
+    A frame whose error does not decrease keeps its motion, so by this error the result is never worse than the landmark
+    fit. Each frame starts from its own landmark fit: started from the previous frame, a rising brow would stay low.
 
     Args:
         track: T frames.
-        person: head, Gaussians and expression code, as the avatar has them.
-        frame: gives frame i of the crop, `[H, W, 3]` uint8.
+        person: the avatar's head, Gaussians and expression code.
+        frame: returns frame i of the crop, `[H, W, 3]` uint8.
         indices: the frames to refine.
-        background: `[H, W, 3]` in [0, 1] behind the Gaussians; None compares over the frame itself, so that only what
-            the Gaussians cover counts.
-        options: numbers of the refinement.
+        background: `[H, W, 3]` in [0, 1] behind the Gaussians; None composites them over the frame itself, so that
+            only pixels that they cover count.
+        options: None for the defaults.
         progress: wraps the iterable of indices, such as `tqdm`.
 
     Raises:
-        ValueError: a frame is not of the camera's size, or an index is not in the track.
+        ValueError: a frame's size differs from the camera's, or an index is not in the track.
     """
     options = options or RefineOptions()
     camera = track.camera
     if any(not 0 <= i < len(track) for i in indices):
         raise ValueError(f"indices: expected frames 0 to {len(track) - 1}, got {[*indices]}.")
-    views = [_View(camera, size, background, options) for size in (max(options.size // 2, _COARSE), options.size)]
+    views = [
+        _View(camera, size, background, options) for size in (max(options.size // 2, _MIN_COARSE_SIZE), options.size)
+    ]
     offsets = MotionOffsets(track.motion, person.head, track.shape)
     before, after = [], []
     for index in progress(indices):
@@ -120,7 +121,7 @@ def refine_photometric(
 
 
 class _View:
-    """One size at which a frame is compared."""
+    """One resolution at which a frame is compared."""
 
     def __init__(self, camera: Camera, size: int, background: Tensor | None, options: RefineOptions):
         scale = min(1.0, size / min(camera.width, camera.height))
@@ -143,13 +144,13 @@ class _View:
 
 
 def _refine(offsets, index, person, shape, views, options) -> tuple[float, float]:
-    """Moves one row of the offsets; errors of the landmarks' motion and of the one that is kept, at full size."""
+    """Optimises one row of the offsets; returns the errors of the landmark fit and of the result, at full size."""
     frames = torch.tensor([index])
-    landmarks_alone = torch.zeros_like(offsets.rows[index])
+    zero_row = torch.zeros_like(offsets.rows[index])
     with torch.no_grad():
-        motion = offsets.motion(frames, landmarks_alone[None])
+        motion = offsets.motion(frames, zero_row[None])
         first = views[-1].error(*posed(motion, person, shape), person).item()
-    best, kept = first, landmarks_alone
+    best, kept = first, zero_row
     for step in range(options.steps + 1):
         view = views[0] if 3 * step < 2 * options.steps else views[-1]
         row = offsets.row(index)
@@ -165,7 +166,7 @@ def _refine(offsets, index, person, shape, views, options) -> tuple[float, float
 
 
 def posed(motion: FlameMotion, person: Person, shape: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Vertices `[V, 3]` and code `[K]` of one frame."""
+    """Vertices `[V, 3]` and expression code `[K]` of one frame."""
     vertices = person.head(shape=shape[None], **motion.head_inputs()).vertices[0]
     return vertices, None if person.expression_code is None else person.expression_code(motion)[0]
 
@@ -179,7 +180,7 @@ def draw(motion: FlameMotion, person: Person, shape: Tensor, camera: Camera, **o
 def draw_vertices(
     vertices: Tensor, code: Tensor | None, person: Person, camera: Camera, **options
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """The same from the posed head's vertices `[V, 3]` and the code `[K]`; also what `rasterize` tells."""
+    """The same from the posed head's vertices `[V, 3]` and code `[K]`; also returns the metadata of `rasterize`."""
     gaussians = person.gaussians
     world = rig(
         vertices, person.head.faces, gaussians.binding, gaussians.means, gaussians.quats, gaussians.log_scales,
@@ -193,7 +194,7 @@ def draw_vertices(
 
 
 def face_weight(landmarks: Tensor, camera: Camera, small: Camera, weight: float) -> Tensor:
-    """`[H, W]`: `weight` in the box of the face's landmarks `[478, 3]` (pixels of `camera`), 1 elsewhere."""
+    """`[H, W]`: `weight` in the bounding box of the landmarks `[478, 3]` (pixels of `camera`), 1 elsewhere."""
     out = torch.ones(small.height, small.width)
     points = landmarks[:, :2]
     if torch.isfinite(points).all():
@@ -205,7 +206,7 @@ def face_weight(landmarks: Tensor, camera: Camera, small: Camera, weight: float)
 
 
 def shrunk(picture: Tensor, width: int, height: int) -> Tensor:
-    """`[H, W, C]` averaged down to `[height, width, C]`."""
+    """`[H, W, C]` downsampled to `[height, width, C]` by averaging."""
     if tuple(picture.shape[:2]) == (height, width):
         return picture
     planes = torch.nn.functional.interpolate(picture.permute(2, 0, 1)[None], (height, width), mode="area")
@@ -213,7 +214,7 @@ def shrunk(picture: Tensor, width: int, height: int) -> Tensor:
 
 
 def _with_rows(motion: FlameMotion, offsets: MotionOffsets, frames: list[int]) -> FlameMotion:
-    """`motion` with some frames replaced by the offsets' answer; the others to the bit as they were."""
+    """`motion` with some frames replaced by the corrected ones; the others are bit-identical."""
     moved = offsets.motion(torch.tensor(frames, dtype=torch.int64))
     body = motion.body_translation
     fields = {name: getattr(motion, name).clone() for name in MOTION_DIMS}

@@ -1,8 +1,8 @@
-"""What each pixel of a person shows: a fitted head and a matte in; face, hair, neck, torso and so on out.
+"""Semantic segmentation of a person: a fitted head and a matte in; labels face, hair, neck, torso and so on out.
 
-The fitted mesh knows face, eyes, mouth, ears, scalp and neck. What the matte has beyond it is hair above the chin.
-Below the chin, and where hair may hang over the mesh, the frame's colours decide: more like what is surely hair, skin
-or clothing?
+The fitted mesh gives face, eyes, mouth, ears, scalp and neck. Foreground outside of the mesh is hair above the chin.
+Below the chin, and where hair may cover the mesh, colour models decide. They are histograms of pixels in the same frame
+that certainly are hair, skin or clothing (seeds).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .masks import box_mean, combine, near
 REGIONS = ("background", "face", "mouth", "eyes", "hair", "neck", "torso", "ears")
 BACKGROUND, FACE, MOUTH, EYES, HAIR, NECK, TORSO, EARS = range(len(REGIONS))
 
-# Regions of a head asset, later ones over earlier ones; a head without one of them goes without it.
+# Regions of a head asset; later ones overwrite earlier ones, and missing ones are skipped.
 _PARTS = (
     (HAIR, ("scalp",)),
     (EARS, ("ears",)),
@@ -29,62 +29,62 @@ _PARTS = (
     (EYES, ("left_eye", "right_eye")),
 )
 _JAW = (58, 288, 152)  # landmarks: right and left corner of the jaw, chin
-_JAW_SLACK = 0.004  # metres; skin this far under the jaw's plane is face still
-# Where a neutral head of standard size (origin between the eyes, metres) is bare skin on nearly everybody, with or
-# without a beard: nose and cheeks, and the throat for skin in the shade; and where hair may hang over the face.
+_JAW_TOLERANCE = 0.004  # metres; skin up to this far below the plane of the jaw still counts as face
+# Areas on a neutral head of standard size (origin between the eyes, metres). Skin that hardly anybody's hair or beard
+# covers: nose and cheeks, and the throat for shaded skin. Then the areas where hair may cover the face.
 _BARE_SKIN = ((-0.045, 0.045), (-0.045, -0.012))  # x, y
-_THROAT = (0.03, 0.03)  # |x|, distance under the jaw's plane
+_THROAT = (0.03, 0.03)  # |x|, distance below the jaw's plane
 _FRINGE_ABOVE, _SIDE_BEYOND = 0.03, 0.058  # y, |x|
-_TORSO_CORE = 0.05  # |x|; under the middle of the neck nobody's hair hangs
+_TORSO_CORE = 0.05  # |x|; below the middle of the neck there is no hair
 
-_OPAQUE = 128  # of 255, from which a pixel of a matte is person
+_FOREGROUND_ALPHA = 128  # of 255: pixels with this alpha or more are foreground
 _BINS = 16  # per colour channel
-_DOUBT = 0.01  # share of each colour model that may be any colour
-_TRUST = 60.0  # pixels; a model that has seen no more than these doubts half
+_MIN_UNIFORM_SHARE = 0.01  # least share of a uniform distribution in each colour model
+_UNIFORM_PIXELS = 60.0  # pixels; with this number of seed pixels the uniform share is a half
 
-# In heights of the head on the picture (chin to top), from the chin downwards or from the middle sideways.
+# In head heights on the picture (chin to top): distance below the chin, or to the side of the head's centre.
 _EYES, _EAR_LOBES = -0.5, -0.3
-_SHOULDERS = 0.75  # so far aside and below the chin it is clothing
-_HAIR_REACH = 0.9  # beyond this distance from the head nothing is hair
-_RIM = 0.03  # the mesh's outline may be off by so much
-_THREAD = 0.016  # half of the width from which hair counts as connected
-_BLUR = 0.014  # likelihoods are averaged over such a radius before they decide
+_SHOULDERS = 0.75  # below the chin, pixels this far to the side are clothing
+_HAIR_REACH = 0.9  # largest distance of hair from the head
+_OUTLINE_TOLERANCE = 0.03  # tolerance of the mesh's outline
+_MIN_HAIR_HALF_WIDTH = 0.016  # half of the least width at which hair counts as connected
+_AVERAGING_RADIUS = 0.014  # radius over which log-likelihoods are averaged
 
 # In nats per pixel.
-_OVER_MESH = 1.0  # by how much another label must be likelier than the mesh's
-_CLOTH_PRIOR = 2.5  # by how much clothing is likelier than hair one head height below the chin
-_HAIR_PRIOR = 20.0  # by how much hair is likelier than clothing one head height above it
+_MIN_RATIO = 1.0  # least log-likelihood ratio that overrides the mesh's label
+_CLOTH_PRIOR = 2.5  # log prior ratio of clothing to hair, one head height below the chin
+_HAIR_PRIOR = 20.0  # log prior ratio of hair to clothing, one head height above the chin
 
 
 def region_labels(
     track: HeadTrack, index: int, matte: np.ndarray, head: ParametricHead, frame: np.ndarray | None = None
 ) -> np.ndarray:
-    """Names the region of every pixel.
+    """Labels the region of every pixel.
 
     Args:
         track: the fitted head; `index` is the frame's number in it.
-        matte: `[H, W]` uint8 of the track's size, the person.
+        matte: `[H, W]` uint8 alpha of the person, in the track's size.
         head: the head that was fitted.
-        frame: `[H, W, 3]` uint8 RGB. Without it colours cannot tell hair from face, neck and clothing: what the mesh
-            covers is what the mesh says, the rest is hair above the chin and torso below.
+        frame: `[H, W, 3]` uint8 RGB. None uses geometry alone: pixels that the mesh covers get its label, other
+            foreground is hair above the chin and torso below.
 
     Returns:
-        `[H, W]` uint8, indices into `REGIONS`; all person is torso where the track has no valid head.
+        `[H, W]` uint8, indices into `REGIONS`; in frames that are not valid all foreground is torso.
 
     Raises:
-        ValueError: a picture has another size than the track.
+        ValueError: a picture's size differs from the track's.
     """
     size = (track.camera.height, track.camera.width)
     for name, picture in (("matte", matte), ("frame", frame)):
         if picture is not None and picture.shape[:2] != size:
             raise ValueError(f"{name}: expected {size[1]}x{size[0]} pixels as in the track, got {picture.shape[:2]}.")
     if not bool(track.valid[index]):
-        return np.where(matte >= _OPAQUE, np.uint8(TORSO), np.uint8(BACKGROUND))
+        return np.where(matte >= _FOREGROUND_ALPHA, np.uint8(TORSO), np.uint8(BACKGROUND))
     vertices = camera_vertices(track, [index], head)[0]
     buffers = rasterize_mesh(vertices, head.faces, track.camera.K, size[1], size[0])
-    mesh, flags = (table[buffers.face_index] for table in _face_tables(head))  # -1 is the last row: empty
+    mesh, flags = (table[buffers.face_index] for table in _face_tables(head))  # -1, the last row: no mesh
     on_head = (mesh != BACKGROUND) & (mesh != TORSO)
-    person = combine(matte, on_head) >= _OPAQUE
+    person = combine(matte, on_head) >= _FOREGROUND_ALPHA
     mesh[~person] = flags[~person] = 0
     if not on_head.any():
         return np.where(person, np.uint8(TORSO), np.uint8(BACKGROUND))
@@ -94,7 +94,7 @@ def region_labels(
 
 
 def camera_vertices(track: HeadTrack, indices: list[int] | np.ndarray, head: ParametricHead) -> np.ndarray:
-    """The fitted head's vertices `[n, V, 3]` float32 in camera space (OpenCV axes, metres) in some of the frames."""
+    """The fitted head's vertices `[n, V, 3]` float32 of some frames, in camera space (OpenCV axes, metres)."""
     rows = torch.as_tensor(np.asarray(indices), dtype=torch.int64)
     device, view = head.v_template.device, track.camera.viewmat
     inputs = {name: value[rows].to(device) for name, value in track.motion.head_inputs().items()}
@@ -104,7 +104,7 @@ def camera_vertices(track: HeadTrack, indices: list[int] | np.ndarray, head: Par
 
 
 def head_mask(buffers: MeshBuffers, head: ParametricHead, *, scalp: bool = True) -> np.ndarray:
-    """`[H, W]` bool: where the mesh shows head and neck, not the torso; without the `scalp` not what hair covers."""
+    """`[H, W]` bool: where the mesh shows head or neck; with `scalp=False` without the scalp, which hair covers."""
     mesh = _face_tables(head)[0][buffers.face_index]
     mask = (mesh != BACKGROUND) & (mesh != TORSO)
     return mask if scalp else mask & (mesh != HAIR)
@@ -116,21 +116,21 @@ def face_regions(head: ParametricHead) -> np.ndarray:
 
 
 def bare_head(labels: np.ndarray) -> np.ndarray:
-    """Bool of the same shape: where `region_labels` found face, mouth, eyes, ears or neck."""
+    """Bool of the same shape: where `region_labels` has face, mouth, eyes, ears or neck."""
     return np.isin(labels, (FACE, MOUTH, EYES, EARS, NECK))
 
 
-# Flags of the mesh: surely skin; surely skin in the chin's shade; hair may cover it; surely clothing or chest.
-_BARE, _SHADE, _LOOSE, _CORE = 1, 2, 4, 8
+# Flags of mesh triangles: skin seed; shaded skin seed (throat); hair may cover it; clothing seed (chest).
+_SKIN_SEED, _SHADED_SKIN_SEED, _MAY_BE_HAIR, _CLOTHING_SEED = 1, 2, 4, 8
 
 
 def _landmarks(vertices: np.ndarray, head: ParametricHead) -> np.ndarray:
-    """MediaPipe's 468 points `[468, 3]` on vertices `[V, 3]`."""
+    """MediaPipe's 468 landmarks `[468, 3]` of vertices `[V, 3]`."""
     return head.landmarks(torch.as_tensor(vertices, device=head.v_template.device)[None])[0].cpu().numpy()
 
 
 def _face_tables(head: ParametricHead) -> tuple[np.ndarray, np.ndarray]:
-    """Label and flags `[F + 1]` uint8 of each face of a head; the last row is that of an empty pixel."""
+    """Label and flags `[F + 1]` uint8 of each face of a head; the last row is for pixels without mesh."""
     key = head.sha256
     if key not in _TABLES:
         _TABLES[key] = _make_tables(head)
@@ -150,7 +150,7 @@ def _make_tables(head: ParametricHead) -> tuple[np.ndarray, np.ndarray]:
     down = np.cross(left - right, chin - right)
     down *= -np.sign(down[1]) / np.linalg.norm(down)
     under_jaw = (centres - chin) @ down
-    labels[:-1][under_jaw > _JAW_SLACK] = NECK
+    labels[:-1][under_jaw > _JAW_TOLERANCE] = NECK
     for label, names in _PARTS:
         for name in set(names) & set(head.region_names):
             labels[head.region_faces(name).cpu().numpy()] = label
@@ -158,20 +158,20 @@ def _make_tables(head: ParametricHead) -> tuple[np.ndarray, np.ndarray]:
     face, bare = labels[:-1] == FACE, _BARE_SKIN
     skin = face & (x > bare[0][0]) & (x < bare[0][1]) & (y > bare[1][0]) & (y < bare[1][1])
     throat = (labels[:-1] == NECK) & (np.abs(x) < _THROAT[0]) & (under_jaw < _THROAT[1])
-    flags[:-1][skin] |= _BARE
-    flags[:-1][throat] |= _SHADE
+    flags[:-1][skin] |= _SKIN_SEED
+    flags[:-1][throat] |= _SHADED_SKIN_SEED
     loose = face & ((y > _FRINGE_ABOVE) | (np.abs(x) > _SIDE_BEYOND))
-    flags[:-1][loose | np.isin(labels[:-1], (EARS, NECK, TORSO))] |= _LOOSE
-    flags[:-1][(labels[:-1] == TORSO) & (np.abs(x) < _TORSO_CORE)] |= _CORE
+    flags[:-1][loose | np.isin(labels[:-1], (EARS, NECK, TORSO))] |= _MAY_BE_HAIR
+    flags[:-1][(labels[:-1] == TORSO) & (np.abs(x) < _TORSO_CORE)] |= _CLOTHING_SEED
     return labels, flags
 
 
 class _Labelling:
-    """One frame's decision. Heights and distances are in head heights (chin to top of the head, on the picture).
+    """The labelling of one frame. Distances are in head heights (chin to top of the head, on the picture).
 
     Args:
-        person, on_head: `[H, W]` bool, the matte and where the mesh shows head or neck.
-        mesh, flags: `[H, W]` uint8, the label and flags of the mesh, 0 beside it.
+        person, on_head: `[H, W]` bool, the foreground and where the mesh shows head or neck.
+        mesh, flags: `[H, W]` uint8, label and flags of the mesh, 0 outside of it.
         chin_y: pixels.
     """
 
@@ -186,64 +186,64 @@ class _Labelling:
         centre = columns.mean() if len(columns) else person.shape[1] / 2
         self.aside = np.abs(np.arange(person.shape[1], dtype=np.float32) + 0.5 - centre) / self.height
         self.beyond = person & (mesh == BACKGROUND)
-        self.loose = person & (flags & _LOOSE > 0)
+        self.loose = person & (flags & _MAY_BE_HAIR > 0)
         self.around = near(on_head, self._pixels(_HAIR_REACH))
-        self.joined = _joined(on_head & person, person)
+        self.joined = _connected_to(on_head & person, person)
         self.bare = np.ones_like(person)
 
     def labels(self, frame: np.ndarray | None) -> np.ndarray:
-        """The labels `[H, W]` uint8; without a frame geometry alone decides."""
+        """The labels `[H, W]` uint8; without a frame by geometry alone."""
         out = self._by_geometry()
         without_hair = np.where(self.beyond & (out == HAIR), np.uint8(TORSO), out)
         if frame is not None:
             self._by_colour(frame, out, without_hair)
-        self._drop_stray_hair(out, without_hair)
+        self._remove_unconnected_hair(out, without_hair)
         return out
 
     def _by_geometry(self) -> np.ndarray:
         out, above = self.mesh.copy(), self.below < 0
         out[self.beyond] = TORSO
         out[self.beyond & above & self.around] = HAIR
-        out[self.beyond & above & ~self.joined] = BACKGROUND  # somebody else
+        out[self.beyond & above & ~self.joined] = BACKGROUND  # another person
         return out
 
     def _by_colour(self, frame: np.ndarray, out: np.ndarray, without_hair: np.ndarray) -> None:
-        """Lets the colours speak where geometry leaves the choice; `without_hair` is what is under or beside hair."""
+        """Updates labels by colour where geometry is ambiguous; `without_hair` is the second choice for hair pixels."""
         torso = (out == TORSO) & (self.below > 0)
-        outside = self.beyond & ~near(self.person & ~self.beyond, self._pixels(_RIM))
+        outside = self.beyond & ~near(self.person & ~self.beyond, self._pixels(_OUTLINE_TOLERANCE))
         seeds = [
             (out == HAIR) & (outside | (self.mesh == HAIR)) & (self.below < _EAR_LOBES),
-            self.flags & _BARE > 0,
-            self.flags & _SHADE > 0,
-            (self.flags & _CORE > 0) | (torso & (self.aside > _SHOULDERS)),
+            self.flags & _SKIN_SEED > 0,
+            self.flags & _SHADED_SKIN_SEED > 0,
+            (self.flags & _CLOTHING_SEED > 0) | (torso & (self.aside > _SHOULDERS)),
         ]
-        hair, skin, shade, cloth = _log_likelihoods(frame, seeds, self._pixels(_BLUR))
+        hair, skin, shade, cloth = _log_likelihoods(frame, seeds, self._pixels(_AVERAGING_RADIUS))
         under = np.where(self.mesh == NECK, np.maximum(np.maximum(skin, shade), cloth), skin)
-        covered = self.loose & (self.mesh != TORSO) & (hair > under + _OVER_MESH)
-        collar = (self.mesh == NECK) & (cloth > np.maximum(skin, shade) + _OVER_MESH)
-        self.bare = np.maximum(skin, shade) > cloth + _OVER_MESH
+        covered = self.loose & (self.mesh != TORSO) & (hair > under + _MIN_RATIO)
+        collar = (self.mesh == NECK) & (cloth > np.maximum(skin, shade) + _MIN_RATIO)
+        self.bare = np.maximum(skin, shade) > cloth + _MIN_RATIO
         low = (torso | (self.beyond & (out == HAIR) & (self.below > _EAR_LOBES))) & self.around & ~seeds[3]
         prior = np.where(self.below < 0, _HAIR_PRIOR, _CLOTH_PRIOR) * self.below
-        hanging = low & (hair > cloth + prior)  # raised shoulders reach above the chin
-        ear = self.beyond & (out == HAIR) & ~outside & (skin > hair + _OVER_MESH)
+        hanging = low & (hair > cloth + prior)  # the prior changes sign at the chin: raised shoulders may be above it
+        ear = self.beyond & (out == HAIR) & ~outside & (skin > hair + _MIN_RATIO)
         out[collar] = without_hair[collar] = out[low] = TORSO
         out[covered | hanging] = HAIR
-        self._take_from_mesh(out, ear)
+        self._label_from_mesh_nearby(out, ear)
 
-    def _drop_stray_hair(self, out: np.ndarray, without_hair: np.ndarray) -> None:
-        """Hair grows from the head: what hangs by a thread along jaw and neck, or by nothing, is something else."""
-        radius = self._pixels(_THREAD)
+    def _remove_unconnected_hair(self, out: np.ndarray, without_hair: np.ndarray) -> None:
+        """Removes hair that is not connected to the hair of the upper head, or only by a thin bridge."""
+        radius = self._pixels(_MIN_HAIR_HALF_WIDTH)
         hair = out == HAIR
         thick = hair & ~near(~hair, radius)
-        kept = near(_joined(thick & (self.below < _EAR_LOBES), thick), radius + 1) | (self.below < _EYES)
+        kept = near(_connected_to(thick & (self.below < _EAR_LOBES), thick), radius + 1) | (self.below < _EYES)
         lost = hair & ~kept
         out[lost] = without_hair[lost]
-        self._take_from_mesh(out, lost & self.beyond & self.bare & (self.below < 0))
+        self._label_from_mesh_nearby(out, lost & self.beyond & self.bare & (self.below < 0))
 
-    def _take_from_mesh(self, out: np.ndarray, pixels: np.ndarray) -> None:
-        """Gives pixels at the mesh's rim the label of what lies beside them."""
+    def _label_from_mesh_nearby(self, out: np.ndarray, pixels: np.ndarray) -> None:
+        """Gives pixels near the mesh's outline the label of the mesh nearby."""
         for label in (NECK, EARS, FACE):
-            out[pixels & near(self.mesh == label, self._pixels(_RIM))] = label
+            out[pixels & near(self.mesh == label, self._pixels(_OUTLINE_TOLERANCE))] = label
 
     def _pixels(self, heights: float) -> int:
         return max(1, round(heights * self.height))
@@ -256,17 +256,19 @@ def _log_likelihoods(frame: np.ndarray, seeds: list[np.ndarray], radius: int) ->
     planes = np.empty((len(seeds), *bins.shape), np.float32)
     for plane, seed in zip(planes, seeds):
         counts = np.bincount(bins[seed], minlength=_BINS**3).astype(np.float32).reshape((_BINS,) * 3)
-        for _ in range(3):  # (1, 2, 1) / 4 along each axis; the axes take turns
+        for _ in range(3):  # smooths the histogram with (1, 2, 1) / 4 along each axis in turn
             padded = np.pad(counts, ((1, 1), (0, 0), (0, 0)))
             counts = (0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]).transpose(1, 2, 0)
-        doubt = max(_DOUBT, _TRUST / (counts.sum() + _TRUST))  # the same for all models that have seen enough
-        density = (1 - doubt) * counts / max(counts.sum(), 1) + doubt / _BINS**3
+        uniform_share = max(
+            _MIN_UNIFORM_SHARE, _UNIFORM_PIXELS / (counts.sum() + _UNIFORM_PIXELS)
+        )  # equal for large seeds
+        density = (1 - uniform_share) * counts / max(counts.sum(), 1) + uniform_share / _BINS**3
         plane[...] = np.log(density).ravel()[bins]
     return box_mean(planes, radius)
 
 
-def _joined(seeds: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The parts of `mask` `[H, W]` bool that touch a seed."""
+def _connected_to(seeds: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The connected components of `mask` `[H, W]` bool that contain a seed."""
     out = np.zeros(mask.shape, np.bool_)
     _flood(np.ascontiguousarray(seeds), np.ascontiguousarray(mask), out, np.empty(mask.size, np.int32))
     return out

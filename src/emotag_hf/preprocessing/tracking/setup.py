@@ -1,7 +1,7 @@
-"""`emotag setup tracking`: installs MediaPipe without what it only claims to need, and fetches its blendshape model.
+"""`emotag setup tracking`: installs MediaPipe without its unneeded requirements, and downloads its blendshape model.
 
 In: nothing. Out: packages in this environment and a model file in the cache. `requirements-tracking.txt` is the same
-list for those who install by hand.
+list for a manual installation.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-INSTALL = "emotag setup tracking"  # what a message about missing MediaPipe tells the user to run
+INSTALL = "emotag setup tracking"  # the command named in messages about missing MediaPipe
 MEDIAPIPE = "mediapipe==0.10.21"
 PROTOBUF = "protobuf>=4.25.3,<5"
-REQUIREMENTS = {  # what MediaPipe needs to run; the reasons are for the user
+REQUIREMENTS = {  # what MediaPipe needs at run time, with the reason that the user is shown
     "absl-py>=2": "MediaPipe's logging",
     "attrs>=23": "MediaPipe's data classes",
     "flatbuffers>=24": "its model files",
@@ -31,7 +31,7 @@ REQUIREMENTS = {  # what MediaPipe needs to run; the reasons are for the user
     "opencv-python-headless>=4.10": "imported by its drawing module",
     PROTOBUF: "its graphs; protobuf 5 and later break it",
 }
-PYTHONS = ((3, 11), (3, 12))  # those of the wheels (3.9 to 3.12) that this package supports
+PYTHONS = ((3, 11), (3, 12))  # MediaPipe's wheels (3.9 to 3.12) that this package supports
 
 MODEL_NAME = "face_landmarker.task"
 MODEL_URL = (
@@ -49,7 +49,7 @@ class TrackingSetupError(OSError):
 
 
 def cache_folder() -> Path:
-    """Where fetched files lie: `EMOTAG_CACHE`, or `emotag_hf` in `XDG_CACHE_HOME` or in `~/.cache`."""
+    """The folder of downloaded files: `EMOTAG_CACHE`, or `emotag_hf` in `XDG_CACHE_HOME` or in `~/.cache`."""
     if own := os.environ.get("EMOTAG_CACHE"):
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -57,11 +57,11 @@ def cache_folder() -> Path:
 
 
 def find_face_landmarker(path: str | os.PathLike | None = None) -> Path | None:
-    """MediaPipe's face_landmarker.task: `path`, else `EMOTAG_FACE_LANDMARKER`, else the fetched copy, else None.
+    """MediaPipe's face_landmarker.task: `path`, else `EMOTAG_FACE_LANDMARKER`, else the downloaded copy, else None.
 
     Raises:
-        FileNotFoundError: the argument or the variable names no file.
-        ValueError: the fetched copy is damaged.
+        FileNotFoundError: the file named by the argument or the variable does not exist.
+        ValueError: the downloaded copy is damaged.
     """
     for name, value in (("face_landmarker", path), (MODEL_ENV, os.environ.get(MODEL_ENV))):
         if value:
@@ -77,10 +77,10 @@ def find_face_landmarker(path: str | os.PathLike | None = None) -> Path | None:
 
 
 def fetch_face_landmarker() -> Path:
-    """Downloads face_landmarker.task (3.7 MB, Google, Apache-2.0) into the cache, unless a good copy is there.
+    """Downloads face_landmarker.task (3.7 MB, Google, Apache-2.0) into the cache, unless an intact copy is there.
 
     Raises:
-        OSError: no connection, no right to write, or a file that is not the expected one.
+        OSError: no connection, no permission to write, or the download is not the expected file.
     """
     target = cache_folder() / MODEL_NAME
     if target.is_file() and sha256(target) == MODEL_SHA256:
@@ -108,18 +108,18 @@ def setup_tracking(
     ask: Callable[[str], str] = input,
     run: Callable[..., subprocess.CompletedProcess] = subprocess.run,
 ) -> int:
-    """Installs what the tracker needs into this Python environment, after having said what.
+    """Shows what the tracker needs, asks, and installs it into this Python environment.
 
     Args:
-        dry_run: only say what would be done.
+        dry_run: only show what would be done.
         yes: do not ask.
         echo, ask, run: how to print, to ask and to run a command.
 
     Returns:
-        0 when everything works (or would be tried), 1 when the user said no.
+        0 if everything works (or with `dry_run`), 1 if the user declined.
 
     Raises:
-        TrackingSetupError: the wrong Python, no pip, an installation that failed or does not run.
+        TrackingSetupError: an unsupported Python, no pip, or an installation that failed or does not run.
     """
     _check_python()
     packages = _packages()
@@ -128,13 +128,13 @@ def setup_tracking(
         [sys.executable, "-m", "pip", "install", "--no-deps", MEDIAPIPE],
     ]
     echo(f"The tracker needs {MEDIAPIPE} (Google, Apache-2.0), which finds the face in every frame.")
-    echo("It goes in without its own requirements: they pin numpy<2 and jax, which it does not need to run and which")
-    echo("break the other packages here. `pip check` will complain about that; it works. What it does need:")
+    echo("It is installed without its declared requirements: numpy<2 and jax conflict with other packages here, and")
+    echo("MediaPipe runs without them. `pip check` will complain about that. It needs these packages:")
     for requirement in packages:
         echo(f"  {requirement:32} {REQUIREMENTS[requirement]}")
     for sentence in _protobuf_conflicts():
         echo(sentence)
-    echo(f"Then {MODEL_NAME} (3.7 MB, Google, Apache-2.0) goes into {cache_folder()}, for blendshapes.")
+    echo(f"Then {MODEL_NAME} (3.7 MB, Google, Apache-2.0) is downloaded into {cache_folder()}, for blendshapes.")
     for command in commands:
         echo("$ " + " ".join(_quoted(word) for word in command))
     if dry_run:
@@ -152,8 +152,8 @@ def setup_tracking(
     try:
         echo(f"MediaPipe works. {MODEL_NAME} is in {fetch_face_landmarker()}.")
     except OSError as error:
-        echo(f"MediaPipe works. {MODEL_NAME} could not be fetched ({error}); all works without it but blendshapes.")
-        echo(f"To have them, download {MODEL_URL} and set {MODEL_ENV} to the file.")
+        echo(f"MediaPipe works. {MODEL_NAME} could not be fetched ({error}); only blendshapes need it.")
+        echo(f"To use them, download {MODEL_URL} and set {MODEL_ENV} to the file.")
     return 0
 
 
@@ -162,33 +162,37 @@ def _check_python() -> None:
         known = " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
         raise TrackingSetupError(
             f"MediaPipe has no wheel for Python {sys.version_info[0]}.{sys.version_info[1]}; the tracker needs Python "
-            f"{known}. Make a new environment with one of them; everything but tracking works in this one."
+            f"{known}. Create a new environment with one of them; everything except tracking works in this one."
         )
 
 
 def _packages() -> list[str]:
-    """The requirements, without a second OpenCV: two of them overwrite each other's files."""
+    """The requirements, without OpenCV if another build of it is installed: two would overwrite each other's files."""
     if any(_version(name) for name in _OPENCV[1:]):
         return [name for name in REQUIREMENTS if not name.startswith(_OPENCV[0])]
     return list(REQUIREMENTS)
 
 
 def _protobuf_conflicts() -> list[str]:
-    """What is to be said about a protobuf that will be replaced, and about those who want another one."""
+    """A notice if the installed protobuf will be replaced, with the packages that need another version."""
     version, needed = _version("protobuf"), Requirement(PROTOBUF)
     if version is None or needed.specifier.contains(version, prereleases=True):
         return []
-    unhappy = []
+    conflicting = []
     for distribution in metadata.distributions():
         for line in distribution.requires or ():
             wanted = Requirement(line)
             if wanted.name.lower() == "protobuf" and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
                 if not any(wanted.specifier.contains(known) for known in ("4.25.3", "4.25.8")):
-                    unhappy.append(f"{distribution.metadata['Name']} (protobuf{wanted.specifier})")
+                    conflicting.append(f"{distribution.metadata['Name']} (protobuf{wanted.specifier})")
     return [
         f"protobuf {version} is here and will be replaced, since MediaPipe needs {needed.specifier}. "
-        + (f"It is needed as it is by {', '.join(sorted(set(unhappy)))}: " if unhappy else "Nothing installed minds. ")
-        + ("use another environment for the tracker if you need them." if unhappy else "")
+        + (
+            f"These packages need another version: {', '.join(sorted(set(conflicting)))}; "
+            if conflicting
+            else "Nothing installed minds. "
+        )
+        + ("use another environment for the tracker if you need them." if conflicting else "")
     ]
 
 
@@ -197,15 +201,15 @@ def _check_pip(run: Callable[..., subprocess.CompletedProcess], commands: list[l
         return
     if shutil.which("uv"):
         lines = (f"uv pip install --python {sys.executable} " + " ".join(map(_quoted, c[4:])) for c in commands)
-        raise TrackingSetupError(f"this environment has no pip (uv makes such ones); run: {' && '.join(lines)}")
+        raise TrackingSetupError(f"this environment has no pip (uv creates none); run: {' && '.join(lines)}")
     raise TrackingSetupError(f"this environment has no pip; run `{sys.executable} -m ensurepip`, then again: {INSTALL}")
 
 
 def _agreed(ask: Callable[[str], str]) -> bool:
     try:
-        return ask("Go on? [y/N] ").strip().lower() in ("y", "yes")
+        return ask("Continue? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError as error:
-        raise TrackingSetupError(f"nobody is there to answer; to agree beforehand: {INSTALL} --yes") from error
+        raise TrackingSetupError(f"there is no terminal to answer; to agree in advance run: {INSTALL} --yes") from error
 
 
 def _version(name: str) -> str | None:
@@ -220,7 +224,7 @@ def _quoted(word: str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,9 +1,9 @@
 """Robust least squares of a head's landmarks against landmarks in the picture (METHOD 2's parameters).
 
 In: landmarks `[T,L,2]` in pixels, a camera, a `LandmarkModel`. Out: rotation, translation, jaw, eyelids and expression
-of every frame, the identity of all of them. Gauss-Newton with iteratively reweighted residuals; frames are independent
-given the identity, so the normal equations are one small dense block per frame plus a shared one (an arrow), and the
-cost per frame does not depend on the length of a clip.
+of every frame, one identity for all of them. Gauss-Newton with iteratively reweighted residuals. Frames are independent
+given the identity, so the normal equations consist of a small dense block per frame and a shared block (an arrowhead
+matrix), and the cost per frame does not depend on the length of a clip.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ...rendering.cameras import Camera
 from ...utils.rotations import rotation_matrix
 from .landmark_model import LandmarkModel
 
-_CONTACT = 0.5  # standard deviations of a landmark within which two of them touch
+_CONTACT_DISTANCE = 0.5  # landmarks nearer than this touch, in standard deviations of the landmark noise
 ROTATION, TRANSLATION, JAW, EYELIDS, EXPRESSION = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 11), slice(11, None)
 
 
 @dataclass
 class FrameState:
-    """What is sought for each of T frames.
+    """The unknowns of T frames.
 
-    `rotation [T,3,3]` and `translation [T,3]` take head space to the world (about the head's origin, between the eyes);
+    `rotation [T,3,3]` and `translation [T,3]` map head space to the world (about the head's origin, between the eyes);
     `jaw [T,3]` rad, `eyelids [T,2]`, `expression [T,50]`.
     """
 
@@ -46,7 +46,7 @@ class FrameState:
             getattr(self, name)[index] = getattr(value, name)
 
     def moved(self, step: Tensor) -> FrameState:
-        """The state after a Gauss-Newton step `[T,61]`; the rotation takes its part from the left."""
+        """The state after a Gauss-Newton step `[T,61]`; the rotation is updated from the left."""
         return FrameState(
             rotation_matrix(step[:, ROTATION]) @ self.rotation,
             self.translation + step[:, TRANSLATION],
@@ -62,11 +62,11 @@ class FrameState:
 
 @dataclass
 class Prior:
-    """Where the coefficients of a frame are expected (`[55]`: jaw, eyelids, expression).
+    """Gaussian prior around 0 on the coefficients of a frame (`[55]`: jaw, eyelids, expression).
 
     Args:
-        sigma: spread above zero. sigma_below: spread below zero, where most coefficients mean nothing.
-        upper: beyond this a coefficient is pulled back with `sigma_below`.
+        sigma: standard deviation above 0. sigma_below: below 0, where most coefficients have no meaning.
+        upper: above this limit the excess has an additional prior with `sigma_below`.
     """
 
     sigma: Tensor
@@ -74,7 +74,7 @@ class Prior:
     upper: Tensor
 
     def linearised(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and pulls `[T,55]`: the prior's normal equations at `value`, with the side it is on now."""
+        """Diagonal and right-hand side `[T,55]` of the prior's normal equations at `value`, by its current sign."""
         weight = torch.where(value < 0, self.sigma_below, self.sigma).pow(-2)
         over = (value - self.upper).clamp_min(0)
         return weight + (over > 0) * self.sigma_below.pow(-2), weight * value + over * self.sigma_below.pow(-2)
@@ -82,13 +82,13 @@ class Prior:
 
 @dataclass
 class Observations:
-    """Landmarks of T frames and how much they count.
+    """Landmarks of T frames and their weights.
 
     Args:
         points: `[T,L,2]` pixels. weights: `[T,L]`.
-        scale: `[T,1]` pixels that count as one standard deviation in each frame.
-        pairs: `[P,2]` landmarks whose distance matters beyond their places.
-        pair_weight: `[P]` how much; contact_weight: `[P]` how much more where they touch in the picture.
+        scale: `[T,1]` standard deviation of the landmark noise in each frame, pixels.
+        pairs: `[P,2]` landmarks whose difference vector is an additional residual.
+        pair_weight: `[P]` its weight; contact_weight: `[P]` additional weight where they touch in the picture.
     """
 
     points: Tensor
@@ -116,10 +116,11 @@ class LandmarkSolver:
     """Gauss-Newton over frames and identity.
 
     Args:
-        model: the landmarks that `observations` hold, in their order.
+        model: of the landmarks in `Observations`, in the same order.
         camera: the pinhole camera of all frames.
-        prior: of the frames' coefficients.
-        robust: residual, in standard deviations, beyond which a landmark loses its say (Geman-McClure).
+        prior: on the frames' coefficients.
+        robust: scale of the Geman-McClure weights: landmarks with residuals beyond it, in standard deviations, count as
+            outliers.
     """
 
     def __init__(self, model: LandmarkModel, camera: Camera, prior: Prior, robust: float):
@@ -156,7 +157,7 @@ class LandmarkSolver:
         weight = seen.weights * _geman_mcclure(distance, self.robust)
         a, b = seen.pairs.T
         gap = difference[:, :, a] - difference[:, :, b]
-        apart = (seen.points[:, a] - seen.points[:, b]).square().sum(-1) / (_CONTACT * seen.scale).square()
+        apart = (seen.points[:, a] - seen.points[:, b]).square().sum(-1) / (_CONTACT_DISTANCE * seen.scale).square()
         gap_weight = seen.pair_weight + seen.contact_weight * torch.exp(-apart)
         gap_weight = gap_weight * torch.minimum(seen.weights[:, a], seen.weights[:, b])
         gap_weight = gap_weight * _geman_mcclure(gap.square().sum(1), self.robust)
@@ -171,13 +172,13 @@ class LandmarkSolver:
     def frame_equations(
         self, state: FrameState, line: Linearised, smooth: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """Normal matrices `[T,61,61]` and right-hand sides `[T,61]` of the frames."""
+        """Normal matrices `[T,61,61]` and right-hand sides `[T,61]` of the frames, with the prior."""
         matrix, side = _normal(line.frame_by, line.frame_by, line.weight, line.residual)
         weight, pull = self.prior.linearised(state.coefficients())
         diagonal = torch.full((len(state), matrix.shape[1]), 1e-4)
         diagonal[:, 6:] += weight
         side[:, 6:] += pull
-        if smooth is not None:  # towards where the neighbours are: offsets [T,61] and weights [T,61]
+        if smooth is not None:  # temporal smoothing: differences [T,61] and weights [T,61]
             diagonal, side = diagonal + smooth[1], side + smooth[1] * smooth[0]
         return matrix + torch.diag_embed(diagonal), side
 
@@ -190,16 +191,16 @@ class LandmarkSolver:
         free: slice | None = None,
         smooth: tuple[Tensor, Tensor] | None = None,
     ) -> FrameState:
-        """Gauss-Newton on every frame by itself; `free` names the columns that may move (all without)."""
+        """Gauss-Newton on each frame independently; `free` selects the parameters that are optimised (None: all)."""
         for _ in range(steps):
             line = self.linearise(state, shape, seen, with_shape=False)
             matrix, side = self.frame_equations(state, line, smooth)
             step = torch.zeros_like(side)
             free_ = slice(None) if free is None else free
             step[:, free_] = -_solve(matrix[:, free_, free_], side[:, free_])
-            state = state.moved(_bounded(step))
+            state = state.moved(_limited(step))
             if smooth is not None:
-                smooth = (smooth[0] + _bounded(step), smooth[1])
+                smooth = (smooth[0] + _limited(step), smooth[1])
         return state
 
     def solve_shared(
@@ -216,13 +217,13 @@ class LandmarkSolver:
             reduced_side = shared_side.sum(0) + shape - (mixed.transpose(1, 2) @ carried[..., -1:]).sum(0)[:, 0]
             shape_step = -_solve(reduced[None], reduced_side[None])[0]
             shape_step = shape_step.clamp(-0.5, 0.5)
-            state = state.moved(_bounded(-(carried[..., -1] + carried[..., :-1] @ shape_step)))
+            state = state.moved(_limited(-(carried[..., -1] + carried[..., :-1] @ shape_step)))
             shape = shape + shape_step
         return state, shape
 
 
 def _chain(by_head: Tensor, by: Tensor) -> Tensor:
-    """`[T,2,L,3]` (pixel by head point) times `[T,3,L,K]` (head point by parameter) as `[T,2,L,K]`."""
+    """`[T,2,L,3]` (d pixel / d head point) times `[T,3,L,K]` (d head point / d parameter): `[T,2,L,K]`."""
     out = by_head[..., 0, None] * by[:, None, 0]
     for axis in (1, 2):
         out = torch.addcmul(out, by_head[..., axis, None], by[:, None, axis])
@@ -240,12 +241,12 @@ def _normal(left: Tensor, right: Tensor, weight: Tensor, residual: Tensor) -> tu
 
 
 def _solve(matrix: Tensor, side: Tensor) -> Tensor:
-    """Symmetric positive definite systems in float64; they mix pixels, metres and coefficients."""
+    """Solves symmetric positive definite systems, scaled and in float64: units differ between parameters."""
     vector = side.ndim == matrix.ndim - 1
     side = side[..., None] if vector else side
     scale = matrix.diagonal(dim1=1, dim2=2).clamp_min(1e-12).rsqrt().double()
     scaled = matrix.double() * scale[:, :, None] * scale[:, None]
-    # Priors keep the systems definite; rounding in a hopeless frame may not. Such a frame stays where it is.
+    # The prior makes the systems definite, up to rounding errors. Frames where Cholesky fails are not changed.
     factor, failed = torch.linalg.cholesky_ex(scaled + 1e-8 * torch.eye(scaled.shape[1], dtype=torch.float64))
     factor = torch.where((failed > 0)[:, None, None], torch.eye(scaled.shape[1], dtype=torch.float64), factor)
     side = torch.where((failed > 0)[:, None, None], 0.0, side)
@@ -253,8 +254,8 @@ def _solve(matrix: Tensor, side: Tensor) -> Tensor:
     return out[..., 0] if vector else out
 
 
-def _bounded(step: Tensor) -> Tensor:
-    """One step turns a head by 0.5 rad at most, moves it by 0.2 m and a coefficient by 0.5."""
+def _limited(step: Tensor) -> Tensor:
+    """Limits one step to 0.5 rad of rotation, 0.2 m of translation and 0.5 in each coefficient."""
     limit = torch.full((step.shape[1],), 0.5)
     limit[TRANSLATION] = 0.2
     return step.clamp(-limit, limit)
