@@ -145,7 +145,9 @@ def test_nobody_without_consent(hub, avatar, pipe, tmp_path):
         lambda: TalkingHeadPipeline(model=model, processor=pipe.processor).push_to_hub("ada/me"),
         lambda: EmoTaGPipeline(model, pipe.processor).push_to_hub("ada/me"),
     ):
-        with pytest.raises(ValueError, match="a person's avatar, which goes up with consent and card only"):
+        with pytest.raises(
+            ValueError, match="a person's avatar, which is uploaded together with its consent and card or not at all"
+        ):
             push()
     with pytest.raises(ValueError, match="push_to_hub: expected nothing here"):
         model.save_pretrained(tmp_path / "x", push_to_hub=True, repo_id="ada/me")
@@ -161,12 +163,12 @@ def test_other_heads_stay_here(hub, avatar, monkeypatch, tmp_path):
     loaded = EmoTaGPipeline.from_pretrained(avatar)
     asset = loaded.model.head._asset
     monkeypatch.setattr(loaded.model.config.head_config, "asset", str(tmp_path / "flame2023.safetensors"))
-    with pytest.raises(ValueError, match="lies on the head .*flame2023.* do not leave this machine"):
+    with pytest.raises(ValueError, match="uses the head .*flame2023.* must not be uploaded"):
         loaded.push_to_hub("ada/me")
     monkeypatch.undo()
     flame = replace(asset, metadata=asset.metadata | {"license": "FLAME (Max Planck)"}, sha256="0" * 64)
     loaded.model.head.load_asset_(flame)
-    with pytest.raises(ValueError, match="FLAME .Max Planck.*do not leave this machine"):
+    with pytest.raises(ValueError, match="FLAME .Max Planck.*must not be uploaded"):
         loaded.push_to_hub("ada/me")
     assert not hub.repos
 

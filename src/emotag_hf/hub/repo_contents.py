@@ -86,7 +86,8 @@ def refuse_avatar(model) -> None:
     camera = getattr(model.config, "camera", None) or {}
     if getattr(model, "is_avatar", False) or "K" in camera:  # only a person's model has the camera of their clip
         raise ValueError(
-            "model: it is a person's avatar, which goes up with consent and card only: `emotag push FOLDER user/name`, "
+            "model: it is a person's avatar, which is uploaded together with its consent and card or not at all: "
+            "`emotag push FOLDER user/name`, "
             "or EmoTaGPipeline.from_pretrained(FOLDER).push_to_hub('user/name')."
         )
 
@@ -104,9 +105,9 @@ def check_shareable(model, processor=None) -> None:
         own = hashlib.sha256(Path(asset_path(OPEN_HEAD)).read_bytes()).hexdigest()
         if model.config.head_config.asset != "open_head" or head.sha256 != own:
             raise ValueError(
-                f"model: it lies on the head {model.config.head_config.asset!r} ({ascii(head.license)[1:80]}), not on "
-                "the open head of the package; such a head's numbers, and what follows from them, do not leave this "
-                "machine. Adapt on the open head to share an avatar."
+                f"model: it uses the head {model.config.head_config.asset!r} ({ascii(head.license)[1:80]}), not the "
+                "open head of the package; data of such a head, and models made with it, must not be uploaded. Adapt "
+                "on the open head to share an avatar."
             )
     extractor = getattr(processor, "feature_extractor", None)
     for holder in (getattr(model.config, "motion_config", None), extractor):

@@ -1,7 +1,7 @@
 """Motion of the whole head from features in chunks; recordings and streams both use it (METHOD 3 and 6).
 
-In: feature frames and loudness, in any chunks, and the controls. Out: `EmoTaGOutput` of the frames that are determined,
-bit-identical for any chunks.
+In: feature frames and loudness, in any chunks, and the controls. Out: `EmoTaGOutput` of the frames that no later
+sound can change, bit-identical for any chunks.
 
 Causal parts alone do not give that, because a matrix product rounds a row differently for other numbers of rows. So
 everything is computed in blocks of `BLOCK` frames at fixed positions. A stream pads an incomplete block, on a copy of
@@ -70,8 +70,8 @@ class MotionStream:
         self._state = model.motion.init_state() if self._streams else None
         self._pending = torch.zeros(0, config.audio_feature_dim, device=model.device, dtype=model.dtype)
         self._features = self._blocks = 0  # feature frames so far, blocks that are complete
-        self._whole = 0  # frames, at the network's rate, of those blocks
-        self._rows: dict[str, torch.Tensor] = {}  # [n, D] by field, at the network's rate
+        self._whole = 0  # frames, at the network's rate, of those blocks: where the next block starts
+        self._rows: dict[str, torch.Tensor] = {}  # [n, D] by field, a row a frame at the network's rate
         self._rows_from = self._rows_to = 0
         self._num_frames: int | None = None  # in all, known at the end
         self._done = 0
@@ -87,12 +87,12 @@ class MotionStream:
     def end(self, num_frames: int) -> None:
         """Ends the sound, with `num_frames` frames in all; the last loudness is repeated."""
         self._num_frames = num_frames if self._features else 0
-        # One more than the frames, because the last frames of a higher rate are after the last value.
+        # One more than the frames: above 25 fps the last frames lie after the last loudness value.
         steps = math.ceil(num_frames * self._rate / self._fps) + 1
         self._generator.hear(np.full(max(0, steps - self._steps_heard), self._loudness))
 
     def certain(self) -> Iterator[EmoTaGOutput]:
-        """The frames that have become determined, in order, at most a block at a time."""
+        """The frames that no later sound can change any more, in order, at most a block at a time."""
         while (part := self._next()) is not None:
             yield part
 
@@ -101,7 +101,7 @@ class MotionStream:
         return round(self._generator.heard_until * self._rate) + 1
 
     def _upper(self, times: np.ndarray) -> UpperFace:
-        """Generated and driven motion at `times`; after the last loudness, that of the last moment."""
+        """Generated and driven motion at `times`; times after the last loudness value use that value."""
         upper = self._generator.at(np.minimum(times, self._generator.heard_until + 1e-6))
         for clip in self._driving:
             upper = clip.at(times).onto(upper)
@@ -116,7 +116,7 @@ class MotionStream:
         return min(net.certain(self._features), self._steps_heard) if self._streams else 0
 
     def _advance(self, wanted: int) -> None:
-        """Computes the network's frames up to `wanted`, as far as they are determined."""
+        """Computes the network's frames up to `wanted`, as far as no later sound can change them."""
         net = self._model.motion.audio_net
         wanted = min(wanted, self._rows_certain())
         while self._rows_to < wanted:
@@ -149,7 +149,7 @@ class MotionStream:
         return rows
 
     def _listen(self, features, state, units, curves: EmotionCurves) -> GRMNOutput:
-        """Runs the network with the requested emotion, its own, or a mixture."""
+        """Runs the network with the requested emotion, with the one that it hears, or with a mixture of both."""
 
         def run(state, probabilities=None, gate=None) -> GRMNOutput:
             controls = {"action_units": units}
@@ -164,7 +164,7 @@ class MotionStream:
             return run(state, curves.probabilities, curves.gate)
         if curves.heard.eq(1).all():
             return run(state)
-        # Its state follows its own emotion; the requested one is applied to a copy.
+        # The stream's state is advanced without the requested emotion, which is applied to a copy of it.
         told = copy.deepcopy(state)
         own = run(state)
         return run(told, *curves.with_voice(own.emotion_logits[0].float().cpu(), own.gate[0].float().cpu()))

@@ -76,8 +76,8 @@ class GaussianTrainer:
     """Optimises one person's Gaussians. Call `train`, then `make_model`.
 
     Attributes:
-        head, gaussians, expression_code: the current model of the person, with the interface that
-            `tracking.photometric` renders.
+        head, gaussians, expression_code: the current model of the person, under the names that `tracking.photometric`
+            reads. The expression code is a few numbers a frame that drive the correctives (`gaussian_correctives`).
         offsets: corrections of the tracked motion, a row a frame.
         step: steps taken; progress: share of the training that is done; psnr: running mean over training pictures, dB.
     """
@@ -161,6 +161,7 @@ class GaussianTrainer:
         camera, window = self._view(frame)
         picture, target, alpha, depth, meta = self._draw(vertices, code, frame, camera, window)
         weight = self._window(self.scene.weight(frame, camera, args.face_weight), window)
+        # With the weight that is added below: (1 - w) L1 + w (1 - SSIM).
         photometric = l1_and_ssim(picture, SsimTarget(target), 1 - args.ssim_weight, -args.ssim_weight, weight)
         matte = self._window(self.scene.alpha(frame, camera), window)
         loss = photometric + args.ssim_weight + args.alpha_weight * alpha_loss(alpha, matte) + self._regularisers()
