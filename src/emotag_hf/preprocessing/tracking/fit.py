@@ -239,12 +239,7 @@ class _ClipFit:
 
     def _estimate_offsets(self, state: FrameState, shape: Tensor) -> None:
         """Estimates the constant part of the landmark residuals over all frames."""
-        residuals = []
-        for index in self._chunks(len(state)):
-            some = state[index]
-            head = self.solver.model(shape, some.expression, some.jaw, some.eyelids)
-            pixels, _, _ = self.solver.project(some, head.points)
-            residuals.append(self.corrected_landmarks(index, some)[:, self.kept] - pixels.transpose(1, 2))
+        residuals = [found for _, found in self.residuals(state, shape, self.solver.model, self.kept)]
         self.offsets = PersonOffsets(View(state.rotation, state.translation, self.camera), torch.cat(residuals))
 
     def aligned(self) -> FrameState:
@@ -344,16 +339,22 @@ class _ClipFit:
         weight[:, EXPRESSION] *= 1 + _JITTER_WEIGHT * jitter
         return offset, weight
 
-    def distances(
+    def residuals(
         self, state: FrameState, shape: Tensor, model: LandmarkModel, index: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Per batch: frame indices; distances `[t,L]` of fitted to detected landmarks, 512-wide pixels."""
+        """Per batch: frame indices; detected minus fitted landmarks `[t,L,2]`, pixels."""
         for part in self._chunks(len(state)):
             some = state[part]
             head = model(shape, some.expression, some.jaw, some.eyelids)
             pixels, _, _ = self.solver.project(some, head.points)
-            apart = (pixels.transpose(1, 2) - self.corrected_landmarks(part, some)[:, index]).norm(dim=-1)
-            yield part, apart * (512.0 / self.camera.width)
+            yield part, self.corrected_landmarks(part, some)[:, index] - pixels.transpose(1, 2)
+
+    def distances(
+        self, state: FrameState, shape: Tensor, model: LandmarkModel, index: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per batch: frame indices; distances `[t,L]` of fitted to detected landmarks, 512-wide pixels."""
+        for part, residuals in self.residuals(state, shape, model, index):
+            yield part, residuals.norm(dim=-1) * (512.0 / self.camera.width)
 
     def errors(self, state: FrameState, shape: Tensor) -> tuple[Tensor, Tensor]:
         """Median distance `[T]` on the fitted landmarks, and the share `[T]` of them that are inliers."""
