@@ -3,10 +3,10 @@
     python benchmarks/ablate_motion.py CLIPS --persons splits.json --lags lags.json --synthetic train.npz [--folds 1,2]
         [--only NAME ...] [--json OUT.json]
 
-Each row trains as `conversion_scripts/train_motion_base.py` does, on the people of the other folds. Columns: from sound
-alone the correlation of lip opening and width, with synchronised sound; with the person's action units as well (METHOD
-7, driven) the RMSE of the expression in hundredths; KL divergence of softmax(z_e) from the teacher's emotion, and |g -
-e| (METHOD 4). Each row takes minutes.
+Each row trains a network that hears log-mel features itself (`ARGUMENTS`), on the people of the other folds. Columns:
+from sound alone the correlation of lip opening and width, with synchronised sound; with the person's action units as
+well (METHOD 7, driven) the RMSE of the expression in hundredths; KL divergence of softmax(z_e) from the teacher's
+emotion, and |g - e| (METHOD 4). Each row takes minutes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conversion_scripts"))
-from train_motion_base import ARGUMENTS, WEIGHTS
+from train_motion_base import WEIGHTS
 
 from emotag_hf import EmoTaGModel, ParametricHead
 from emotag_hf.constants import EXPRESSION_NAMES, OPEN_MODEL
@@ -40,6 +40,12 @@ from emotag_hf.training.pretraining.motion_data import (
 from emotag_hf.training.pretraining.motion_losses import guidance_errors
 from emotag_hf.training.pretraining.motion_scores import MotionScores, restore_opening, score_clips
 from emotag_hf.training.pretraining.pretrain import Pretrainer
+from emotag_hf.training.pretraining.pretrain_arguments import PretrainArguments
+
+ARGUMENTS = PretrainArguments(
+    steps=160, batch_size=16, window=120, learning_rate=4e-4, trunk_rate=1.0, last_rate=4.0, ema=0.96, check_every=80,
+    synthetic_share=0.125,
+)  # fmt: skip
 
 
 class WithoutResidual(GatedResidualMotionNetwork):

@@ -3,13 +3,14 @@
     python benchmarks/report_lip_sync.py CLIPS --persons splits.json --trained OUT [--render] [--only CLIP ...]
         [--avatar CLIP=DIR ...] [--published DIR] [--adapt] [--json OUT.json]
 
-CLIPS are processed clips; OUT is what `conversion_scripts/train_motion_base.py` wrote: `lags.json`, and `fold_0` ...,
-of which the one without the clip's person is used. Always: correlation of opening, width and jaw with the clip's track,
-compared with `emotag-base-open`, the energy of the sound and the mean (0 by definition), each with a 95 % interval over
-persons. `--render` renders the demo avatar for each clip, `--avatar` the person's own, and compares landmarks in both
-videos (`evaluation.metrics`). `--published` scores `<scene>__<method>.mp4` against `<scene>__gt.mp4` of a folder
-likewise. `--adapt` runs the second stage of `adapt` on five seconds of each clip of at least ten, and measures on the
-rest.
+CLIPS are processed clips, or a folder of tracked ones (`conversion_scripts/track_talkers.py`; nothing is rendered for
+these); OUT is what `conversion_scripts/train_motion_base.py` wrote: `fold_0` ..., of which the one without the clip's
+person is used, and `lags.json`, clip -> frames by which its sound is late. Always: correlation of opening, width and
+jaw with the clip's track, heard with the whole look-ahead and with that of a stream, compared with `emotag-base-open`,
+the energy of the sound and the mean (0 by definition), each with a 95 % interval over persons. `--render` renders the
+demo avatar for each clip, `--avatar` the person's own, and compares landmarks in both videos (`evaluation.metrics`).
+`--published` scores `<scene>__<method>.mp4` against `<scene>__gt.mp4` of a folder likewise. `--adapt` runs the second
+stage of `adapt` on five seconds of each clip of at least ten, and measures on the rest.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from emotag_hf.preprocessing.data.dataset import find_clips
 from emotag_hf.rendering.compositing import to_uint8
 from emotag_hf.training.adaptation.personalise import personalise_motion
 from emotag_hf.training.pretraining.lip_space import LipSpace
-from emotag_hf.training.pretraining.motion_data import MotionClip, fold_of, load_clips, read_persons
+from emotag_hf.training.pretraining.motion_data import MotionClip, fold_of, load_clips, load_tracked, read_persons
 from emotag_hf.training.pretraining.motion_scores import MEASURES, MotionScores, score_clips, score_curves
 from emotag_hf.training.pretraining.pretrain import load_motion
 
@@ -57,8 +58,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     lags = json.loads((args.trained / "lags.json").read_text())
-    clips = load_clips(args.clips, read_persons(args.persons), [n for n in args.skip.split(",") if n], lags)
-    folders = {p.name: p for folder in args.clips for p in find_clips(folder)}
+    persons, skipped = read_persons(args.persons), [n for n in args.skip.split(",") if n]
+    if any(Path(args.clips[0]).glob("*.safetensors")):
+        listed = {name: lag for name, lag in lags.items() if name not in skipped}
+        clips, folders = load_tracked(args.clips[0], persons, listed), {}
+    else:
+        clips = load_clips(args.clips, persons, skipped, lags)
+        folders = {p.name: p for folder in args.clips for p in find_clips(folder)}
     networks = [load_motion(folder) for folder in sorted(args.trained.glob("fold_*"))]
     unheard = {clip.name: networks[fold_of(clip.person, len(networks))] for clip in clips}
     open_network = EmoTaGModel.from_pretrained(OPEN_MODEL).motion
@@ -68,6 +74,7 @@ def main() -> None:
     found: dict[str, dict] = {}
     by_track = {
         "emotag-base, not having heard the person": [score_clips(unheard[c.name], [c], lips) for c in clips],
+        "the same with 0.16 s of look-ahead": [score_clips(unheard[c.name], [c], lips, look_ahead=0.16) for c in clips],
         "emotag-base-open": [score_clips(open_network, [c], lips) for c in clips],
         "energy of the sound": [energy_score(c, lips) for c in clips],
     }

@@ -138,3 +138,26 @@ def test_speech_encoder_front_end():
     assert np.isfinite(encoder(np.zeros(8000, np.float32))).all()
     with pytest.raises(ValueError, match="audio_model"):
         SpeechEncoderFeatures(None)
+
+
+def test_whisper_as_the_speech_encoder():
+    """Whisper's encoder hears 30 s at a time: shorter sound gives its own hidden states, longer sound has no seam."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=64, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+        decoder_start_token_id=0,
+    )  # fmt: skip
+    model = WhisperModel(config)
+    encoder, samples = SpeechEncoderFeatures(model=model), voice(3.0)
+    hidden = encoder(samples[:47_900])
+    mel = WhisperFeatureExtractor()(samples[:47_900], sampling_rate=16_000, return_tensors="pt").input_features
+    with torch.inference_mode():
+        expected = model.encoder(mel).last_hidden_state[0].numpy()[:150]
+    np.testing.assert_allclose(hidden, expected, atol=1e-6)
+    for seconds in (30.0, 57.31, 70.0):
+        count = round(seconds * 16_000)
+        found = encoder(np.resize(samples, count))
+        assert found.shape == (-(-count // 320), 16) and np.isfinite(found).all()

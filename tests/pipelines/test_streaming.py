@@ -1,4 +1,4 @@
-"""Streaming: the frames of the recording to the bit, bounded memory, idling, interrupting, and chunks that are none."""
+"""Streaming: frames of the recording at equal look-ahead, bounded memory, idling, interrupting, odd chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from emotag_hf.audio.loudness import LoudnessStream, loudness_from_samples
 from emotag_hf.motion.motion_generator import MotionGenerator
 
 RATE = 16_000
-PICTURES = dict(sampling_rate=RATE, size=64, emotion="happy", intensity=0.7, seed=5, background="navy")
+PICTURES = dict(
+    sampling_rate=RATE, size=64, emotion="happy", intensity=0.7, seed=5, background="navy", look_ahead=0.16
+)  # fmt: skip
+MOTION = 1e-5  # what the rounding of matrix products of other sizes may change
 
 
 def slow(*values):
@@ -58,7 +61,14 @@ def table(frames: list[StreamedFrame]) -> torch.Tensor:
 
 def _table(motion: FlameMotion, gate: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     parts = [value for value in vars(motion).values() if isinstance(value, torch.Tensor)]
-    return torch.cat([*parts, gate[:, None], logits], 1)
+    return torch.cat([*parts, gate[:, None], logits.softmax(-1)], 1)
+
+
+def check(streamed: list[StreamedFrame], whole) -> None:
+    """That a stream's motion, gate and emotion are a recording's."""
+    torch.testing.assert_close(
+        table(streamed), _table(whole.motion, whole.gate, whole.emotion_logits), rtol=0, atol=MOTION
+    )
 
 
 SIZES = [(320,), slow((1600,)), slow((5328,)), slow((32_000,)), (1, 77, 901, 13)]
@@ -66,13 +76,13 @@ SIZES = [(320,), slow((1600,)), slow((5328,)), slow((32_000,)), (1, 77, 901, 13)
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_pictures_are_those_of_the_recording(pipe, speech, recording, sizes):
-    """Maximum pixel difference 0, for chunks of 20 ms to 2 s and odd ones."""
+    """Within one of 255 levels, for chunks of 20 ms to 2 s and odd ones."""
     whole, frames = recording
     streamed = list(pipe.stream(chunked(speech, *sizes), **PICTURES))
     assert [frame.index for frame in streamed] == list(range(len(whole.frames)))
     assert [frame.time for frame in streamed] == [i / 25 for i in range(len(whole.frames))]
-    assert max(np.abs(one.image - other).max() for one, other in zip(streamed, frames)) == 0
-    assert torch.equal(table(streamed), _table(whole.motion, whole.gate, whole.emotion_logits))
+    assert max(np.abs(one.image - other).max() for one, other in zip(streamed, frames)) <= 1 / 255
+    check(streamed, whole)
 
 
 _KEYFRAMES = [
@@ -89,16 +99,18 @@ _KEYFRAMES = [
         slow({"intensity": 0.4, "fps": 10}),
         {"emotion": _KEYFRAMES, "fps": 60, "seed": 9, "head_motion": 1.7},
         slow({"emotion": {"valence": 0.4, "arousal": 0.7}, "fps": 29.97}),
+        {"look_ahead": 0.4},
+        slow({"look_ahead": "full"}),
     ],
-    ids=["auto", "10 fps", "keyframes at 60", "29.97"],
+    ids=["auto", "10 fps", "keyframes at 60", "29.97", "0.4 s ahead", "full"],
 )
 def test_motion_is_that_of_the_recording(pipe, speech, options):
     """Emotion, keyframes over time, intensity, seed and frame rate change nothing about that."""
-    options = {"sampling_rate": RATE, "output_type": "motion", **options}
+    options = {"sampling_rate": RATE, "output_type": "motion", "look_ahead": 0.16, **options}
     whole = pipe(speech, **options)
     for sizes in ((320,), (7777,)):
         streamed = list(pipe.stream(chunked(speech, *sizes), **options))
-        assert torch.equal(table(streamed), _table(whole.motion, whole.gate, whole.emotion_logits)), sizes
+        check(streamed, whole)
 
 
 def test_driven_motion_is_that_of_the_recording(pipe, speech):
@@ -107,10 +119,12 @@ def test_driven_motion_is_that_of_the_recording(pipe, speech):
     clip = FlameMotion.zeros(30)
     turns = torch.from_numpy(rng.normal(size=(30, 3)).cumsum(0).astype(np.float32)) * 0.01
     clip = replace(clip, rotation=turns, eyelids=torch.rand(30, 2, generator=torch.Generator().manual_seed(0)))
-    options = dict(sampling_rate=RATE, output_type="motion", pose_from=clip, expression_from=clip, fps=30)
+    options = dict(
+        sampling_rate=RATE, output_type="motion", pose_from=clip, expression_from=clip, fps=30, look_ahead=0.16
+    )
     whole = pipe(speech, **options)
     streamed = list(pipe.stream(chunked(speech, 1234), **options))
-    assert torch.equal(table(streamed), _table(whole.motion, whole.gate, whole.emotion_logits))
+    check(streamed, whole)
 
 
 @pytest.mark.parametrize("rate", [slow(8000), slow(22_050), 44_100, slow(48_000)])
@@ -118,10 +132,10 @@ def test_other_sampling_rates_and_stereo(pipe, speech, rate):
     """Resampling and mixing give the same samples in any chunks, and the video its length."""
     samples = resample(speech[:, None], RATE, rate)
     samples = (np.concatenate([samples, 0.5 * samples], 1).clip(-1, 1) * 32767).astype(np.int16)
-    whole = pipe(samples, sampling_rate=rate, output_type="motion")
+    whole = pipe(samples, sampling_rate=rate, output_type="motion", look_ahead=0.16)
     for sizes in ((rate // 50,), (997, 3, 12_345)):
         streamed = list(pipe.stream(chunked(samples, *sizes), sampling_rate=rate, output_type="motion"))
-        assert torch.equal(table(streamed), _table(whole.motion, whole.gate, whole.emotion_logits)), sizes
+        check(streamed, whole)
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 24_000, 32_000, 44_100, 96_000])
@@ -180,8 +194,8 @@ def test_async_source(pipe, speech):
         return frames
 
     frames = asyncio.run(main())
-    whole = pipe(speech, sampling_rate=RATE, size=64)
-    assert len(frames) == len(whole.frames) and np.array_equal(frames[30].image, whole.frames[30])
+    whole = pipe(speech, sampling_rate=RATE, size=64, look_ahead=0.16)
+    assert len(frames) == len(whole.frames) and np.abs(frames[30].image - whole.frames[30]).max() <= 1 / 255
     assert ticks > len(frames)
 
 

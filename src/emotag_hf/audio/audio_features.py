@@ -219,7 +219,7 @@ def log_mel_features(samples: np.ndarray, options: LogMelOptions | None = None) 
 
 
 class SpeechEncoderFeatures:
-    """The paper's front end: hidden states of a transformers speech encoder (wav2vec2, HuBERT, WavLM).
+    """The paper's front end: hidden states of a transformers speech encoder (wav2vec2, HuBERT, WavLM, or Whisper's).
 
     Offline only: such an encoder attends over the whole recording, so there is nothing to stream; GRMN still limits its
     window to the configured look-ahead. The encoder stays frozen and outside the checkpoint, named by id and revision.
@@ -241,6 +241,7 @@ class SpeechEncoderFeatures:
 
             model = AutoModel.from_pretrained(model_id, revision=revision)
         self.model = model.eval()
+        self._whisper = getattr(model.config, "model_type", "") == "whisper"
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """`[n]` samples -> `[ceil(n / 320), D]` float32 hidden states of the last layer, 50 per second."""
@@ -248,6 +249,8 @@ class SpeechEncoderFeatures:
 
         samples = np.asarray(samples, dtype=np.float32).reshape(-1)
         tokens = -(-len(samples) // (SAMPLE_RATE // 50))
+        if self._whisper:
+            return self._whisper_states(samples, tokens)
         deviation = samples.std()
         # These encoders were trained on zero mean and unit variance; near silence is left as it is.
         normal = (samples - samples.mean()) / deviation if deviation > 1e-4 else samples
@@ -257,3 +260,26 @@ class SpeechEncoderFeatures:
             hidden = self.model(torch.from_numpy(normal)[None].to(device)).last_hidden_state[0]
         hidden = hidden[:tokens].float().cpu().numpy()
         return np.pad(hidden, ((0, tokens - len(hidden)), (0, 0)), mode="edge")
+
+    def _whisper_states(self, samples: np.ndarray, tokens: int) -> np.ndarray:
+        """Whisper's encoder takes 30 s of log-mel at a time; longer sound is heard in parts that overlap."""
+        import torch
+        from transformers import WhisperFeatureExtractor
+
+        config = self.model.config
+        extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+        encoder = self.model.get_encoder()
+        like = next(encoder.parameters())
+        whole, edge = config.max_source_positions, config.max_source_positions // 15  # tokens; 2 s of 30
+        parts, done = [], 0
+        while done < tokens:
+            first = max(0, done - edge)
+            part = samples[first * SAMPLE_RATE // 50 :][: whole * SAMPLE_RATE // 50]
+            mel = extractor(part, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features[..., : 2 * whole]
+            with torch.inference_mode():
+                hidden = encoder(mel.to(like)).last_hidden_state[0].float().cpu().numpy()
+            last = tokens - first <= whole
+            until = tokens if last else first + whole - edge
+            parts.append(hidden[done - first : until - first])
+            done = until
+        return np.concatenate(parts)

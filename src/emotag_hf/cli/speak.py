@@ -9,7 +9,16 @@ from pathlib import Path
 
 from ..constants import EMOTIONS
 
-_OPTIONS = ("emotion", "intensity", "seed", "fps", "size", "background", "head_motion")  # of `speak`, as they are
+_OPTIONS = (
+    "emotion",
+    "intensity",
+    "seed",
+    "fps",
+    "size",
+    "background",
+    "head_motion",
+    "look_ahead",
+)  # of `speak`, as they are
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -48,6 +57,10 @@ def _add_arguments(speak: argparse.ArgumentParser) -> None:
         "--head-motion", type=float, default=1.0, help="strength of what is generated, 0 to 2 (default: %(default)s)"
     )
     speak.add_argument(
+        "--look-ahead", type=_look_ahead, metavar="SECONDS|full",
+        help="sound after a frame that may influence it, as in a stream (default: full, about a second)",
+    )  # fmt: skip
+    speak.add_argument(
         "--pose-from", metavar="CLIP", help="a processed clip whose head motion replaces the generated one"
     )
     speak.add_argument(
@@ -57,6 +70,14 @@ def _add_arguments(speak: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="for programs: no progress, facts of the video as the last line"
     )
     speak.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no last line")
+
+
+def _look_ahead(text: str) -> float | str:
+    """Seconds, or "full"; anything else is refused by `SpeakOptions`."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _speak(args: argparse.Namespace) -> None:

@@ -310,7 +310,7 @@ def _check_clips(clip: ProcessedClip, other: ProcessedClip | None, modes: Sequen
 def _loaded(base_model: EmoTaGModel | str | os.PathLike | None) -> tuple[EmoTaGModel, EmoTaGProcessor]:
     if isinstance(base_model, EmoTaGModel):
         frontend = base_model.config.motion_config.frontend
-        if frontend != "log_mel":
+        if frontend == "transformers":
             raise ValueError(f"base_model: expected its folder, since it hears through {frontend!r}, got the model.")
         return base_model, EmoTaGProcessor()
     folder = model_path(base_model)

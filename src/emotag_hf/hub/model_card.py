@@ -117,13 +117,16 @@ def render_model_license(license_name: str) -> str | None:
 def _model_rows(model) -> list[tuple[str, Any]]:
     config = model.config
     motion, gaussians = config.motion_config, config.gaussians_config
-    encoder = "log-mel and pitch, embedded"
+    encoder, ahead = "log-mel and pitch, embedded", f"{motion.look_ahead_ms}"
+    if motion.audio_encoder:
+        encoder = f"{motion.audio_encoder}, blocks of Whisper base (MIT), which come with the package"
+        ahead = "60 to 1000, as asked"
     if motion.audio_model:
         encoder = f"{motion.audio_model} at revision {motion.audio_revision}, not part of this repository"
     return [
         ("numbers in the motion network", f"{sum(p.numel() for p in model.motion.parameters()):,}"),
         ("hears the sound through", encoder),
-        ("hears ahead, ms", motion.look_ahead_ms),
+        ("hears ahead, ms", ahead),
         ("Gaussians, of them in the mouth", f"{gaussians.num_gaussians:,}, {gaussians.num_mouth_gaussians:,}"),
         ("parametric head", f"{config.head_config.asset}, {model.head.license}; its numbers are in the package"),
     ]

@@ -1,14 +1,15 @@
 """The Audio Nets of GRMN: feature frames in, one audio feature `a` per video frame out (METHOD 3).
 
-`LogMelAudioNet` reads the embedded log-mel features: a causal convolutional network whose look-ahead is a fixed shift
-of its input, so that the same code runs a whole recording or one chunk after another. `TransformerAudioNet` is the
-paper's: a Transformer over a 16-token window of a speech encoder's hidden states around each video frame.
+`EarAudioNet` hears the embedded log-mel features through the `Ear`, with a look-ahead that is chosen when sound begins.
+`LogMelAudioNet` reads the same features itself: a causal convolutional network whose look-ahead is a fixed shift of its
+input. Both run a whole recording or one chunk after another. `TransformerAudioNet` is the paper's: a Transformer over a
+16-token window of a speech encoder's hidden states around each video frame.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -16,19 +17,76 @@ from torch.nn import functional as F
 
 from ..audio.audio_features import FRAME_RATE, LATENCY_MS
 from .configuration_emotag import EmoTaGMotionConfig
+from .ear import DIM as EAR_DIM
+from .ear import PER_FRAME, TOKENS, EarState, frames_ahead
+from .ear_asset import load_ear
 
 TOKEN_RATE = 50  # hidden states of wav2vec2, HuBERT and WavLM per second
 _TOKEN_MS = 25  # milliseconds of sound that one token covers
 
 
+class FrameGroups:
+    """Cuts a stream of feature rows into groups of one video frame that end a fixed look-ahead after it.
+
+    Args:
+        look_ahead_ms: sound after a video frame that its group may contain, the feature window's latency included.
+        per_frame: feature rows per video frame.
+    """
+
+    def __init__(self, look_ahead_ms: int, per_frame: int):
+        self.per_frame = per_frame
+        # The last feature frame whose window ends within the look-ahead of video frame 0.
+        last = math.floor((look_ahead_ms - LATENCY_MS) * FRAME_RATE / 1000)
+        # Groups must end at that frame: `lead` silent rows are put in front, and the first `delay` groups precede the
+        # first video frame.
+        short = per_frame - 1 - last
+        self.lead = short if short > 0 else short % per_frame
+        self.delay = (last + 1 + self.lead) // per_frame - 1
+
+    def certain(self, rows: int) -> int:
+        """Number of video frames whose group is complete after so many rows."""
+        groups = min((rows + self.lead) // self.per_frame, self.num_frames(rows) + self.delay)
+        return max(0, groups - self.delay)
+
+    def num_frames(self, rows: int) -> int:
+        """Number of video frames of a recording of so many rows."""
+        return -(-rows // self.per_frame)
+
+    def init_state(self, batch_size: int, feature_dim: int, like: torch.Tensor) -> GroupState:
+        return GroupState(like.new_zeros(batch_size, self.lead, feature_dim))
+
+    def take(self, features: torch.Tensor, state: GroupState, flush: bool = False) -> tuple[torch.Tensor, int]:
+        """`[B, k, C]` new rows -> `[B, n * per_frame, C]`, the groups that are now complete, and how many of them
+        precede the first video frame."""
+        x = torch.cat([state.pending, features.to(state.pending)], 1)
+        state.rows_in += features.shape[1]
+        wanted = self.num_frames(state.rows_in) + self.delay - state.groups
+        if flush:
+            # After the end there is silence, and silence is all zeros (see LogMelStream).
+            x = F.pad(x, (0, 0, 0, max(0, wanted * self.per_frame - x.shape[1])))
+        groups = max(0, min(x.shape[1] // self.per_frame, wanted))
+        state.pending = x[:, groups * self.per_frame :]
+        dropped = min(groups, max(0, self.delay - state.groups))
+        state.groups += groups
+        return x[:, : groups * self.per_frame], dropped
+
+
+@dataclass
+class GroupState:
+    """State of `FrameGroups` between chunks, updated in place by `take`."""
+
+    pending: torch.Tensor  # [B, k, C] rows that do not fill a group yet
+    rows_in: int = 0
+    groups: int = 0
+
+
 @dataclass
 class AudioNetState:
-    """State of a `LogMelAudioNet` between chunks; made by `init_state`, updated in place by `step`."""
+    """State of an Audio Net between chunks; made by `init_state`, updated in place by `step`."""
 
-    pending: torch.Tensor  # [B, k, 82] frames that do not fill a video frame yet
-    caches: list[torch.Tensor] = field(default_factory=list)  # the past inputs of each convolution
-    frames_in: int = 0
-    groups: int = 0
+    caches: list[torch.Tensor]  # the past inputs of each convolution
+    groups: GroupState | None = None
+    ear: EarState | None = None
     finished: bool = False
 
 
@@ -75,13 +133,7 @@ class LogMelAudioNet(nn.Module):
     def __init__(self, config: EmoTaGMotionConfig):
         super().__init__()
         self.per_frame = FRAME_RATE // config.fps
-        # The last feature frame whose window ends within the look-ahead of video frame 0.
-        last = math.floor((config.look_ahead_ms - LATENCY_MS) * FRAME_RATE / 1000)
-        # Groups of `per_frame` feature frames must end at that frame: `lead` silent frames are put in front, and
-        # the first `delay` groups only fill the caches.
-        short = self.per_frame - 1 - last
-        self.lead = short if short > 0 else short % self.per_frame
-        self.delay = (last + 1 + self.lead) // self.per_frame - 1
+        self.groups = FrameGroups(config.look_ahead_ms, self.per_frame)
         self.feature_dim, stride = config.audio_feature_dim, self.per_frame // 2
         dim = config.hidden_dim
         self.pairs = CausalConv1d(2 * self.feature_dim, dim, self.kernel)
@@ -91,62 +143,96 @@ class LogMelAudioNet(nn.Module):
             for i in range(config.num_layers)
         )
 
-    def certain(self, frames_in: int) -> int:
+    def certain(self, features: int, state: AudioNetState) -> int:
         """Number of video frames that are determined by so many feature frames of a stream."""
-        groups = min((frames_in + self.lead) // self.per_frame, self.num_frames(frames_in) + self.delay)
-        return max(0, groups - self.delay)
+        return self.groups.certain(features)
 
     def num_frames(self, features: int) -> int:
         """Number of video frames of a recording of so many feature frames."""
-        return -(-features // self.per_frame)
+        return self.groups.num_frames(features)
 
     def _convolutions(self) -> list[CausalConv1d]:
         return [self.pairs, self.downsample, *(b.depthwise for b in self.blocks)]
 
-    def init_state(self, batch_size: int = 1) -> AudioNetState:
+    def init_state(self, batch_size: int = 1, look_ahead: float | str | None = None) -> AudioNetState:
+        """The state of new sound. The look-ahead is the config's, whatever is asked."""
         like = self.pairs.conv.weight
         caches = [like.new_zeros(batch_size, c.inputs, c.past) for c in self._convolutions()]
-        return AudioNetState(like.new_zeros(batch_size, self.lead, self.feature_dim), caches)
+        return AudioNetState(caches, groups=self.groups.init_state(batch_size, self.feature_dim, like))
 
     def step(self, features: torch.Tensor, state: AudioNetState, flush: bool = False) -> torch.Tensor:
         """`[B, k, 82]` new frames -> `[B, t, hidden]` for the video frames that are now determined (t may be 0)."""
-        groups, dropped = self.group(features, state, flush)
-        return self.run(groups, state)[:, dropped:]
-
-    def group(self, features: torch.Tensor, state: AudioNetState, flush: bool = False) -> tuple[torch.Tensor, int]:
-        """`[B, k, 82]` new frames -> `[B, n * per_frame, 82]`, the complete groups of one video frame each, and how
-        many of them precede the first video frame."""
-        x = torch.cat([state.pending, features.to(state.pending)], 1)
-        state.frames_in += features.shape[1]
-        wanted = -(-state.frames_in // self.per_frame) + self.delay - state.groups
-        if flush:
-            # After the end there is silence, and silence is all zeros (see LogMelStream).
-            x = F.pad(x, (0, 0, 0, max(0, wanted * self.per_frame - x.shape[1])))
-        groups = max(0, min(x.shape[1] // self.per_frame, wanted))
-        state.pending = x[:, groups * self.per_frame :]
-        dropped = min(groups, max(0, self.delay - state.groups))
-        state.groups += groups
+        x, dropped = self.groups.take(features, state.groups, flush)  # type: ignore[arg-type]
         state.finished = flush
-        return x[:, : groups * self.per_frame], dropped
-
-    def run(self, x: torch.Tensor, state: AudioNetState) -> torch.Tensor:
-        """Groups of feature frames -> `[B, n, hidden]`."""
         if x.shape[1] == 0:
             return x.new_zeros(x.shape[0], 0, self.pairs.conv.out_channels)
-        return self._run(x, state.caches)
-
-    def _run(self, x: torch.Tensor, caches: list[torch.Tensor]) -> torch.Tensor:
         batch, frames, _ = x.shape
+        caches = state.caches
         x = x.reshape(batch, frames // 2, -1).transpose(1, 2)
         x, caches[0] = self.pairs(x, caches[0])
         x, caches[1] = self.downsample(F.gelu(x), caches[1])
         x = F.gelu(x).transpose(1, 2)
         for index, block in enumerate(self.blocks, start=2):
             x, caches[index] = block(x, caches[index])
-        return x
+        return x[:, dropped:]
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, look_ahead: float | str | None = None) -> torch.Tensor:
         return self.step(features, self.init_state(features.shape[0]), flush=True)
+
+
+class EarAudioNet(nn.Module):
+    """What the motion network makes of the ear's hidden states: `[B, Tf, 82]` at 100 Hz -> `[B, T, hidden]`.
+
+    The ear itself is an asset that many checkpoints share: it is loaded by name, does not learn with the motion network
+    and is not stored with it.
+    """
+
+    kernel = 5  # video frames, causal
+
+    def __init__(self, config: EmoTaGMotionConfig):
+        super().__init__()
+        self.ear = load_ear(config.audio_encoder, config.audio_encoder_sha256)
+        self.norm = nn.LayerNorm(EAR_DIM)
+        self.input = nn.Linear(TOKENS * EAR_DIM, config.hidden_dim)
+        self.past = CausalConv1d(config.hidden_dim, config.hidden_dim, self.kernel)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def certain(self, features: int, state: AudioNetState) -> int:
+        """Number of video frames that are determined by so many feature frames of a stream."""
+        return self.ear.certain(features, state.ear)  # type: ignore[arg-type]
+
+    def num_frames(self, features: int) -> int:
+        """Number of video frames of a recording of so many feature frames."""
+        return -(-features // PER_FRAME)
+
+    def init_state(self, batch_size: int = 1, look_ahead: float | str | None = None) -> AudioNetState:
+        """The state of new sound, heard with a look-ahead in seconds or `"full"` (None): see `ear.frames_ahead`."""
+        ear = self.ear.init_state(batch_size, frames_ahead("full" if look_ahead is None else look_ahead))
+        cache = self.input.weight.new_zeros(batch_size, self.past.inputs, self.past.past)
+        return AudioNetState([cache], ear=ear)
+
+    def step(self, features: torch.Tensor, state: AudioNetState, flush: bool = False) -> torch.Tensor:
+        """`[B, k, 82]` new frames -> `[B, t, hidden]` for the video frames that are now determined (t may be 0)."""
+        tokens = self.ear.step(features, state.ear, flush)  # type: ignore[arg-type]
+        state.finished = flush
+        return self.project(tokens, state)
+
+    def project(self, tokens: torch.Tensor, state: AudioNetState) -> torch.Tensor:
+        """Hidden states of the ear `[B, 2 t, 512]` -> `[B, t, hidden]`."""
+        if tokens.shape[1] == 0:
+            return self.input.weight.new_zeros(tokens.shape[0], 0, self.past.inputs)
+        x = self.norm(tokens.to(self.norm.weight)).unflatten(1, (-1, TOKENS)).flatten(2)
+        x = F.gelu(self.input(self.dropout(x)))
+        y, state.caches[0] = self.past(x.transpose(1, 2), state.caches[0])
+        return self.dropout(F.gelu(y).transpose(1, 2)) + x
+
+    def forward(self, features: torch.Tensor, look_ahead: float | str | None = None) -> torch.Tensor:
+        """Of a whole recording; also of hidden states that were heard before, `[B, 2 T, 512]`."""
+        state = self.init_state(features.shape[0], look_ahead)
+        if features.shape[-1] == EAR_DIM:
+            return self.project(features, state)
+        ahead = sum(state.ear.ahead)  # type: ignore[union-attr]
+        return self.project(self.ear(features, ahead), state)
 
 
 class TransformerAudioNet(nn.Module):
@@ -174,7 +260,7 @@ class TransformerAudioNet(nn.Module):
         )
         self.encoder = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, look_ahead: float | str | None = None) -> torch.Tensor:
         batch, tokens, _ = features.shape
         frames = self.num_frames(tokens)
         x = self.input(features.to(self.input.weight))
@@ -192,4 +278,5 @@ class TransformerAudioNet(nn.Module):
 
 def build_audio_net(config: EmoTaGMotionConfig) -> nn.Module:
     """Makes the Audio Net for `config.frontend`."""
-    return LogMelAudioNet(config) if config.frontend == "log_mel" else TransformerAudioNet(config)
+    kinds = {"log_mel": LogMelAudioNet, "whisper_blocks": EarAudioNet, "transformers": TransformerAudioNet}
+    return kinds[config.frontend](config)

@@ -13,6 +13,9 @@ from transformers import PreTrainedConfig
 
 from ..constants import EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS, SAMPLE_RATE, TASK
 
+FRONTENDS = ("whisper_blocks", "log_mel", "transformers")
+FRONTENDS_TEXT = "'whisper_blocks', 'log_mel' or 'transformers'"
+
 # What PreTrainedConfig itself may pass on; any other unknown name is a spelling mistake.
 _INHERITED = {
     "_name_or_path", "_attn_implementation", "attn_implementation", "_experts_implementation", "name_or_path",
@@ -79,8 +82,11 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
     """The Gated Residual Motion Network and its audio front end (METHOD 3).
 
     Args:
-        frontend (`str`): `"log_mel"` (embedded: 80 log-mel bands, log-F0, voicing at 100 Hz) or `"transformers"`
-            (hidden states of a speech encoder at 50 Hz, the paper's).
+        frontend (`str`): `"whisper_blocks"` (80 log-mel bands, log-F0, voicing at 100 Hz, heard by an ear: the first
+            blocks of Whisper base, made local), `"log_mel"` (the same features, without it) or `"transformers"` (hidden
+            states of a speech encoder at 50 Hz, the paper's).
+        audio_encoder, audio_encoder_sha256 (`str`, *optional*): name or path of the ear, and the hash of its file; only
+            with `"whisper_blocks"`. Its weights are never in a checkpoint.
         audio_model (`str`, *optional*): Hub id or folder of the speech encoder; only with `"transformers"`.
         audio_revision (`str`, *optional*): its revision.
         sampling_rate (`int`): of the sound, 16,000.
@@ -91,14 +97,15 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
         num_layers (`int`): blocks of the Audio Net.
         num_attention_heads, intermediate_dim (`int`): its Transformer (`"transformers"` only; 8 and 1024).
         audio_activation (`str`): in its feed-forward layers, `"gelu"`, or `"relu"` as in the authors' checkpoints.
-        look_ahead_ms (`int`): sound after a frame that may influence it, 0..160 ms: the latency of streaming.
+        look_ahead_ms (`int`): sound after a frame that may influence it, 0..160 ms (`"log_mel"` and `"transformers"`;
+            an ear's look-ahead is an argument of each call).
         num_action_units (`int`), identity_dim (`int`), num_emotions (`int`): inputs e and id, and the size of z_e.
         num_visemes (`int`): classes of the auxiliary head that is only used in training.
         expression_dim, jaw_dim (`int`): the face motion (50 and 3).
         mouth_code_dim (`int`): size of the code that moves the inner-mouth Gaussians through the tri-plane.
         triplane_dim, triplane_resolution (`int`): channels and cells of that tri-plane.
-        listener_dim (`int`): hidden units of the Voice Listener, which reads emotion from the voice (`"log_mel"` only);
-            0 for none.
+        listener_dim (`int`): hidden units of the Voice Listener, which reads emotion from the voice (not with
+            `"transformers"`); 0 for none.
         dropout (`float`): in the Audio Net, while training.
         fps (`int`): frames per second of the motion; a divisor of 50 for `"log_mel"`.
     """
@@ -107,6 +114,8 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
     base_config_key = "motion_config"
 
     frontend: str = "log_mel"
+    audio_encoder: str | None = None
+    audio_encoder_sha256: str | None = None
     audio_model: str | None = None
     audio_revision: str | None = None
     sampling_rate: int = SAMPLE_RATE
@@ -132,8 +141,8 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
     fps: int = MOTION_FPS
 
     def _check_values(self) -> None:
-        if self.frontend not in ("log_mel", "transformers"):
-            raise ValueError(f"frontend: expected 'log_mel' or 'transformers', got {self.frontend!r}.")
+        if self.frontend not in FRONTENDS:
+            raise ValueError(f"frontend: expected {FRONTENDS_TEXT}, got {self.frontend!r}.")
         if self.audio_activation not in ("gelu", "relu"):
             raise ValueError(f"audio_activation: expected 'gelu' or 'relu', got {self.audio_activation!r}.")
         if not 0 <= self.look_ahead_ms <= 160:
@@ -143,12 +152,14 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
         _positive(self, "expression_dim", "jaw_dim", "mouth_code_dim", "triplane_dim", "triplane_resolution", "fps")
         if self.sampling_rate != SAMPLE_RATE:
             raise ValueError(f"sampling_rate: the front ends work at {SAMPLE_RATE} Hz, got {self.sampling_rate}.")
-        if self.listener_dim < 0 or (self.listener_dim and self.frontend != "log_mel"):
+        if self.listener_dim < 0 or (self.listener_dim and self.frontend == "transformers"):
             raise ValueError(
-                f"listener_dim: expected 0 or more, and 0 unless frontend is 'log_mel', got {self.listener_dim}."
+                f"listener_dim: expected 0 or more, and 0 if frontend is 'transformers', got {self.listener_dim}."
             )
         if self.frontend == "log_mel" and 50 % self.fps:
             raise ValueError(f"fps: the log_mel front end needs a divisor of 50, such as 25, got {self.fps}.")
+        if self.frontend == "whisper_blocks" and self.fps != MOTION_FPS:
+            raise ValueError(f"fps: the ear hears {MOTION_FPS} frames a second, got {self.fps}.")
         if self.frontend == "transformers" and self.hidden_dim % self.num_attention_heads:
             raise ValueError(
                 f"hidden_dim: expected a multiple of num_attention_heads={self.num_attention_heads}, "

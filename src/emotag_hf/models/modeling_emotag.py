@@ -35,6 +35,8 @@ from ..utils.rotations import rotation_matrix, rotation_to_axis_angle
 from ..utils.typing import EmotionInput, PathLike
 from .checkpoints import check_loading, check_weights_file
 from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
+from .ear import Ear
+from .ear_asset import refill_ear_
 from .gaussian_correctives import ExpressionCode
 from .modeling_gaussians import RiggedGaussians
 from .modeling_head import ParametricHead
@@ -82,10 +84,12 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: torch.nn.Module) -> None:
-        # `from_pretrained` builds on the meta device and leaves what a checkpoint lacks uninitialised. That is the head
-        # only, whose data may be licensed; everything else must be in the checkpoint.
+        # `from_pretrained` builds on the meta device and leaves what a checkpoint lacks uninitialised. That is the
+        # head, whose data may be licensed, and the ear, which many share; all else must be in the checkpoint.
         if isinstance(module, ParametricHead):
             module.refill_()
+        if isinstance(module, Ear):
+            refill_ear_(module)
 
     def save_pretrained(self, save_directory: PathLike, **kwargs: Any) -> None:
         """As in transformers, without `push_to_hub`: call `push_to_hub` instead. Correctives (most of an avatar's
@@ -181,11 +185,11 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
     def forward(self, input_features: torch.Tensor, **controls: Any) -> GRMNOutput:
         """Runs the motion network alone on `input_features [B, L, F]`: `GRMNOutput` (METHOD 3); see
         `predict_motion`."""
-        return self.motion(input_features, identity_embedding=self._identity(input_features.shape[0]), **controls)
+        return self.motion(input_features, identity_embedding=self.identity(input_features.shape[0]), **controls)
 
     def step(self, features: torch.Tensor, state: Any, **controls: Any) -> Any:
         """Runs the motion network on the next chunk `[B, k, F]` of a stream; see its `step`."""
-        return self.motion.step(features, state, identity_embedding=self._identity(features.shape[0]), **controls)
+        return self.motion.step(features, state, identity_embedding=self.identity(features.shape[0]), **controls)
 
     @torch.no_grad()
     def predict_motion(
@@ -200,6 +204,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         seed: int = 0,
         head_motion: float | MotionStrengths = 1.0,
         driving: Sequence[DrivingClip] = (),
+        look_ahead: float | str | None = None,
     ) -> EmoTaGOutput:
         """Predicts the motion of the whole head from speech.
 
@@ -215,6 +220,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             head_motion: strength of generated motion, 0 to 2: `MotionStrengths`, or a number for all parts except
                 blinks.
             driving: clips whose pose or upper face replaces the generated motion.
+            look_ahead: sound after a frame that may influence it, in seconds, or `"full"` (None): see `speak`.
 
         Returns:
             `EmoTaGOutput` of T frames at `fps`.
@@ -228,7 +234,15 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             raise ValueError(f"loudness: expected {num_native} values, one per 1/{rate} s, got {loudness.shape}.")
         direction = emotion if isinstance(emotion, EmotionDirection) else EmotionDirection(emotion, intensity)
         direction.check_end(num_frames / fps)
-        stream = MotionStream(self, fps=fps, direction=direction, seed=seed, head_motion=head_motion, driving=driving)
+        stream = MotionStream(
+            self,
+            fps=fps,
+            direction=direction,
+            seed=seed,
+            head_motion=head_motion,
+            driving=driving,
+            look_ahead=look_ahead,
+        )
         stream.hear(input_features[0], loudness)
         stream.end(num_frames)
         parts = list(stream.certain())
@@ -360,7 +374,8 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             self.shape = shape.to(self.shape.device)
         return self
 
-    def _identity(self, batch: int) -> torch.Tensor:
+    def identity(self, batch: int) -> torch.Tensor:
+        """The person's face embedding for the ID Net, `[batch, 512]`."""
         return self.identity_embedding.to(self.dtype)[None].expand(batch, -1)
 
 

@@ -14,14 +14,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..audio.audio_features import FRAME_RATE
 from ..constants import EMOTIONS, EXPRESSION_NAMES
 from ..motion.emotion_prototypes import emotion_to_logits, expression_prototypes
 from ..outputs import GRMNOutput
-from .audio_net import AudioNetState, build_audio_net
+from .audio_net import AudioNetState, FrameGroups, GroupState, build_audio_net
 from .configuration_emotag import EmoTaGMotionConfig
+from .ear import DIM as EAR_DIM
+from .ear import frames_ahead, seconds_ahead
 from .lip_closures import close_lips
 from .voice_listener import VoiceListener, VoiceState
 
+_CHUNK_FRAMES = 128  # video frames of a recording that are heard at once
+_LISTENER_AHEAD_MS = 120  # at most: an emotion must not begin long before the voice has it
 _MOUTH_OFFSETS = 9  # mean 3, rotation 3 (axis-angle), log-scale 3 per Gaussian
 
 
@@ -47,7 +52,18 @@ class GRMNState:
 
     audio: AudioNetState
     frames_out: int = 0
-    voice: VoiceState | None = None
+    rows_in: int = 0
+    voice: HeardVoice | None = None
+
+
+@dataclass
+class HeardVoice:
+    """The Voice Listener's part of the state."""
+
+    listener: VoiceState
+    cutter: FrameGroups
+    groups: GroupState
+    weights: torch.Tensor  # [B, n, 7] of video frames whose audio feature is not determined yet
 
 
 class IdentityNet(nn.Module):
@@ -160,15 +176,47 @@ class GatedResidualMotionNetwork(nn.Module):
 
     # --- inference -------------------------------------------------------------------------------------------------
 
-    def init_state(self, batch_size: int = 1) -> GRMNState:
-        """The state of a new stream (`frontend="log_mel"` only: speech encoders attend to whole recordings)."""
-        if self.config.frontend != "log_mel":
+    @property
+    def streams(self) -> bool:
+        """Whether sound can be heard in chunks; speech encoders of transformers attend to whole recordings."""
+        return self.config.frontend != "transformers"
+
+    def init_state(self, batch_size: int = 1, look_ahead: float | str | None = None) -> GRMNState:
+        """The state of a new stream.
+
+        Args:
+            batch_size: B. look_ahead: in seconds, or `"full"` (None): sound after a frame that may influence it. The
+                "log_mel" front end has one look-ahead, its config's.
+
+        Raises:
+            ValueError: the front end cannot be streamed, or the look-ahead is out of range.
+        """
+        if not self.streams:
             raise ValueError(
-                f"frontend: streaming needs 'log_mel', this model has {self.config.frontend!r}, whose speech encoder "
-                "hears the whole recording at once; call the network on all features instead."
+                "frontend: streaming needs 'whisper_blocks' or 'log_mel', this model has 'transformers', whose speech "
+                "encoder hears the whole recording at once; call the network on all features instead."
             )
-        voice = None if self.listener is None else self.listener.init_state(batch_size)
-        return GRMNState(self.audio_net.init_state(batch_size), voice=voice)
+        audio, voice = self.audio_net.init_state(batch_size, look_ahead), None
+        if self.listener is not None:
+            like, config = self.listener.center, self.config
+            ahead = config.look_ahead_ms
+            if audio.ear is not None:
+                ahead = min(_LISTENER_AHEAD_MS, int(1000 * seconds_ahead(sum(audio.ear.ahead))))
+            cutter = FrameGroups(ahead, FRAME_RATE // config.fps)
+            groups = cutter.init_state(batch_size, config.audio_feature_dim, like)  # type: ignore[arg-type]
+            empty = like.new_zeros(batch_size, 0, config.num_emotions)
+            voice = HeardVoice(self.listener.init_state(batch_size), cutter, groups, empty)
+        return GRMNState(audio, voice=voice)
+
+    def look_ahead(self, wanted: float | str | None = None) -> float:
+        """Seconds of sound after a frame that influence it, for what is asked of `init_state`."""
+        if self.config.frontend != "whisper_blocks":
+            return self.config.look_ahead_ms / 1000
+        return seconds_ahead(frames_ahead("full" if wanted is None else wanted))
+
+    def certain(self, rows: int, state: GRMNState) -> int:
+        """Number of video frames that so many feature rows of a stream determine."""
+        return self.audio_net.certain(rows, state.audio)
 
     def forward(
         self,
@@ -178,11 +226,13 @@ class GatedResidualMotionNetwork(nn.Module):
         emotion_logits: torch.Tensor | None = None,
         gate: torch.Tensor | float | None = None,
         state: GRMNState | None = None,
+        look_ahead: float | str | None = None,
     ) -> GRMNOutput:
         """Motion of a whole recording or, with `state`, of the next chunk of a stream.
 
         Args:
-            input_features: `[B, Tf, C]` of the front end; beyond a recording's end zeros, which mean silence.
+            input_features: `[B, Tf, C]` of the front end; beyond a recording's end zeros, which mean silence. Or, with
+                "whisper_blocks", the ear's hidden states `[B, 2 T, 512]`; then no emotion is heard.
             action_units: `[B, T, 6]` or `[B, 6]` in 0..5, the six of the upper face (`GRMN_ACTION_UNITS`); None is a
                 neutral face.
             identity_embedding: `[B, 512]`; None, or a row of zeros, modulates nothing.
@@ -190,6 +240,7 @@ class GatedResidualMotionNetwork(nn.Module):
             gate: number, `[B, 1]` or `[B, T, 1]` in [0, 1], replaces g.
             state: of `init_state`; then only the frames determined so far are returned, and controls with a time axis
                 are indexed from the start of the stream (their last value is repeated).
+            look_ahead: of a whole recording, as in `init_state`.
 
         Returns:
             `GRMNOutput` of T = ceil(Tf * fps / rate) frames; the front end gives 100 feature frames a second, speech
@@ -198,13 +249,20 @@ class GatedResidualMotionNetwork(nn.Module):
         Raises:
             ValueError: a tensor of the wrong shape.
         """
-        self._check_features(input_features)
-        flush = state is None and self.listener is not None
-        if state is not None or flush:
-            state = state or self.init_state(input_features.shape[0])
-            return self.step(input_features, state, flush, action_units, identity_embedding, emotion_logits, gate)
-        audio = self.audio_net(input_features)
-        return self._decode(audio, 0, action_units, identity_embedding, emotion_logits, gate)
+        if self.config.frontend != "whisper_blocks" or input_features.shape[-1] != EAR_DIM:
+            self._check_features(input_features)
+        if state is not None:
+            return self.step(input_features, state, False, action_units, identity_embedding, emotion_logits, gate)
+        if not self.streams or input_features.shape[-1] == EAR_DIM:
+            audio = self.audio_net(input_features)
+            return self._decode(audio, 0, action_units, identity_embedding, emotion_logits, gate)
+        state = self.init_state(input_features.shape[0], look_ahead)
+        rows = _CHUNK_FRAMES * FRAME_RATE // self.config.fps
+        parts = [self.hear(part, state) for part in input_features.split(rows, 1)]
+        parts.append(self.hear(input_features[:, :0], state, flush=True))
+        audio = torch.cat([part[0] for part in parts], 1)
+        voice = None if self.listener is None else torch.cat([part[1] for part in parts], 1)  # type: ignore[misc]
+        return self._decode(audio, 0, action_units, identity_embedding, emotion_logits, gate, voice)
 
     def step(
         self,
@@ -215,21 +273,33 @@ class GatedResidualMotionNetwork(nn.Module):
         identity_embedding: torch.Tensor | None = None,
         emotion_logits: torch.Tensor | None = None,
         gate: torch.Tensor | float | None = None,
-        controls_from: int = 0,
     ) -> GRMNOutput:
-        """The next chunk `[B, k, C]` of a stream (k may be 0); `flush=True` ends it. Arguments as in `forward`.
+        """The next chunk `[B, k, C]` of a stream (k may be 0); `flush=True` ends it. Arguments as in `forward`."""
+        start = state.frames_out
+        audio, voice = self.hear(features, state, flush)
+        return self._decode(audio, start, action_units, identity_embedding, emotion_logits, gate, voice)
 
-        `controls_from` is the stream's frame number of the first row of controls with a time axis.
-        """
+    def hear(
+        self, features: torch.Tensor, state: GRMNState, flush: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The first half of `step`: `[B, k, C]` -> audio feature `[B, t, hidden]` of the frames that are now
+        determined, and what the Voice Listener hears, `[B, t, 7]` or None."""
         self._check_features(features)
         if state.audio.finished:
             raise ValueError("state: this stream was flushed; call init_state() for the next recording.")
-        start = state.frames_out - controls_from
-        groups, dropped = self.audio_net.group(features, state.audio, flush)
-        audio = self.audio_net.run(groups, state.audio)[:, dropped:]
-        voice = None if state.voice is None else self.listener(groups, state.voice)[:, dropped:].to(audio)  # type: ignore[misc]
-        state.frames_out += audio.shape[1]
-        return self._decode(audio, start, action_units, identity_embedding, emotion_logits, gate, voice)
+        state.rows_in += features.shape[1]
+        audio = self.audio_net.step(features, state.audio, flush)
+        heard = state.voice
+        if heard is None:
+            state.frames_out += audio.shape[1]
+            return audio, None
+        groups, dropped = heard.cutter.take(features, heard.groups, flush)
+        voice = self.listener(groups, heard.listener)[:, dropped:]  # type: ignore[misc]
+        voice = torch.cat([heard.weights, voice.to(heard.weights)], 1)
+        count = audio.shape[1]
+        heard.weights = voice[:, count:]
+        state.frames_out += count
+        return audio, voice[:, :count].to(audio)
 
     def mouth_basis(self, positions: torch.Tensor) -> torch.Tensor:
         """The linear map from mouth code to offsets of inner-mouth Gaussians at `positions` `[Nm, 3]` in [-1, 1]: `[Nm,
@@ -295,6 +365,18 @@ class GatedResidualMotionNetwork(nn.Module):
         # An embedding of zeros means unknown: nothing is modulated, whatever the ID Net's biases are.
         known = identity_embedding.ne(0).any(-1, keepdim=True)
         return [m * known for m in self.id_net(identity_embedding.to(audio))]
+
+    def decode(
+        self,
+        audio: torch.Tensor,
+        voice: torch.Tensor | None = None,
+        action_units: torch.Tensor | float | None = None,
+        identity_embedding: torch.Tensor | None = None,
+        emotion_logits: torch.Tensor | None = None,
+        gate: torch.Tensor | float | None = None,
+    ) -> GRMNOutput:
+        """The second half of `step`, for what `hear` gave; controls with a time axis begin with its first frame."""
+        return self._decode(audio, 0, action_units, identity_embedding, emotion_logits, gate, voice)
 
     def _decode(
         self,

@@ -22,15 +22,17 @@ from ..audio.audio_features import (
 )
 from ..constants import MOTION_FPS, SAMPLE_RATE
 from ..utils.typing import PathLike
+from .configuration_emotag import FRONTENDS, FRONTENDS_TEXT
 
 
 class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
     """Speech to feature frames.
 
     Args:
-        frontend (`str`): `"log_mel"` (embedded, streams) or `"transformers"` (a speech encoder, offline only).
+        frontend (`str`): `"whisper_blocks"` or `"log_mel"` (the same log-mel features, which stream), or
+            `"transformers"` (a speech encoder, offline only).
         audio_model, audio_revision (`str`, *optional*): id and revision of the encoder; loaded when first used.
-        feature_size (`int`): channels: 82 for `"log_mel"`, the encoder's width otherwise.
+        feature_size (`int`): channels: 82, or the encoder's width with `"transformers"`.
         sampling_rate (`int`): required sampling rate of the arrays.
         fps (`int`): video frames per second, for `num_frames`.
         initial_level_db, initial_band_db, initial_f0_hz, prior_seconds, memory_seconds, silence_dbfs: of the running
@@ -56,8 +58,8 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
         silence_dbfs: float = LogMelOptions.silence_dbfs,
         **kwargs: Any,
     ) -> None:
-        if frontend not in ("log_mel", "transformers"):
-            raise ValueError(f"frontend: expected 'log_mel' or 'transformers', got {frontend!r}.")
+        if frontend not in FRONTENDS:
+            raise ValueError(f"frontend: expected {FRONTENDS_TEXT}, got {frontend!r}.")
         if sampling_rate != SAMPLE_RATE:
             raise ValueError(f"sampling_rate: the front ends work at {SAMPLE_RATE} Hz, got {sampling_rate}.")
         super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
@@ -77,15 +79,18 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
 
     def stream(self) -> LogMelStream:
         """A new stream with this extractor's normalisation; raises ValueError for speech encoders."""
-        if self.frontend != "log_mel":
-            raise ValueError("frontend: only 'log_mel' can be streamed; speech encoders need the whole recording.")
+        if self.frontend == "transformers":
+            raise ValueError(
+                "frontend: 'whisper_blocks' and 'log_mel' can be streamed; the speech encoders of 'transformers' need "
+                "the whole recording."
+            )
         return LogMelStream(self.options)
 
     def to_dict(self) -> dict:
         return {name: value for name, value in super().to_dict().items() if name != "_encoder"}
 
     def _features(self, samples: np.ndarray) -> np.ndarray:
-        if self.frontend == "log_mel":
+        if self.frontend != "transformers":
             return log_mel_features(samples, self.options)
         if self._encoder is None:
             self._encoder = SpeechEncoderFeatures(self.audio_model, self.audio_revision)

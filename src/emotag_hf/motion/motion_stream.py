@@ -1,16 +1,12 @@
 """Motion of the whole head from features in chunks; recordings and streams both use it (METHOD 3 and 6).
 
 In: feature frames and loudness, in any chunks, and the controls. Out: `EmoTaGOutput` of the frames that no later
-sound can change, bit-identical for any chunks.
-
-Causal parts alone do not give that, because a matrix product rounds a row differently for other numbers of rows. So
-everything is computed in blocks of `BLOCK` frames at fixed positions. A stream pads an incomplete block, on a copy of
-the network's state, and computes it again when more is known.
+sound can change. Every part is causal but for its stated look-ahead and keeps its state, so nothing is computed twice;
+frames do not depend on the chunks, except for the rounding of matrix products (within 1e-5).
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..audio.audio_features import FRAME_RATE
 from ..outputs import EmoTaGOutput, FlameMotion, GRMNOutput
 from ..utils.torch_threads import one_torch_thread
 from .driving_motion import UPPER_FACE, DrivingClip
@@ -28,9 +25,7 @@ from .emotion_prototypes import action_unit_motions, probabilities_to_logits
 from .motion_generator import MotionGenerator, UpperFace
 from .motion_strengths import MotionStrengths
 
-BLOCK = 16  # frames: twice as fast as 8 for a recording, hardly slower for a stream
-
-
+CHUNK = 128  # frames that are computed at once, to bound the memory for recordings
 _FIELDS = ("expression", "jaw_pose", "mouth_code", "gate", "emotion_logits")
 _UPPER = "upper_"  # prefix of the fields of `UpperFace` in the rows
 
@@ -61,16 +56,16 @@ class MotionStream:
         seed: int = 0,
         head_motion: float | MotionStrengths = 1.0,
         driving: Sequence[DrivingClip] = (),
+        look_ahead: float | str | None = None,
     ):
         self._model, self._fps, self._direction, self._driving = model, fps, direction, tuple(driving)
         config = model.config.motion_config
-        self._rate, self._streams = config.fps, config.frontend == "log_mel"
+        self._rate, self._streams = config.fps, model.motion.streams
         self._generator = MotionGenerator(seed, head_motion)
         self._loudness = 0.0
-        self._state = model.motion.init_state() if self._streams else None
+        self._state = model.motion.init_state(look_ahead=look_ahead) if self._streams else None
         self._pending = torch.zeros(0, config.audio_feature_dim, device=model.device, dtype=model.dtype)
-        self._features = self._blocks = 0  # feature frames so far, blocks that are complete
-        self._whole = 0  # frames, at the network's rate, of those blocks: where the next block starts
+        self._features = self._taken = 0  # feature frames so far, and of them given to the network
         self._rows: dict[str, torch.Tensor] = {}  # [n, D] by field, a row a frame at the network's rate
         self._rows_from = self._rows_to = 0
         self._num_frames: int | None = None  # in all, known at the end
@@ -92,7 +87,7 @@ class MotionStream:
         self._generator.hear(np.full(max(0, steps - self._steps_heard), self._loudness))
 
     def certain(self) -> Iterator[EmoTaGOutput]:
-        """The frames that no later sound can change any more, in order, at most a block at a time."""
+        """The frames that no later sound can change any more, in order, at most `CHUNK` at a time."""
         while (part := self._next()) is not None:
             yield part
 
@@ -110,36 +105,46 @@ class MotionStream:
     # --- the network, at its own rate --------------------------------------------------------------------------------
 
     def _rows_certain(self) -> int:
-        net = self._model.motion.audio_net
+        motion = self._model.motion
         if self._num_frames is not None:
-            return net.num_frames(self._features)
-        return min(net.certain(self._features), self._steps_heard) if self._streams else 0
+            return motion.audio_net.num_frames(self._features)
+        return min(motion.certain(self._features, self._state), self._steps_heard) if self._streams else 0
 
     def _advance(self, wanted: int) -> None:
         """Computes the network's frames up to `wanted`, as far as no later sound can change them."""
-        net = self._model.motion.audio_net
+        motion, config = self._model.motion, self._model.config.motion_config
         wanted = min(wanted, self._rows_certain())
-        while self._rows_to < wanted:
-            size = BLOCK * net.per_frame if self._streams else self._features
-            after = net.certain(size * (self._blocks + 1)) if self._streams else net.num_frames(size)
-            # Padded with zeros, which mean silence.
-            features = F.pad(self._pending[:size], (0, 0, 0, max(0, size - len(self._pending))))
-            complete = self._num_frames is not None or (len(self._pending) >= size and self._rows_certain() >= after)
-            state = self._state if complete else copy.deepcopy(self._state)
-            rows = self._block(features[None], state, np.arange(self._whole, after) / self._rate)
-            until = min(after, self._rows_certain())
-            for name, values in rows.items():
-                fresh = values[self._rows_to - self._whole : until - self._whole]
-                self._rows[name] = torch.cat([self._rows[name], fresh]) if name in self._rows else fresh
-            self._rows_to = until
-            if complete:
-                self._pending = self._pending[size:]
-                self._blocks, self._whole = self._blocks + 1, after
+        with one_torch_thread(), evaluating(motion):  # without dropout, which is random
+            while self._rows_to < wanted:
+                if not self._streams:
+                    self._add_rows(motion.audio_net(self._pending[None]), None)
+                    continue
+                # As many feature frames as determine the next frames, but no more loudness than is known.
+                until = self._taken
+                while motion.certain(until, self._state) <= self._rows_to and until < self._features:
+                    until += 1
+                until += (min(wanted, self._rows_to + CHUNK) - self._rows_to - 1) * FRAME_RATE // config.fps
+                until = min(until, self._features)
+                part, self._pending = self._pending[: until - self._taken], self._pending[until - self._taken :]
+                self._taken = until
+                flush = self._num_frames is not None and until == self._features
+                self._add_rows(*motion.hear(part[None], self._state, flush))
 
-    def _block(self, features: torch.Tensor, state, times: np.ndarray) -> dict[str, torch.Tensor]:
+    def _add_rows(self, audio: torch.Tensor, voice: torch.Tensor | None) -> None:
+        """Adds the motion of the next frames, whose audio feature `[1, n, hidden]` is known."""
+        for first in range(0, audio.shape[1], CHUNK):
+            part = slice(first, first + CHUNK)
+            count = audio[:, part].shape[1]
+            times = np.arange(self._rows_to, self._rows_to + count) / self._rate
+            rows = self._motion_at(audio[:, part], None if voice is None else voice[:, part], times)
+            for name, values in rows.items():
+                self._rows[name] = torch.cat([self._rows[name], values]) if name in self._rows else values
+            self._rows_to += count
+
+    def _motion_at(self, audio, voice, times: np.ndarray) -> dict[str, torch.Tensor]:
         """The network's motion at `times [n]`, `[n, D]` by field, and how far it closes the eyelids."""
         upper, curves = self._upper(times), self._direction.at(times)
-        out = self._listen(features, state, upper.action_units[None].to(features), curves)
+        out = self._decode(audio, voice, upper.action_units[None].to(audio), curves)
         named = {name: getattr(out, name) for name in _FIELDS} | {"closure": torch.zeros_like(out.gate)}
         if curves.units.any():
             named |= self._with_units(out, curves.units)
@@ -148,26 +153,23 @@ class MotionStream:
             rows |= {_UPPER + f.name: getattr(upper, f.name) for f in fields(upper)}
         return rows
 
-    def _listen(self, features, state, units, curves: EmotionCurves) -> GRMNOutput:
-        """Runs the network with the requested emotion, with the one that it hears, or with a mixture of both."""
+    def _decode(self, audio, voice, units, curves: EmotionCurves) -> GRMNOutput:
+        """The network's motion with the requested emotion, with the one that it hears, or with a mixture of both."""
+        model = self._model
 
-        def run(state, probabilities=None, gate=None) -> GRMNOutput:
-            controls = {"action_units": units}
+        def run(probabilities=None, gate=None) -> GRMNOutput:
+            controls = {"action_units": units, "identity_embedding": model.identity(1)}
             if probabilities is not None:
-                controls["emotion_logits"] = probabilities_to_logits(probabilities)[None].to(features)
-                controls["gate"] = gate[None].to(features)
-            if state is None:
-                return self._model(features, **controls)
-            return self._model.step(features, state, controls_from=self._whole, **controls)
+                controls["emotion_logits"] = probabilities_to_logits(probabilities)[None].to(audio)
+                controls["gate"] = gate[None].to(audio)
+            return model.motion.decode(audio, voice, **controls)
 
         if not curves.voice.any():
-            return run(state, curves.probabilities, curves.gate)
+            return run(curves.probabilities, curves.gate)
+        own = run()
         if curves.heard.eq(1).all():
-            return run(state)
-        # The stream's state is advanced without the requested emotion, which is applied to a copy of it.
-        told = copy.deepcopy(state)
-        own = run(state)
-        return run(told, *curves.with_voice(own.emotion_logits[0].float().cpu(), own.gate[0].float().cpu()))
+            return own
+        return run(*curves.with_voice(own.emotion_logits[0].float().cpu(), own.gate[0].float().cpu()))
 
     def _with_units(self, out: GRMNOutput, units: torch.Tensor) -> dict[str, torch.Tensor]:
         """Adds action units `[n, 14]` to the network's motion."""
@@ -187,30 +189,27 @@ class MotionStream:
 
     @torch.no_grad()
     def _next(self) -> EmoTaGOutput | None:
-        first = self._done - self._done % BLOCK
-        times = np.arange(first, first + BLOCK) / self._fps
+        times = np.arange(self._done, self._done + CHUNK) / self._fps
+        if self._num_frames is not None:
+            times = times[: self._num_frames - self._done]
         position = np.round(times * self._rate, 6)  # 3 * 0.04 * 25 is frame 3
         low = np.floor(position).astype(int)
-        weight = torch.from_numpy(position - low).float()[:, None]
         high = low + (position > low)
         if self._num_frames is None:
             ready = (high < self._rows_certain()) & (times <= self._generator.heard_until + 1e-6)
-            until = first + int(ready.sum())
-        else:
-            until = min(first + BLOCK, self._num_frames)
-        if until <= self._done:
+            times, position, low, high = (x[ready] for x in (times, position, low, high))
+        if not len(times):
             return None
-        with one_torch_thread(), evaluating(self._model.motion):  # without dropout, which is random
-            self._advance(int(high[until - first - 1]) + 1)
-            below, above = (torch.from_numpy(np.clip(x, self._rows_from, self._rows_to - 1)) for x in (low, high))
-            below, above = below - self._rows_from, above - self._rows_from
-            at = {name: torch.lerp(rows[below], rows[above], weight) for name, rows in self._rows.items()}
-            generated = {name.removeprefix(_UPPER): at.pop(name) for name in list(at) if name.startswith(_UPPER)}
-            whole = self._face(at, UpperFace(**generated) if generated else self._upper(times))
-        part = slice(self._done - first, until - first)
-        self._done = until
+        self._advance(int(high[-1]) + 1)
+        weight = torch.from_numpy(position - low).float()[:, None]
+        below, above = (torch.from_numpy(np.clip(x, self._rows_from, self._rows_to - 1)) for x in (low, high))
+        below, above = below - self._rows_from, above - self._rows_from
+        at = {name: torch.lerp(rows[below], rows[above], weight) for name, rows in self._rows.items()}
+        generated = {name.removeprefix(_UPPER): at.pop(name) for name in list(at) if name.startswith(_UPPER)}
+        whole = self._face(at, UpperFace(**generated) if generated else self._upper(times))
+        self._done += len(times)
         self._forget()
-        return EmoTaGOutput(whole[part], at["gate"][part, 0], at["emotion_logits"][part])
+        return EmoTaGOutput(whole, at["gate"][:, 0], at["emotion_logits"])
 
     def _face(self, at: dict[str, torch.Tensor], upper: UpperFace) -> FlameMotion:
         expression = at["expression"]
@@ -230,13 +229,13 @@ class MotionStream:
         return self._model.on_rest_pose(motion)
 
     def _forget(self) -> None:
-        """Drops state that no later block needs, so that memory is bounded."""
-        time = (self._done - self._done % BLOCK) / self._fps
+        """Drops state that no later frame needs, so that memory is bounded."""
+        time = self._done / self._fps
         old = min(int(time * self._rate) - 1, self._rows_to - 1) - self._rows_from
         if old > 0:
             self._rows = {name: rows[old:].clone() for name, rows in self._rows.items()}
             self._rows_from += old
-        self._generator.forget(min(time, self._whole / self._rate))
+        self._generator.forget(min(time, self._rows_to / self._rate))
 
 
 @contextmanager
@@ -252,4 +251,4 @@ def evaluating(module: torch.nn.Module):
         module.train()
 
 
-__all__ = ["BLOCK", "MotionStream", "evaluating"]
+__all__ = ["CHUNK", "MotionStream", "evaluating"]

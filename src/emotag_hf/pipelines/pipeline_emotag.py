@@ -86,6 +86,7 @@ class EmoTaGPipeline(DiffusionPipeline):
         head_motion: float | MotionStrengths = 1.0,
         pose_from: ProcessedClip | FlameMotion | None = None,
         expression_from: ProcessedClip | FlameMotion | None = None,
+        look_ahead: float | str | None = None,
     ) -> TalkingHeadOutput | list[TalkingHeadOutput]:
         """Makes the person speak `audio`.
 
@@ -109,6 +110,8 @@ class EmoTaGPipeline(DiffusionPipeline):
             pose_from: an opened `ProcessedClip` or a `FlameMotion` whose head pose, gaze and position replace the
                 generated ones.
             expression_from: the same for eyelids, brows and the action units that the network reads (docs/motion.md).
+            look_ahead: sound after a frame that may influence it: seconds from 0.06 to 2, such as 0.16 or 0.4, or
+                `"full"`, about a second, which None means here. Weights without an ear have one look-ahead, 0.16 s.
 
         Returns:
             `TalkingHeadOutput`: lazy `frames`, `audio`, `motion`, `.save(path)`.
@@ -118,8 +121,9 @@ class EmoTaGPipeline(DiffusionPipeline):
         """
         background = self._background if background is None else background
         options = SpeakOptions(
-            emotion, intensity, seed, fps, size, background, output_type, head_motion, pose_from, expression_from
-        )
+            emotion, intensity, seed, fps, size, background, output_type, head_motion, pose_from, expression_from,
+            look_ahead,
+        )  # fmt: skip
         if isinstance(audio, (list, tuple)):
             return [self._speak(one, sampling_rate, options) for one in audio]
         return self._speak(audio, sampling_rate, options)
@@ -132,14 +136,16 @@ class EmoTaGPipeline(DiffusionPipeline):
         background: Background = None,
         **options: Any,
     ) -> TalkingHeadStream:
-        """Makes the person speak sound while it arrives; the frames are bit-identical to those of the whole recording.
+        """Makes the person speak sound while it arrives; at equal look-ahead the frames are those of the whole
+        recording (motion within 1e-5).
 
         Args:
             chunks: generator, or async generator, of samples: arrays or tensors `[n]` or `[n, channels]` of any length,
                 floats in [-1, 1] or integers at full scale. An empty array has no effect. None stands for one frame of
                 silence, in which the head still blinks and breathes.
             sampling_rate: Hz, of all chunks.
-            background, options: as for a whole recording (`emotion`, `intensity`, `seed`, `fps`, `size`, ...).
+            background, options: as for a whole recording (`emotion`, `intensity`, `seed`, `fps`, `size`, ...);
+                `look_ahead` is 0.16 s if it is not given.
 
         Returns:
             `TalkingHeadStream`, an iterator (an async one for an async generator) of `StreamedFrame`s with `index`,

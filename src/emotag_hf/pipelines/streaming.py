@@ -1,8 +1,8 @@
 """Streaming, `pipe.stream(chunks)`: speech in while it arrives, frames out as soon as later sound cannot change them
 (METHOD 6).
 
-In: chunks of sound from a generator or an async one. Out: `StreamedFrame`s, bit-identical to those of the whole
-recording, `look_ahead` seconds behind the sound. Memory does not grow with time.
+In: chunks of sound from a generator or an async one. Out: `StreamedFrame`s, `look_ahead` seconds behind the sound; with
+the same look-ahead a whole recording gives the same, within 1e-5 of the motion. Memory does not grow with time.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..outputs import FlameMotion
 from ..rights.provenance import make_provenance
 from .talking_head import FrameRenderer, SpeakOptions, as_output, scene
 
+LOOK_AHEAD = 0.16  # seconds, if none is given
 _PIECE = 0.04  # seconds of sound that are processed at once; sound queued behind them can still be interrupted
 _RESAMPLING = 0.015  # seconds of delay where the sound has to be resampled
 
@@ -83,6 +84,7 @@ class TalkingHeadStream:
         self._sound = AudioStream(sampling_rate, extractor.sampling_rate)
         self._features = extractor.stream()
         self._loudness = LoudnessStream(extractor.sampling_rate)
+        look_ahead = LOOK_AHEAD if options.look_ahead is None else options.look_ahead
         self._motion = MotionStream(
             model,
             fps=options.fps,
@@ -90,6 +92,7 @@ class TalkingHeadStream:
             seed=int(options.seed),
             head_motion=options.head_motion,
             driving=options.driving,
+            look_ahead=look_ahead,
         )
         self._renderer = None
         if options.output_type != "motion":
@@ -99,7 +102,7 @@ class TalkingHeadStream:
         # At another frame rate, frames are interpolated between two of the network's.
         between = 0.0 if options.fps == config.fps else 1 / config.fps
         late = 0.0 if sampling_rate == extractor.sampling_rate else _RESAMPLING
-        self.look_ahead = config.look_ahead_ms / 1000 + between + late
+        self.look_ahead = model.motion.look_ahead(look_ahead) + between + late
         self.metadata = make_provenance(
             model=model.config.avatar_name, emotion=options.emotion, intensity=options.intensity, seed=int(options.seed)
         )

@@ -21,6 +21,7 @@ from ..audio.audio_io import AudioClip, load_audio
 from ..audio.loudness import loudness_from_samples
 from ..export import FORMATS, MOTION_FORMATS, VIEWER_FORMATS, check_frame, render_viewer, save_motion, write_splats
 from ..export.files import check_target, pick_format, write_bytes
+from ..models.ear import frames_ahead
 from ..models.modeling_emotag import EmoTaGModel
 from ..models.processing_emotag import EmoTaGProcessor
 from ..motion.driving_motion import DrivingClip
@@ -54,6 +55,7 @@ class SpeakOptions:
     head_motion: float | MotionStrengths = 1.0
     pose_from: Any = None
     expression_from: Any = None
+    look_ahead: float | str | None = None
 
     def __post_init__(self) -> None:
         self.intensity = check_unit_interval("intensity", self.intensity)
@@ -68,6 +70,8 @@ class SpeakOptions:
             raise ValueError(f"fps: expected a number from 10 to 60, got {self.fps!r}.")
         if self.output_type not in OUTPUT_TYPES:
             raise ValueError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}; got {self.output_type!r}.")
+        if self.look_ahead is not None:
+            frames_ahead(self.look_ahead)
         width, height = self.width_height
         if self.background is not None:
             # Made here, so that an invalid one raises before any work; from here on it is the finished image.
@@ -309,6 +313,7 @@ def predict(model: EmoTaGModel, clip: AudioClip, inputs: dict[str, Any], options
         seed=int(options.seed),
         head_motion=options.head_motion,
         driving=options.driving,
+        look_ahead=options.look_ahead,
     )
 
 

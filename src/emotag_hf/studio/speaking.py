@@ -88,14 +88,14 @@ def speak(
 
 
 def _frames(pipe: EmoTaGPipeline, clip: AudioClip, result: TalkingHeadOutput, controls: dict) -> Iterator[np.ndarray]:
-    """The frames of a stream, bit-identical to those of the recording."""
-    if pipe.processor.feature_extractor.frontend != "log_mel":  # speech encoders need the whole recording
+    """The frames of a stream, with the look-ahead of a recording."""
+    if pipe.processor.feature_extractor.frontend == "transformers":  # speech encoders need the whole recording
         yield from result.frames
         return
     samples = clip.mono(clip.sampling_rate)  # without the check for channels that cancel each other
     step = max(1, round(_CHUNK * clip.sampling_rate))
     chunks = (samples[start : start + step] for start in range(0, len(samples), step))
-    with pipe.stream(chunks, sampling_rate=clip.sampling_rate, **controls) as stream:
+    with pipe.stream(chunks, sampling_rate=clip.sampling_rate, look_ahead="full", **controls) as stream:
         for frame in stream:
             yield frame.image
 

@@ -117,7 +117,7 @@ def predict_mouth(samples: np.ndarray, head: ParametricHead, shape, model: EmoTa
     from ...motion.motion_stream import evaluating
 
     network = (_embedded_model() if model is None else model).motion
-    if network.config.frontend != "log_mel":
+    if network.config.frontend == "transformers":
         raise ValueError(f"model: expected one that reads log-mel features, got {network.config.frontend!r}.")
     like = next(network.parameters())
     features = EmoTaGFeatureExtractor()(samples, SAMPLE_RATE)["input_features"].to(like)

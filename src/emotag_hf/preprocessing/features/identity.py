@@ -26,7 +26,7 @@ from .face_texture import FaceTexture, face_description
 EMBEDDING_DIM = 512
 SOURCE_DESCRIPTOR = "shape and colour descriptor"
 MAX_FRAMES = 16
-_CANDIDATES = 3 * MAX_FRAMES
+NUM_CANDIDATES = 3 * MAX_FRAMES
 _SEED = 512  # of the fixed projection; embeddings depend on it, never change it
 
 Embedder = Callable[[np.ndarray], np.ndarray]  # [n, 112, 112, 3] uint8 RGB, aligned, to [n, 512]
@@ -68,7 +68,7 @@ def identity_embedding(
         raise ValueError("head: expected the head that the track was fitted with, got another; load that head asset.")
     if len(frames) != len(track):
         raise ValueError(f"frames: expected {len(track)} as in the track, got {len(frames)}.")
-    indices = neutral_frames(track, emotion_score, _CANDIDATES)
+    indices = neutral_frames(track, emotion_score, NUM_CANDIDATES)
     pictures = {int(k): np.asarray(frames[int(k)]) for k in indices}
     faces = {k: align_face(picture, track.landmarks[k].numpy()) for k, picture in pictures.items()}
     # The sharpest third of the most neutral frames, because blur changes embeddings.

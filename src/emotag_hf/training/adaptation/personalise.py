@@ -30,6 +30,7 @@ from torch import Tensor
 from ...audio.audio_features import FRAME_RATE, LATENCY_MS
 from ...constants import MOTION_FPS
 from ...models.audio_net import TOKEN_RATE
+from ...models.ear import MAX_AHEAD, PER_FRAME
 from ...models.lip_closures import parting
 from ...models.modeling_emotag import EmoTaGModel
 from ...models.modeling_motion import GatedResidualMotionNetwork
@@ -182,7 +183,7 @@ def personalise_motion(
     options = options or PersonaliseOptions()
     began = time.perf_counter()
     _check(model, clip, motion)
-    rate = FRAME_RATE if model.config.motion_config.frontend == "log_mel" else TOKEN_RATE
+    rate = TOKEN_RATE if model.config.motion_config.frontend == "transformers" else FRAME_RATE
     per_frame, offset = rate // MOTION_FPS, clip.audio_offset
     sound_offset = offset.frames if offset is not None and offset.reliable else 0.0
     shift = round(sound_offset * per_frame)
@@ -291,6 +292,8 @@ class _Lesson:
 
 def _look_ahead(network: GatedResidualMotionNetwork) -> int:
     """Number of feature rows after its own first one that a video frame depends on; may be negative."""
+    if network.config.frontend == "whisper_blocks":
+        return PER_FRAME * (1 + MAX_AHEAD)
     if network.config.frontend == "log_mel":
         return math.floor((network.config.look_ahead_ms - LATENCY_MS) * FRAME_RATE / 1000)
     return network.audio_net.first + network.audio_net.window - 1

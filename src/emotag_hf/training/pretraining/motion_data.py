@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...audio.audio_features import FEATURE_DIM, FRAME_RATE
+from ...audio.audio_features import FEATURE_DIM, FRAME_RATE, log_mel_features
 from ...constants import GRMN_ACTION_UNITS, MOTION_FPS
 from ...models.audio_net import TOKEN_RATE
 from ...preprocessing.data.clip import ProcessedClip
@@ -27,7 +28,7 @@ from ...preprocessing.features.action_units import grmn_action_units
 
 logger = logging.getLogger(__name__)
 
-AHEAD_S = 0.2  # seconds of sound after a window, for the look-ahead
+AHEAD_S = 0.2  # seconds of sound after a window, for the look-ahead of networks without an ear
 WARM_UP = 12  # frames at a window's start without their past context, which are not scored
 
 
@@ -98,6 +99,49 @@ def from_processed(clip: ProcessedClip, person: str, lag: float | None = None) -
         closed=torch.zeros(count, dtype=torch.bool),
         lag=float(lag),
     )
+
+
+def from_tracked(path: str | os.PathLike, person: str, lag: float = 0.0) -> MotionClip:
+    """Loads a file of `conversion_scripts/track_talkers.py` with its sound shifted into sync; see `from_processed`.
+
+    Raises:
+        ValueError: the file is none of those.
+    """
+    names = ("samples", "face", "valid", "action_units", "emotion", "identity")
+    try:
+        with safe_open(os.fspath(path), framework="np") as file:
+            parts = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"folders: expected a tracked clip in {path}, got {error}.") from error
+    sound = torch.from_numpy(log_mel_features(parts["samples"].astype(np.float32) / 32767))
+    count = len(parts["face"])
+    return MotionClip(
+        name=Path(path).stem,
+        person=person,
+        sound=shifted(sound, round(lag * FRAME_RATE / MOTION_FPS)),
+        face=torch.from_numpy(parts["face"]),
+        valid=torch.from_numpy(parts["valid"]).bool(),
+        units=torch.from_numpy(grmn_action_units(parts["action_units"])).float(),
+        emotion=torch.from_numpy(parts["emotion"]),
+        identity=torch.from_numpy(parts["identity"]),
+        visemes=torch.full((count,), -1),
+        closed=torch.zeros(count, dtype=torch.bool),
+        lag=float(lag),
+    )
+
+
+def load_tracked(
+    folder: str | os.PathLike, persons: Mapping[str, str] | None = None, lags: Mapping[str, float] | None = None
+) -> list[MotionClip]:
+    """Loads a folder of tracked clips (`from_tracked`); with `lags` only those that are listed.
+
+    Raises:
+        FileNotFoundError: there is none in the folder.
+    """
+    paths = sorted(p for p in Path(folder).glob("*.safetensors") if lags is None or p.stem in lags)
+    if not paths:
+        raise FileNotFoundError(f"folders: expected tracked clips in {folder}, found none.")
+    return [from_tracked(p, (persons or {}).get(p.stem, p.stem), (lags or {}).get(p.stem, 0.0)) for p in paths]
 
 
 def shifted(sound: Tensor, rows: int) -> Tensor:
@@ -221,7 +265,7 @@ def load_synthetic(path: str | os.PathLike, limit: int | None = None) -> list[Mo
 @dataclass
 class MotionBatch:
     """B windows of W frames; attributes as in `MotionClip` with a batch dimension; `sound` `[B, rows, C]` includes
-    `AHEAD_S` after the window."""
+    the look-ahead after the window."""
 
     sound: Tensor
     face: Tensor
@@ -243,13 +287,14 @@ class MotionBatches:
         batch_size: windows windows per step over all processes. window: frames per window.
         synthetic_share: share of synthetic windows, in [0, 1]; they are the last ones of a batch.
         seed: random seed.
+        ahead: seconds of sound after a window.
     """
 
     def __init__(
         self, real: Sequence[MotionClip], synthetic: Sequence[MotionClip], batch_size: int, window: int,
-        synthetic_share: float, seed: int,
+        synthetic_share: float, seed: int, ahead: float = AHEAD_S,
     ):  # fmt: skip
-        self.batch_size, self.window, self.seed = batch_size, window, seed
+        self.batch_size, self.window, self.seed, self.ahead = batch_size, window, seed, ahead
         self.persons: dict[str, list[MotionClip]] = {}
         for clip in real:
             self.persons.setdefault(clip.person, []).append(clip)
@@ -281,13 +326,13 @@ class MotionBatches:
             clip = clips[int(rng.choice(len(clips), p=lengths / lengths.sum()))]
         start = int(rng.integers(0, max(1, len(clip) - self.window // 2)))
         start = 0 if rng.random() < 0.2 else start
-        return cut(clip, start, self.window)
+        return cut(clip, start, self.window, self.ahead)
 
 
-def cut(clip: MotionClip, start: int, window: int) -> dict[str, Tensor]:
+def cut(clip: MotionClip, start: int, window: int, ahead_s: float = AHEAD_S) -> dict[str, Tensor]:
     """Frames `start` to `start + window` of a clip as a dict of tensors; frames after its end are not valid."""
     per_frame = clip.rate // MOTION_FPS
-    ahead = round(AHEAD_S * clip.rate)
+    ahead = round(ahead_s * clip.rate)
     inside = slice(start, start + window)
     count = len(clip.face[inside])
 
@@ -322,6 +367,6 @@ def _rate(sound: Tensor) -> int:
 
 
 __all__ = [
-    "MotionBatch", "MotionBatches", "MotionClip", "cut", "fold_of", "from_processed", "in_step", "load_clips",
-    "load_synthetic", "played", "read_persons", "shifted",
+    "MotionBatch", "MotionBatches", "MotionClip", "cut", "fold_of", "from_processed", "from_tracked", "in_step",
+    "load_clips", "load_synthetic", "load_tracked", "played", "read_persons", "shifted",
 ]  # fmt: skip

@@ -130,6 +130,7 @@ def motion_terms(
     driven: float,
     known: Tensor,
     generator: torch.Generator,
+    look_ahead: float | str | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of one batch.
 
@@ -137,12 +138,13 @@ def motion_terms(
         driven: in [0, 1], progress of the curriculum: the weight of the motion with action units (METHOD 5).
         known: `[B]` bool, windows for which the network gets the identity.
         generator: random generator of the synthetic action units.
+        look_ahead: with which the sound is heard; see `GatedResidualMotionNetwork.init_state`.
 
     Returns:
         name -> scalar; their sum is the loss.
     """
     count = batch.face.shape[1]
-    audio = network.audio_net(batch.sound)[:, :count]
+    audio = network.audio_net(batch.sound, look_ahead)[:, :count]
     identity = batch.identity * known[:, None]
     raw, logits = network.base(audio, identity)
     base = network.close_lips(raw, raw, logits)

@@ -76,14 +76,19 @@ class MotionScores:
 
 
 def score_clips(
-    network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace, identity: bool = False
+    network: GatedResidualMotionNetwork,
+    clips: Sequence[MotionClip],
+    lips: LipSpace,
+    identity: bool = False,
+    look_ahead: float | str | None = None,
 ) -> MotionScores:
     """Predicts the motion for each clip's sound and compares it with its track.
 
     Args:
         identity: whether the network gets the clip's identity embedding.
+        look_ahead: as in `GatedResidualMotionNetwork.init_state`.
     """
-    return score_curves([lip_curves(network, clip, lips, identity) for clip in clips], clips, lips)
+    return score_curves([lip_curves(network, clip, lips, identity, look_ahead) for clip in clips], clips, lips)
 
 
 def score_curves(curves: Sequence[dict[str, np.ndarray]], clips: Sequence[MotionClip], lips: LipSpace) -> MotionScores:
@@ -97,14 +102,18 @@ def score_curves(curves: Sequence[dict[str, np.ndarray]], clips: Sequence[Motion
 
 @torch.no_grad()
 def lip_curves(
-    network: GatedResidualMotionNetwork, clip: MotionClip, lips: LipSpace, identity: bool = False
+    network: GatedResidualMotionNetwork,
+    clip: MotionClip,
+    lips: LipSpace,
+    identity: bool = False,
+    look_ahead: float | str | None = None,
 ) -> dict[str, np.ndarray]:
     """Opening and width in mm and the jaw in rad, `[T]` each, predicted by the network for the clip's sound."""
     was_training = network.training
     network.eval()
     sound = clip.sound[None].float().to(next(network.parameters()).device)
     known = clip.identity[None].to(sound) if identity else None
-    out = network(sound, identity_embedding=known)
+    out = network(sound, identity_embedding=known, look_ahead=look_ahead)
     network.train(was_training)
     count = len(clip)
     expression, jaw = out.expression[0, :count].cpu(), out.jaw_pose[0, :count].cpu()

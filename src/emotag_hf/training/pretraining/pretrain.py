@@ -23,8 +23,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ...audio.audio_features import FEATURE_DIM
 from ...constants import OPEN_MODEL
 from ...models.configuration_emotag import EmoTaGMotionConfig
+from ...models.ear import MAX_AHEAD, seconds_ahead
 from ...models.modeling_emotag import EmoTaGModel
 from ...models.modeling_head import ParametricHead
 from ...models.modeling_motion import GatedResidualMotionNetwork
@@ -32,7 +34,7 @@ from ...utils.import_utils import require_package
 from ..checkpoint import load_state, save_state
 from .augmentation import augment
 from .lip_space import LipSpace
-from .motion_data import MotionBatch, MotionBatches, MotionClip, played
+from .motion_data import AHEAD_S, MotionBatch, MotionBatches, MotionClip, played
 from .motion_losses import MotionWeights, motion_terms
 from .motion_scores import score_clips
 from .pretrain_arguments import PretrainArguments
@@ -41,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS, CONFIG, REPORT, STATE = "motion.safetensors", "motion_config.json", "report.json", "state.safetensors"
 _WARM_UP = 100  # warm-up steps of the learning rate
+# One network serves every look-ahead, so each step hears with another one, in seconds.
+_LOOK_AHEADS = (0.1, 0.16, 0.16, 0.2, 0.4, 0.4, 0.7, "full", "full")
 _CURRICULUM = 0.1  # share of the steps over which the weight of the driven motion rises (METHOD 5)
 
 
@@ -81,13 +85,19 @@ class Pretrainer:
             raise ValueError(f"batch_size: expected a multiple of the {world} processes, got {args.batch_size}.")
         speeds = (1 - args.stretch, 1 + args.stretch) if args.stretch else ()
         heard = [*real, *(played(clip, speed) for clip in real for speed in speeds)]
-        self.batches = MotionBatches(heard, synthetic, args.batch_size, args.window, args.synthetic_share, args.seed)
         self.validation = list(validation)
         self.real, self.num_synthetic = list(real), len(synthetic)
         torch.manual_seed(args.seed)  # for a new network's weights
         started = network is not None
         network = network or GatedResidualMotionNetwork(config or EmoTaGMotionConfig())
         self.config = network.config
+        ahead = AHEAD_S
+        if self.config.frontend == "whisper_blocks":  # what was heard before has its look-ahead in it
+            rows = {clip.sound.shape[-1] for clip in (*heard, *synthetic)}
+            ahead = seconds_ahead(MAX_AHEAD) if FEATURE_DIM in rows else 0.0
+        self.batches = MotionBatches(
+            heard, synthetic, args.batch_size, args.window, args.synthetic_share, args.seed, ahead
+        )
         self.averaged = copy.deepcopy(network).eval().requires_grad_(False).to(self.accelerator.device)
         self.lips = LipSpace(head or ParametricHead.from_asset())
         # Nothing is rendered here, so the tri-plane gets no gradient, for which DDP would wait. The emotions' faces
@@ -165,7 +175,7 @@ class Pretrainer:
         index = self.accelerator.process_index
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((args.seed * 1_000_003 + self.step) * 64 + index)  # of dropout
-            terms = self.model(batch, driven, known)
+            terms = self.model(batch, driven, known, self._look_ahead())
         loss = sum(terms.values())
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
@@ -191,11 +201,15 @@ class Pretrainer:
             known[row] = bool(rng.random() < args.told)
             if rng.random() < args.without_units:
                 batch.units[row] = 0
-            if self.config.frontend == "log_mel" and rng.random() < args.augment:
+            if batch.sound.shape[-1] == FEATURE_DIM and rng.random() < args.augment:
                 batch.sound[row] = augment(batch.sound[row : row + 1], rng)[0]
         device = self.accelerator.device
         batch = MotionBatch(**{f.name: getattr(batch, f.name).to(device) for f in fields(batch)})
         return batch, known.to(device), min(1.0, step / max(1.0, _CURRICULUM * args.steps))
+
+    def _look_ahead(self) -> float | str:
+        rng = np.random.default_rng([self.arguments.seed, self.step, 2])
+        return _LOOK_AHEADS[int(rng.integers(len(_LOOK_AHEADS)))]
 
     def _rate(self) -> float:
         args = self.arguments
@@ -306,9 +320,9 @@ class _Step(torch.nn.Module):
         super().__init__()
         self.network, self.lips, self.weights = network, lips, weights
 
-    def forward(self, batch: MotionBatch, driven: float, known: Tensor) -> dict[str, Tensor]:
+    def forward(self, batch: MotionBatch, driven: float, known: Tensor, look_ahead: float | str) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(torch.initial_seed() % 2**62)
-        return motion_terms(self.network, batch, self.lips, self.weights, driven, known, generator)
+        return motion_terms(self.network, batch, self.lips, self.weights, driven, known, generator, look_ahead)
 
 
 def load_motion(folder: str | os.PathLike | None = None) -> GatedResidualMotionNetwork:
