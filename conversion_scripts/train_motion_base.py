@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from emotag_hf import EmoTaGModel, ParametricHead
+from emotag_hf.constants import DEFAULT_MODEL
 from emotag_hf.models.configuration_emotag import EmoTaGMotionConfig
 from emotag_hf.models.ear_asset import ear_sha256
 from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork
@@ -58,7 +59,7 @@ LOOK_AHEADS = ("full", 0.16)
 def new_network(ear: Path, name: str, head: Path) -> GatedResidualMotionNetwork:
     """A network that hears with `ear`, which its config calls `name`; its Audio Net begins with the head that the ear
     was tuned with."""
-    old = EmoTaGModel.from_pretrained().motion
+    old = EmoTaGModel.from_pretrained(DEFAULT_MODEL).motion
     sizes = {
         key: getattr(old.config, key)
         for key in ("hidden_dim", "listener_dim", "mouth_code_dim", "triplane_dim", "triplane_resolution", "dropout")
