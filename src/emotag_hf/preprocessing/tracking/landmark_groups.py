@@ -26,7 +26,7 @@ DISTANCES = (
     *(((a, b), 2.0) for a, b in ((0, 2), (37, 97), (39, 98), (269, 327))),  # the upper lip under the nose
     *(((a, b), 5.0) for a, b in ((76, 33), (306, 263), (78, 33), (308, 263), (62, 133), (292, 362))),  # corners, eyes
     *(((a, b), 1.0) for a, b in ((17, 200), (200, 168), (152, 168))),  # the chin
-    # Brows: mostly from the inner corners of the eyes, because the outer corners slide when eyes narrow.
+    # Brows: mostly from the inner corners of the eyes, because distances to the outer ones lower r of AU02.
     *(((a, b), 1.5) for a, b in ((52, 133), (282, 362))),  # middle
     *(((a, b), 1.0) for a, b in ((52, 33), (282, 263))),
     *(((a, b), 2.0) for a, b in ((55, 133), (66, 133), (285, 362), (296, 362))),  # inner
