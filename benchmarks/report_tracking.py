@@ -21,8 +21,8 @@ from PIL import Image
 
 from emotag_hf import ParametricHead, ProcessedClip
 from emotag_hf.preprocessing.tracking.amplitude import AMPLITUDES, MOVES, amplitudes, mesh_landmarks
+from emotag_hf.preprocessing.tracking.head_track import camera_vertices
 from emotag_hf.preprocessing.tracking.landmark_groups import HELD_OUT
-from emotag_hf.preprocessing.tracking.regions import camera_vertices
 from emotag_hf.rendering.mesh import rasterize_mesh
 from emotag_hf.utils.rotations import rotation_matrix
 

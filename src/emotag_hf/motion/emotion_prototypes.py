@@ -60,17 +60,17 @@ ACTION_UNIT_PROTOTYPES: dict[str, dict[str, float]] = {
 # chosen so that `features.action_units` measures about 3 for an intensity of 3. It measures less for AU05, AU06, AU07
 # and AU17, where larger coefficients look unnatural, and for AU25 and AU26, where a wider mouth would break lip sync.
 ACTION_UNIT_MOTIONS: dict[str, dict[str, float]] = {
-    "AU01": {"browInnerUp": 0.80},
-    "AU02": {"browOuterUp": 0.75, "browInnerUp": -0.50},  # browOuterUp raises the inner ends, too
+    "AU01": {"browInnerUp": 1.05},
+    "AU02": {"browOuterUp": 0.82, "browInnerUp": -0.50},  # browOuterUp raises the inner ends, too
     "AU04": {"browDown": 0.75},
     "AU05": {"eyeWide": 1.10},
     "AU06": {"cheekRaiser": 0.95, "cheekSquint": 0.65},
     "AU07": {"eyeSquint": 1.30},
-    "AU09": {"noseSneer": 0.90},
-    "AU12": {"mouthSmile": 0.68},
+    "AU09": {"noseSneer": 0.80},
+    "AU12": {"mouthSmile": 0.80},
     "AU15": {"mouthFrown": 0.90},
     "AU17": {"mouthShrugLower": 1.00, "mouthShrugUpper": 0.40},
-    "AU20": {"mouthStretch": 0.70},
+    "AU20": {"mouthStretch": 0.75},
     "AU25": {"mouthLowerDown": 0.90, "mouthUpperUp": 0.60},
     "AU26": {"jaw": 0.15},
     "AU45": {"eyelids": 1.00},

@@ -89,6 +89,19 @@ def test_each_unit_follows_its_movement(head, unit):
     assert max(others.values()) < 0.8, others
 
 
+def test_lowered_brows_are_read_from_the_gap_between_them(head):
+    """AU04 was read from browDown, which is ambiguous on real clips. In fear the inner brows go up, but the
+    gap between them narrows; brows that only rise are not lowered."""
+    peaks = []
+    for down in (0.55, 0.0):
+        motion = resting(100)
+        set_expression(motion, 0.95 * bumps(), "browInnerUp")
+        set_expression(motion, down * bumps(), "browDown")
+        aus = action_units_from_track(track_of(head, motion), head)
+        peaks.append(aus[:, ACTION_UNITS.index("AU04")].max())
+    assert peaks[0] > 1.5 and peaks[1] < 0.2
+
+
 def test_jaw_and_lips(head):
     """An open jaw is AU26 and AU25 and neither a smile nor a frown; lips held shut over it take AU25 away."""
     motion = resting(100)

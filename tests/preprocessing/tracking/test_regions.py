@@ -8,9 +8,9 @@ import torch
 
 from emotag_hf.models.modeling_head import ParametricHead
 from emotag_hf.outputs import FlameMotion
-from emotag_hf.preprocessing.tracking.head_track import HeadTrack
+from emotag_hf.preprocessing.tracking.head_track import HeadTrack, camera_vertices
 from emotag_hf.preprocessing.tracking.masks import near
-from emotag_hf.preprocessing.tracking.regions import REGIONS, bare_head, camera_vertices, head_mask, region_labels
+from emotag_hf.preprocessing.tracking.regions import REGIONS, bare_head, head_mask, region_labels
 from emotag_hf.rendering import Camera
 from emotag_hf.rendering.mesh import rasterize_mesh
 

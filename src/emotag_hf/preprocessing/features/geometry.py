@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from ...models.modeling_head import ParametricHead
 from ...rendering.mesh import interpolate, rasterize_mesh
-from ..tracking.head_track import HeadTrack
-from ..tracking.regions import camera_vertices, head_mask
+from ..tracking.head_track import HeadTrack, camera_vertices
+from ..tracking.regions import head_mask
 
 _SAPIENS = "sapiens2"  # gives points in space instead of a depth map
 _BATCH = 4  # frames

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ...models.modeling_head import ParametricHead
-from .head_track import HeadTrack
+from .head_track import HeadTrack, camera_vertices
 from .landmark_groups import EYE_CORNERS
 
 # Pairs of MediaPipe landmarks whose distance is measured, divided by the distance of the outer eye corners.
@@ -58,13 +58,10 @@ class Amplitude:
 def mesh_landmarks(track: HeadTrack, head: ParametricHead) -> np.ndarray:
     """The fitted head's 468 landmarks projected into the picture, `[T, 468, 2]` pixels."""
     found = []
-    with torch.no_grad():
-        for start in range(0, len(track), _BATCH_SIZE):
-            motion = track.motion[start : start + _BATCH_SIZE]
-            vertices = head(shape=track.shape[None], **motion.head_inputs()).vertices
-            seen = head.landmarks(vertices) @ track.camera.viewmat[:3, :3].T + track.camera.viewmat[:3, 3]
-            pixels = seen @ track.camera.K.T
-            found.append((pixels[..., :2] / pixels[..., 2:]).numpy())
+    for frames in np.array_split(np.arange(len(track)), -(-len(track) // _BATCH_SIZE)):
+        vertices = torch.from_numpy(camera_vertices(track, frames, head)).to(head.v_template)
+        pixels = head.landmarks(vertices).cpu() @ track.camera.K.T
+        found.append((pixels[..., :2] / pixels[..., 2:]).numpy())
     return np.concatenate(found)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...constants import MOTION_DIMS
+from ...models.modeling_head import ParametricHead
 from ...outputs import FlameMotion
 from ...rendering.cameras import Camera
 
@@ -118,4 +119,14 @@ class HeadTrack:
         return cls(motion=motion, camera=camera, head_sha256=metadata["head_sha256"], **rest)
 
 
-__all__ = ["EYE_POINTS", "FaceLandmarks", "HeadTrack", "MOUTH_POINTS", "NUM_POINTS"]
+def camera_vertices(track: HeadTrack, indices: list[int] | np.ndarray, head: ParametricHead) -> np.ndarray:
+    """The fitted head's vertices `[n, V, 3]` float32 of some frames, in camera space (OpenCV axes, metres)."""
+    rows = torch.as_tensor(np.asarray(indices), dtype=torch.int64)
+    device, view = head.v_template.device, track.camera.viewmat
+    inputs = {name: value[rows].to(device) for name, value in track.motion.head_inputs().items()}
+    with torch.no_grad():
+        vertices = head(shape=track.shape[None].to(device), **inputs).vertices.cpu()
+    return (vertices @ view[:3, :3].T + view[:3, 3]).numpy()
+
+
+__all__ = ["EYE_POINTS", "FaceLandmarks", "HeadTrack", "MOUTH_POINTS", "NUM_POINTS", "camera_vertices"]

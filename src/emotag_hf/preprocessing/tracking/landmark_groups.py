@@ -26,10 +26,12 @@ DISTANCES = (
     *(((a, b), 2.0) for a, b in ((0, 2), (37, 97), (39, 98), (269, 327))),  # the upper lip under the nose
     *(((a, b), 5.0) for a, b in ((76, 33), (306, 263), (78, 33), (308, 263), (62, 133), (292, 362))),  # corners, eyes
     *(((a, b), 1.0) for a, b in ((17, 200), (200, 168), (152, 168))),  # the chin
-    *(((a, b), 4.0) for a, b in ((52, 33), (52, 133), (282, 263), (282, 362))),  # brows: middle
-    *(((a, b), 1.0) for a, b in ((55, 133), (66, 133), (285, 362), (296, 362))),  # inner
-    *(((a, b), 1.0) for a, b in ((46, 33), (276, 263))),  # outer
-    *(((a, b), 3.0) for a, b in ((55, 285), (66, 296))),  # between them
+    # Brows: mostly from the inner corners of the eyes, because distances to the outer ones lower r of AU02.
+    *(((a, b), 1.5) for a, b in ((52, 133), (282, 362))),  # middle
+    *(((a, b), 1.0) for a, b in ((52, 33), (282, 263))),
+    *(((a, b), 2.0) for a, b in ((55, 133), (66, 133), (285, 362), (296, 362))),  # inner
+    *(((a, b), 0.7) for a, b in ((46, 133), (276, 362))),  # outer
+    *(((a, b), 2.5) for a, b in ((55, 285), (66, 296))),  # between them
 )
 
 # Held-out landmarks, spread over the face: never used in a fit, only to measure its error.

@@ -13,7 +13,7 @@ import torch
 from ...models.modeling_head import ParametricHead
 from ...rendering.mesh import MeshBuffers, rasterize_mesh
 from ...rendering.numba_runtime import kernel
-from .head_track import HeadTrack
+from .head_track import HeadTrack, camera_vertices
 from .masks import box_mean, combine, near
 
 REGIONS = ("background", "face", "mouth", "eyes", "hair", "neck", "torso", "ears")
@@ -91,16 +91,6 @@ def region_labels(
     chin = _landmarks(vertices, head)[_JAW[2]]
     chin_y = track.camera.K[1, 1].item() * chin[1] / chin[2] + track.camera.K[1, 2].item()
     return _Labelling(person, mesh, flags, on_head, chin_y).labels(frame)
-
-
-def camera_vertices(track: HeadTrack, indices: list[int] | np.ndarray, head: ParametricHead) -> np.ndarray:
-    """The fitted head's vertices `[n, V, 3]` float32 of some frames, in camera space (OpenCV axes, metres)."""
-    rows = torch.as_tensor(np.asarray(indices), dtype=torch.int64)
-    device, view = head.v_template.device, track.camera.viewmat
-    inputs = {name: value[rows].to(device) for name, value in track.motion.head_inputs().items()}
-    with torch.no_grad():
-        vertices = head(shape=track.shape[None].to(device), **inputs).vertices.cpu()
-    return (vertices @ view[:3, :3].T + view[:3, 3]).numpy()
 
 
 def head_mask(buffers: MeshBuffers, head: ParametricHead, *, scalp: bool = True) -> np.ndarray:
@@ -296,4 +286,4 @@ def _flood(seeds, mask, out, stack):  # pragma: no cover - compiled
                 count += 1
 
 
-__all__ = ["REGIONS", "bare_head", "camera_vertices", "face_regions", "head_mask", "region_labels"]
+__all__ = ["REGIONS", "bare_head", "face_regions", "head_mask", "region_labels"]
