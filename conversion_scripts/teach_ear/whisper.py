@@ -85,7 +85,8 @@ def untaught_ear(whisper: Whisper, features: list[Tensor], bands: list[Tensor]) 
         ear.bands.weight.copy_(weight[:-1].T)
         ear.bands.bias.copy_(weight[-1])
         for mine, theirs in ((ear.conv1, whisper.encoder.conv1), (ear.conv2, whisper.encoder.conv2)):
-            mine.load_state_dict(theirs.state_dict())
+            mine.weight.copy_(theirs.weight.flatten(1))
+            mine.bias.copy_(theirs.bias)
         ear.place.copy_(whisper.positions[:600].mean(0))
         for block, layer in zip(ear.blocks, whisper.layers, strict=True):
             _copy_block(block, layer)

@@ -104,6 +104,25 @@ def test_look_ahead_in_seconds():
 
 
 @torch.inference_mode()
+def test_few_rows_are_multiplied_by_eight_bits():
+    """The product of a stream's few rows is that of the restored weights; many rows and gradients go another way."""
+    from emotag_hf.models.ear_kernels import MOST_ROWS, EarLinear
+
+    generator = torch.Generator().manual_seed(0)
+    layer = EarLinear(37, 11)
+    weight8 = torch.randint(-127, 128, (11, 37), generator=generator).to(torch.int8)
+    scale = torch.rand(11, generator=generator) / 100
+    layer.weight.copy_(weight8 * scale[:, None])
+    for rows in (0, 1, 2, 3, MOST_ROWS, MOST_ROWS + 1):
+        x = torch.randn(1, rows, 37, generator=generator)
+        layer.use_int8_(weight8, scale)
+        torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+        layer.use_int8_(weight8, 2 * scale)  # tells which of both weights is read
+        is_int8 = not torch.allclose(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+        assert is_int8 == (0 < rows <= MOST_ROWS)
+
+
+@torch.inference_mode()
 def test_eight_bits_are_enough(file):
     """What is stored is what was taught, to a hundredth or so; nothing of it is in a checkpoint."""
     ear, stored = scrambled(), load_ear(str(file))

@@ -81,12 +81,12 @@ def _licences() -> dict[str, str]:
     from ..utils.asset_paths import ASSETS
 
     found = {"emotag_hf": "Apache-2.0"}
-    head = ASSETS / OPEN_HEAD
-    if head.is_file():
-        from safetensors import safe_open
+    for path in (ASSETS / OPEN_HEAD, *sorted(ASSETS.glob("ear-*.safetensors"))):
+        if path.is_file():
+            from safetensors import safe_open
 
-        with safe_open(head, framework="np") as file:
-            found[OPEN_HEAD] = (file.metadata() or {}).get("license", "not stated")
+            with safe_open(path, framework="np") as file:
+                found[path.name] = (file.metadata() or {}).get("license", "not stated")
     for name in (DEFAULT_MODEL, OPEN_MODEL, DEFAULT_PRIOR):
         config = ASSETS / name / CONFIG_NAME
         if config.is_file():

@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..constants import CONFIG_NAME, MODEL_INDEX_NAME, OPEN_HEAD, PROCESSOR_NAME, WEIGHTS_NAME
 from ..rights.consent import CONSENT_JSON
-from ..utils.asset_paths import asset_path
+from ..utils.asset_paths import ASSETS, asset_path
 from .avatar_card import LICENSE_MD
 from .model_card import render_model_card, render_model_license
 
@@ -99,7 +99,8 @@ def refuse_push(save_options: dict) -> None:
 
 
 def check_shareable(model, processor=None) -> None:
-    """Raises ValueError for a head other than the embedded one, and for a speech encoder that is not on the Hub."""
+    """Raises ValueError for a head or an ear other than an embedded one, and for a speech encoder that is not on the
+    Hub."""
     head = getattr(model, "head", None)
     if head is not None:
         own = hashlib.sha256(Path(asset_path(OPEN_HEAD)).read_bytes()).hexdigest()
@@ -109,6 +110,12 @@ def check_shareable(model, processor=None) -> None:
                 "open head of the package; data of such a head, and models made with it, must not be uploaded. Adapt "
                 "on the open head to share an avatar."
             )
+    ear = getattr(getattr(model.config, "motion_config", None), "audio_encoder", None)
+    if ear is not None and not (ASSETS / f"{ear}.safetensors").is_file():
+        raise ValueError(
+            f"audio_encoder: expected an ear of the package, such as 'ear-base', got {ear!r}; others cannot find it, "
+            "and a copy is not pushed."
+        )
     extractor = getattr(processor, "feature_extractor", None)
     for holder in (getattr(model.config, "motion_config", None), extractor):
         _check_encoder(getattr(holder, "audio_model", None), getattr(holder, "audio_revision", None))

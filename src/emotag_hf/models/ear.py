@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ..audio.audio_features import FEATURE_DIM, FRAME_RATE, LATENCY_MS, NUM_MEL_BANDS
 from ..constants import MOTION_FPS
 from ..utils.precision import Float32Module
+from .ear_kernels import EarLinear
 
 DIM, NUM_HEADS, FFN_DIM = 512, 8, 2048  # of Whisper base
 PER_FRAME = FRAME_RATE // MOTION_FPS  # feature rows per video frame
@@ -82,11 +83,11 @@ class _Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(DIM)
-        self.query_key_value = nn.Linear(DIM, 3 * DIM)
-        self.attention_out = nn.Linear(DIM, DIM)
+        self.query_key_value = EarLinear(DIM, 3 * DIM)
+        self.attention_out = EarLinear(DIM, DIM)
         self.norm = nn.LayerNorm(DIM)
-        self.expand = nn.Linear(DIM, FFN_DIM)
-        self.project = nn.Linear(FFN_DIM, DIM)
+        self.expand = EarLinear(DIM, FFN_DIM)
+        self.project = EarLinear(FFN_DIM, DIM)
         # Added to the attention's logits, by the distance in tokens from query to key.
         self.distance_bias = nn.Parameter(torch.zeros(NUM_HEADS, TOKENS * (PAST + 1 + MAX_AHEAD) + TOKENS - 1))
 
@@ -138,8 +139,9 @@ class Ear(Float32Module):
     def __init__(self, num_blocks: int = 2):
         super().__init__()
         self.bands = nn.Linear(FEATURE_DIM, NUM_MEL_BANDS)
-        self.conv1 = nn.Conv1d(NUM_MEL_BANDS, DIM, 3)
-        self.conv2 = nn.Conv1d(DIM, DIM, 3, stride=2)
+        # Convolutions over three rows, as products: for few rows that is five times as fast.
+        self.conv1 = EarLinear(3 * NUM_MEL_BANDS, DIM)
+        self.conv2 = EarLinear(3 * DIM, DIM)
         self.place = nn.Parameter(torch.zeros(DIM))  # instead of Whisper's absolute positions
         self.blocks = nn.ModuleList(_Block() for _ in range(num_blocks))
 
@@ -181,8 +183,13 @@ class Ear(Float32Module):
         # Beyond the end there is silence, which is all zeros.
         rows = F.pad(state.rows, (0, 0, 0, max(0, wanted - state.rows.shape[1])))[:, :wanted]
         state.rows, state.frames = state.rows[:, PER_FRAME * new :], frames
-        x = F.gelu(self.conv1(self.bands(rows).transpose(1, 2)))
-        return F.gelu(self.conv2(x)).transpose(1, 2) + self.place
+        x = F.gelu(self.conv1(_threes(self.bands(rows), 1)))
+        return F.gelu(self.conv2(_threes(x, 2))) + self.place
+
+
+def _threes(x: Tensor, stride: int) -> Tensor:
+    """`[B, T, C]` -> every three rows in a row, `[B, (T - 3) // stride + 1, 3 C]`, channel by channel."""
+    return x.unfold(1, 3, stride).flatten(2)
 
 
 __all__ = ["DIM", "MAX_AHEAD", "PER_FRAME", "TOKENS", "Ear", "EarState", "frames_ahead", "seconds_ahead"]

@@ -76,6 +76,9 @@ def load_ear(name: str | None, sha256: str | None = None) -> Ear:
         ear = Ear(int(facts["num_blocks"]))
         try:
             ear.load_state_dict(_restored(stored))
+            for part, module in ear.named_modules():
+                if (key := f"{part}.weight") + _SCALE in stored:
+                    module.use_int8_(stored[key], stored[key + _SCALE])
         except (RuntimeError, KeyError) as error:
             raise ValueError(f"audio_encoder: {path} has other tensors than an ear: {error}") from error
     ear.source = name
@@ -87,8 +90,10 @@ def refill_ear_(ear: Ear) -> Ear:
     fresh = dict(load_ear(ear.source).named_modules())
     for name, module in ear.named_modules():
         for key, values in fresh[name]._buffers.items():
-            device = module._buffers[key].device  # type: ignore[union-attr]
-            module.register_buffer(key, values.to("cpu" if device.type == "meta" else device), persistent=False)  # type: ignore[union-attr]
+            lost = module._buffers[key]
+            if values is not None and lost is not None:
+                device = "cpu" if lost.device.type == "meta" else lost.device
+                module.register_buffer(key, values.to(device), persistent=False)
     return ear
 
 
@@ -100,9 +105,8 @@ def save_ear(ear: Ear, path: str | os.PathLike, facts: dict[str, str] | None = N
         if values.numel() < _LEAST_SIZE or name.startswith("bands"):
             tensors[name] = values.contiguous()
             continue
-        rows = values.flatten(1)
-        scale = rows.abs().amax(1).clamp_min(1e-8) / 127
-        tensors[name] = (rows / scale[:, None]).round().to(torch.int8).view(values.shape).contiguous()
+        scale = values.abs().amax(1).clamp_min(1e-8) / 127
+        tensors[name] = (values / scale[:, None]).round().to(torch.int8).contiguous()
         tensors[name + _SCALE] = scale
     metadata = {key: str(value) for key, value in _SIZES.items()} | {"format": FORMAT, "version": VERSION}
     metadata |= {"num_blocks": str(len(ear.blocks))} | (facts or {})
@@ -140,7 +144,7 @@ def _restored(stored: dict[str, Tensor]) -> dict[str, Tensor]:
             continue
         values = values.float()
         if name + _SCALE in stored:
-            values = values * stored[name + _SCALE].view(-1, *[1] * (values.ndim - 1))
+            values = values * stored[name + _SCALE][:, None]
         out[name] = values
     return out
 

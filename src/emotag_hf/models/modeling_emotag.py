@@ -363,9 +363,10 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         if self.device.type == "cpu":
             from ..rendering.compositing_kernels import over, quantise
             from ..rendering.numba_backend import warm_up
+            from .ear_kernels import EAR_KERNELS
             from .gaussian_binding import BINDING_KERNELS
 
-            warm_up(extra=[*BINDING_KERNELS, over, quantise])
+            warm_up(extra=[*BINDING_KERNELS, *EAR_KERNELS, over, quantise])
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         shape = self.shape
