@@ -24,6 +24,7 @@ from surface import Strokes, bind, discs
 
 from emotag_hf import EmoTaGConfig, EmoTaGModel, EmoTaGPipeline, EmoTaGProcessor, ParametricHead
 from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.models.processing_emotag import EmoTaGFeatureExtractor
 from emotag_hf.training.pretraining.pretrain import load_motion
 
 EYE = np.array([0.0, 0.0, 1.8])  # where the highlights are seen from
@@ -123,7 +124,7 @@ def paint_clothes(canvas: Canvas, occluders: np.ndarray) -> Strokes:
     return discs(samples, local, to_srgb(albedo * field.diffuse(wrap=(0.15, 0.15, 0.15))), size=0.72)
 
 
-def build(motion: GatedResidualMotionNetwork, seed: int) -> EmoTaGModel:
+def build(motion: GatedResidualMotionNetwork, seed: int, license: str) -> EmoTaGModel:
     head = ParametricHead.from_asset(None)
     shape = np.zeros(head.num_shape)
     shape[list(IDENTITY)] = list(IDENTITY.values())
@@ -137,6 +138,7 @@ def build(motion: GatedResidualMotionNetwork, seed: int) -> EmoTaGModel:
         camera=CAMERA,
         backdrop=BACKDROP,
         avatar_name=NAME,
+        weights_license=license,
     )
     model = EmoTaGModel(config)
     model.motion.load_state_dict(motion.state_dict())
@@ -151,18 +153,19 @@ def main() -> None:
     parser.add_argument("-o", "--output", required=True, help="model folder to write")
     parser.add_argument("--motion", help="folder of a training of the motion network; default: keep the folder's own")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--license", default="apache-2.0", help="of the weights (default: %(default)s)")
     args = parser.parse_args()
     if args.motion is None and not os.path.isdir(args.output):
         parser.error("--motion is needed to make a new folder")
     motion = load_motion(args.motion) if args.motion else EmoTaGModel.from_pretrained(args.output).motion
-    model = build(motion, args.seed)
+    model = build(motion, args.seed, args.license)
     # Half precision on disk costs no visible difference and half of the size; loading brings float32 back.
     state = {
         k: v.half() if k.startswith(("gaussians.", "motion.")) and v.is_floating_point() else v
         for k, v in model.state_dict().items()
     }
     model.save_pretrained(args.output, state_dict=state)
-    processor = EmoTaGProcessor()
+    processor = EmoTaGProcessor(EmoTaGFeatureExtractor(motion.config.frontend))
     processor.save_pretrained(args.output)
     EmoTaGPipeline(model, processor).save_config(args.output)
     print(f"{args.output}: {model.gaussians}")

@@ -76,8 +76,8 @@ def augment(rng: np.random.Generator, sound: np.ndarray, pauses: list[tuple[int,
 
 
 def nonspeech(rng: np.random.Generator, count: int) -> np.ndarray:
-    """`[n]` sound during which a mouth stays shut: silence, noise, hum, clicks."""
-    kind = rng.integers(4)
+    """`[n]` sound during which a mouth stays shut: silence, noise, hum, clicks, music."""
+    kind = rng.integers(6)
     sound = np.zeros(count, np.float32)
     if kind >= 1:
         sound += coloured_noise(rng, count, rng.uniform(0, 2)) * 10 ** (rng.uniform(-75, -38) / 20)
@@ -88,4 +88,30 @@ def nonspeech(rng: np.random.Generator, count: int) -> np.ndarray:
             click = np.exp(-np.arange(400) / rng.uniform(10, 80)) * rng.standard_normal(400)
             piece = sound[position : position + 400]
             piece += (click[: len(piece)] * 10 ** (rng.uniform(-50, -25) / 20)).astype(np.float32)
+    if kind == 4:
+        sound += _loud_clicks(rng, count)
+    if kind == 5:
+        sound += _music(rng, count)
     return sound
+
+
+def _loud_clicks(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Bursts of noise in a rhythm, each like the release of a t."""
+    every, length = int(RATE / rng.uniform(1.5, 12)), int(rng.uniform(8, 200))
+    at = np.arange(count) + (rng.normal(0, 0.1 * every, count // every + 1).repeat(every)[:count]).astype(int)
+    burst = (at % every < length) * rng.standard_normal(count)
+    return (burst * 10 ** (rng.uniform(-35, 0) / 20)).clip(-1, 1).astype(np.float32)
+
+
+def _music(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Chords of one to four notes with overtones that change with a beat."""
+    every, time = int(RATE * rng.uniform(0.12, 1.0)), np.arange(count) / RATE
+    beat = (np.arange(count) // every) % 16
+    fall = np.exp(-(np.arange(count) % every) / RATE * rng.uniform(0, 8))
+    out = np.zeros(count)
+    for _ in range(rng.integers(1, 5)):
+        notes = 220 * 2 ** (rng.integers(-24, 25, 16) / 12)
+        phase = 2 * np.pi * np.cumsum(notes[beat]) / RATE
+        out += sum(np.sin(k * phase) / k**2 for k in range(1, rng.integers(2, 6)))
+    out *= fall * (1 + 0.3 * np.sin(2 * np.pi * rng.uniform(0, 6) * time))
+    return (out / (np.abs(out).max() + 1e-9) * 10 ** (rng.uniform(-30, -2) / 20)).astype(np.float32)

@@ -3,11 +3,12 @@
     python conversion_scripts/synthesize_speech/generate.py --hours 5 --out DATA
     python conversion_scripts/synthesize_speech/generate.py --sentences FORTUNES --hours 4 --out NATURAL
     python conversion_scripts/synthesize_speech/generate.py --voices flite --sentences FORTUNES --hours 5 --out HUMAN
+    python conversion_scripts/synthesize_speech/generate.py --voices none --hours 0.15 --out NOISE
 
-Writes `train.npz` and `heldout.npz` (other voice variants, not in the training data; flite has none): log-mel features
-float16, targets in motion space, viseme classes and closure masks, clip after clip with their offsets. Deterministic by
-`--seed` for one version of espeak-ng and flite. Words are drawn at random, or sentences of Debian's quotations
-(/usr/share/games/fortunes) are said.
+Writes `train.npz` and `heldout.npz` (other voice variants, not in the training data; flite has none, nor have noises,
+clicks and music): log-mel features float16, targets in motion space, viseme classes and closure masks, clip after clip
+with their offsets. Deterministic by `--seed` for one version of espeak-ng and flite. Words are drawn at random, or
+sentences of Debian's quotations (/usr/share/games/fortunes) are said.
 """
 
 from __future__ import annotations
@@ -158,12 +159,12 @@ class Recordings:
         return whole | {"face": face_motion(whole["targets"])}
 
 
-def build(hours: float, speaker: Espeak | Flite, seed: int, log) -> dict[str, np.ndarray]:
-    """Clips of about twelve seconds until `hours` are full; one in twelve is no speech at all."""
+def build(hours: float, speaker: Espeak | Flite | None, seed: int, log) -> dict[str, np.ndarray]:
+    """Clips of about twelve seconds until `hours` are full; one in twelve is no speech at all, or every one."""
     rng, noise = random.Random(seed), np.random.default_rng(seed)
     made, babble, started = Recordings(), None, time.monotonic()
     while made.seconds < hours * 3600:
-        if rng.random() < 1 / 12:
+        if speaker is None or rng.random() < 1 / 12:
             made.add(nonspeech(noise, int(rng.uniform(3, 10) * RATE)), [])
         else:
             clean, parts, pauses = speak_clip(speaker, rng, rng.uniform(6, 14))
@@ -177,7 +178,7 @@ def build(hours: float, speaker: Espeak | Flite, seed: int, log) -> dict[str, np
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--voices", choices=("espeak", "flite"), default="espeak")
+    parser.add_argument("--voices", choices=("espeak", "flite", "none"), default="espeak")
     parser.add_argument("--sentences", type=Path, help="folder of Debian's fortunes, to say what people wrote")
     parser.add_argument("--hours", type=float, default=5.0)
     parser.add_argument("--heldout-hours", type=float, default=0.2)
@@ -188,7 +189,9 @@ def main() -> None:
         parser.error("--voices flite says English sentences: name their folder with --sentences")
     arguments.out.mkdir(parents=True, exist_ok=True)
     sentences = read_sentences(arguments.sentences) if arguments.sentences else None
-    if arguments.voices == "flite":
+    if arguments.voices == "none":
+        sets = [("train", arguments.hours, None, arguments.seed)]
+    elif arguments.voices == "flite":
         sets = [("train", arguments.hours, Flite(sentences["en-us"]), arguments.seed)]
     else:
         engine = RestartingEspeak()

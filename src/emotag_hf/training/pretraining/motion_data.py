@@ -113,8 +113,9 @@ def from_tracked(path: str | os.PathLike, person: str, lag: float = 0.0) -> Moti
             parts = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"folders: expected a tracked clip in {path}, got {error}.") from error
-    sound = torch.from_numpy(log_mel_features(parts["samples"].astype(np.float32) / 32767))
-    count = len(parts["face"])
+    sound, count = torch.from_numpy(log_mel_features(parts["samples"].astype(np.float32) / 32767)), len(parts["face"])
+    missing = count * FRAME_RATE // MOTION_FPS - len(sound)  # sound that ends before the picture continues as silence
+    sound = F.pad(sound, (0, 0, 0, max(0, missing)))
     return MotionClip(
         name=Path(path).stem,
         person=person,

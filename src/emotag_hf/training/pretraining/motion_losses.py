@@ -49,6 +49,7 @@ class MotionWeights:
     rest: float = 0.1  # weight of a window's constant error of the lips: a person's own rest cannot be heard
     velocity: float = 0.5
     correlation: float = 0.5
+    width: float = 0.5  # factor on the correlation and the spread of the width, beside those of the opening
     spread: float = 0.2
     motion: float = 0.1  # MSE of expression and jaw, METHOD 5
     spoken: float = 2.0  # the same for the Base and the directions that speech moves
@@ -229,7 +230,7 @@ def _lip_terms(drawn: Tensor, batch: MotionBatch, lips: LipSpace, weights: Motio
     terms["velocity"] = weights.velocity * _mean(jump, both, taught[:, None])
     enough = (valid.sum(1) >= _FEW) * taught
     alike, spread = 0.0, 0.0
-    for measure, share_ in ((lips.opening, 1.0), (lips.width, 0.5)):
+    for measure, share_ in ((lips.opening, 1.0), (lips.width, weights.width)):
         r, ratio = _agreement(measure(drawn), measure(true), valid)
         alike = alike + share_ * (1 - r)
         spread = spread + share_ * (1 - ratio).clamp_min(0)
