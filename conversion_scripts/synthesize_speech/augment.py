@@ -92,7 +92,7 @@ def nonspeech(rng: np.random.Generator, count: int) -> np.ndarray:
         sound += _loud_clicks(rng, count)
     if kind == 5:
         sound += _music(rng, count)
-    return sound
+    return sound.clip(-1, 1)
 
 
 def _loud_clicks(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -80,3 +80,16 @@ def test_what_is_seen_is_heard_later(speech):
     _, names, closed = visemes.targets_of(heard, 1.6)
     (shut,) = np.flatnonzero(closed)
     assert abs(shut - 0.65 * visemes.FPS) <= 1 and names[shut] == "pp"
+
+
+def test_sounds_that_are_no_speech(speech):
+    """Silence, noise, hum, clicks and music: bounded, the same for the same seed, and the mouth is shut throughout."""
+    from synthesize_speech.augment import nonspeech
+
+    made = [nonspeech(np.random.default_rng(seed), 16_000) for seed in range(24)]
+    assert all(m.shape == (16_000,) and m.dtype == np.float32 and np.abs(m).max() <= 1 for m in made)
+    assert np.array_equal(made[3], nonspeech(np.random.default_rng(3), 16_000))
+    levels = [float(np.abs(m).max()) for m in made]
+    assert min(levels) < 0.01 and max(levels) > 0.2  # loud ones are among them
+    data = speech["generate"].build(0.003, None, 0, print)
+    assert set(data["visemes"]) == {0} and not data["closures"].any() and not data["face"].any()
