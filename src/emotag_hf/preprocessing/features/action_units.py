@@ -52,14 +52,14 @@ def _both(name: str) -> tuple[str, str]:
 
 
 ACTION_UNIT_TABLE: dict[str, UnitRule] = {
-    "AU01": UnitRule("inner_brow", -0.25, 4.45, 0.5, ("browInnerUp",), 0.15, 1.0),
-    "AU02": UnitRule("outer_brow", 0.2, 4.6, 0.5, _both("browOuterUp"), 0.1, 1.0),
-    "AU04": UnitRule("brow_lower", 1.2, 5.2, 0.5, _both("browDown")),
-    "AU05": UnitRule("opening", 8.0, 12.5, 0.5, _both("eyeWide"), 0.01, 0.1),
-    "AU06": UnitRule("cheek", 0.1, 1.0, 0.5),
-    "AU07": UnitRule("lower_lid", 0.85, 3.4, 0.5, _both("eyeSquint"), 0.3, 1.0),
-    "AU09": UnitRule("nose", 1.2, 4.2, 0.5),
-    "AU12": UnitRule("smile", 2.5, 9.5, 0.25, _both("mouthSmile"), 0.05, 1.0),
+    "AU01": UnitRule("inner_brow", 0.4, 4.6, 0.75, ("browInnerUp",), 0.15, 1.0),
+    "AU02": UnitRule("outer_brow", 0.5, 4.6, 0.75, _both("browOuterUp"), 0.1, 1.0),
+    "AU04": UnitRule("brow_lower", 1.5, 5.1, 0.75, _both("browDown")),
+    "AU05": UnitRule("opening", 8.3, 11.0, 0.5, _both("eyeWide"), 0.01, 0.1),
+    "AU06": UnitRule("cheek", 0.2, 0.9, 0.5),
+    "AU07": UnitRule("lower_lid", 0.75, 3.3, 0.5, _both("eyeSquint"), 0.3, 1.0),
+    "AU09": UnitRule("nose", 0.9, 4.7, 0.5),
+    "AU12": UnitRule("smile", 3.1, 8.8, 0.25, _both("mouthSmile"), 0.05, 1.0),
     "AU15": UnitRule("corner_drop", 0.5, 3.5, 0.5, _both("mouthFrown"), 0.0, 0.7),
     "AU17": UnitRule("lower_lip", 0.4, 3.5, 0.25, ("mouthShrugLower",), 0.0, 0.5),
     "AU20": UnitRule("stretch", 0.2, 3.5, 0.5, _both("mouthStretch"), 0.0, 0.6),
@@ -98,8 +98,8 @@ def calibrate(intensity: np.ndarray, valid: np.ndarray, share: float) -> np.ndar
 
     The neutral face cannot be determined from a clip with certainty: brows that are raised throughout may be the
     person's neutral face or a lasting expression. So the neutral intensity is the 30 % quantile over valid frames,
-    clipped to -1..1, and only `share` of it is subtracted. With a share of 0.5, an expression that lasts the whole clip
-    loses at most 0.5, and a constant offset of a person's brows is halved.
+    clipped to -1..1, and only `share` of it is subtracted. With a share of 0.75, as for brows, whose height differs a
+    lot between people, an expression that lasts the whole clip loses at most 0.75.
 
     Args:
         intensity: `[T]`, not clipped.
