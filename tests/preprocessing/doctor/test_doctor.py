@@ -403,13 +403,15 @@ def test_wrong_arguments(tmp_path):
 
 @pytest.mark.real_data
 def test_real_clip(test_data, tmp_path):
-    """A good recording of five seconds is green; the same in the dark, five frames late, is not."""
+    """A good recording of five seconds is green but for its sound, which is late; the same in the dark is not, and five
+    frames more are found."""
     from emotag_hf.video.video_reader import read_video
     from emotag_hf.video.video_writer import VideoWriter
 
     path = test_data / "data" / "clips" / "may_5s_512.mp4"
     good = examine(path)
-    assert good.light == "green" and good.offset["reliable"], render_text(good)
+    assert {name for name, light in lights(good).items() if light != "green"} <= {"lip sync"}, render_text(good)
+    assert good.light in ("green", "yellow") and good.offset["reliable"] and 1 < good.offset["frames"] < 4.5
     clip = read_video(path)
     late = AudioClip(np.pad(clip.audio.samples, ((clip.audio.sampling_rate // 5, 0), (0, 0))), clip.audio.sampling_rate)
     with VideoWriter(tmp_path / "bad.mp4", clip.width, clip.height, 25, audio=late) as writer:
