@@ -106,7 +106,7 @@ def test_look_ahead_in_seconds():
 @torch.inference_mode()
 def test_few_rows_are_multiplied_by_eight_bits():
     """The product of a stream's few rows is that of the restored weights; many rows and gradients go another way."""
-    from emotag_hf.models.ear_kernels import MOST_ROWS, EarLinear
+    from emotag_hf.models.ear_linear import MOST_ROWS, EarLinear
 
     generator = torch.Generator().manual_seed(0)
     layer = EarLinear(37, 11)

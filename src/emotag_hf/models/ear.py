@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ..audio.audio_features import FEATURE_DIM, FRAME_RATE, LATENCY_MS, NUM_MEL_BANDS
 from ..constants import MOTION_FPS
 from ..utils.precision import Float32Module
-from .ear_kernels import EarLinear
+from .ear_linear import EarLinear
 
 DIM, NUM_HEADS, FFN_DIM = 512, 8, 2048  # of Whisper base
 PER_FRAME = FRAME_RATE // MOTION_FPS  # feature rows per video frame

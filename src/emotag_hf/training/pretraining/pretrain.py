@@ -320,7 +320,9 @@ class _Step(torch.nn.Module):
         super().__init__()
         self.network, self.lips, self.weights = network, lips, weights
 
-    def forward(self, batch: MotionBatch, driven: float, known: Tensor, look_ahead: float | str) -> dict[str, Tensor]:
+    def forward(
+        self, batch: MotionBatch, driven: float, known: Tensor, look_ahead: float | str | None = None
+    ) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(torch.initial_seed() % 2**62)
         return motion_terms(self.network, batch, self.lips, self.weights, driven, known, generator, look_ahead)
 
