@@ -21,9 +21,10 @@ from emotag_hf.preprocessing.tracking.landmarks import track_landmarks
 from emotag_hf.utils.rotations import rotation_matrix
 from emotag_hf.video.video_reader import read_video
 
-# What Face Mesh's points allow on a head that turns 35 degrees: a typical frame is within about two degrees, one in twenty is
-# off by up to four. The fit is not the limit: from true points it is three times as close (`test_fit_of_true_points`),
-# and the pose that MediaPipe's points give on the *true* face is no better (see the benchmark).
+# What Face Mesh's points allow on a head that turns 35 degrees: a typical frame is within about two degrees, one in
+# twenty is off by up to four. The fit is not the limit: from true points it is three times as close
+# (`test_fit_of_true_points`), and the pose that MediaPipe's points give on the *true* face is no better (see the
+# benchmark).
 MEDIAN, WORST = 2.1, 4.2  # degrees; WORST is the 95th percentile
 JAW, SMILE, LIDS = 0.88, 0.87, 0.88  # Pearson's r of every clip; SMILE is that of both sides' mean
 TRUE_POINTS = 0.93  # the same from true points
