@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from emotag_hf.models.ear import MAX_AHEAD
+from emotag_hf.training.pretraining.motion_scores import lag_evidence
 
 from .tune import TaughtClip, TaughtEar
 
 MOST = 14  # frames either way
 _USUAL = 4.0  # frames, spread of the lags of clips
-_LOOK = 4.0  # frames after which positions of the mouth are nearly independent
 _WEIGHTS = (0.5, 0.35, 0.15)  # of opening, width and chin
 _LEAST_R, _LEAST_FRAMES = 0.3, 25
 
@@ -52,8 +52,6 @@ def _best(net: TaughtEar, clip: TaughtClip) -> tuple[int, float]:
             continue
         pairs = zip(heard[index[inside]].T, mouth[inside].T)
         r = float(sum(w * np.corrcoef(a, b)[0, 1] for w, (a, b) in zip(_WEIGHTS, pairs)))
-        # The likelihood of this r, and a prior: small lags are more common.
-        evidence = -inside.sum() / _LOOK / 2 * math.log(1 - min(max(r, 0.0), 0.99) ** 2)
-        rows.append((evidence - (lag / _USUAL) ** 2 / 2, r))
+        rows.append((lag_evidence(r, int(inside.sum()), lag, _USUAL), r))
     best = int(np.argmax([score for score, _ in rows]))
     return best - MOST, rows[best][1]

@@ -52,7 +52,6 @@ class GRMNState:
 
     audio: AudioNetState
     frames_out: int = 0
-    rows_in: int = 0
     voice: HeardVoice | None = None
 
 
@@ -287,7 +286,6 @@ class GatedResidualMotionNetwork(nn.Module):
         self._check_features(features)
         if state.audio.finished:
             raise ValueError("state: this stream was flushed; call init_state() for the next recording.")
-        state.rows_in += features.shape[1]
         audio = self.audio_net.step(features, state.audio, flush)
         heard = state.voice
         if heard is None:

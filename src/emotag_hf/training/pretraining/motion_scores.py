@@ -132,14 +132,22 @@ def find_lag(network: GatedResidualMotionNetwork, clip: MotionClip, lips: LipSpa
     number of independent frames, so clips of a second or two move from 0 only for a much better fit. The network must
     not have been trained on the person, because it reproduces delays of its training data.
     """
-    true, looks = true_curves(clip, lips), int(clip.valid.sum()) / _LOOK
+    true, frames = true_curves(clip, lips), int(clip.valid.sum())
     scores = []
     for lag in range(-_MAX_LAG, _MAX_LAG + 1):
         r = _compare(lip_curves(network, in_step(clip, clip.lag + lag), lips), true, clip)[0]
         fit = (max(r["opening"], 0.0) + 0.5 * max(r["width"], 0.0)) / 1.5
-        evidence = -looks / 2 * math.log(1 - min(fit, 0.99) ** 2)
-        scores.append(evidence - ((clip.lag + lag) / _USUAL_LAG) ** 2 / 2)
+        scores.append(lag_evidence(fit, frames, clip.lag + lag, _USUAL_LAG))
     return float(np.argmax(scores) - _MAX_LAG)
+
+
+def lag_evidence(r: float, frames: int, lag: float, usual: float) -> float:
+    """The logarithm, up to a constant, of the posterior of a lag in frames at which `frames` frames correlate by `r`.
+
+    Lags have a normal prior of spread `usual`; positions of lips `_LOOK` frames apart are nearly independent.
+    """
+    likelihood = -frames / _LOOK / 2 * math.log(1 - min(max(r, 0.0), 0.99) ** 2)
+    return likelihood - (lag / usual) ** 2 / 2
 
 
 @torch.no_grad()
@@ -223,6 +231,6 @@ def _compare(found: dict[str, np.ndarray], true: dict[str, np.ndarray], clip: Mo
 
 
 __all__ = [
-    "MEASURES", "MotionScores", "closures", "find_lag", "lip_curves", "restore_opening", "restore_spread",
-    "score_clips", "score_curves", "true_curves",
+    "MEASURES", "MotionScores", "closures", "find_lag", "lag_evidence", "lip_curves", "restore_opening",
+    "restore_spread", "score_clips", "score_curves", "true_curves",
 ]  # fmt: skip
