@@ -1,15 +1,15 @@
 r"""Teaches an ear: the speech encoder that `frontend="whisper_blocks"` hears through.
 
-    python conversion_scripts/teach_ear distil WHISPER SPEECH ... -o distilled.pt
+    python conversion_scripts/teach_ear distil WHISPER SPEECH ... -o distilled.safetensors
     python conversion_scripts/track_talkers.py VIDEOS ... -o TALKERS
-    python conversion_scripts/teach_ear tune distilled.pt TALKERS --clips clips.json -o tuned.pt \
+    python conversion_scripts/teach_ear tune distilled.safetensors TALKERS --clips clips.json -o tuned.safetensors \
         --ear ear-base.safetensors
-    python conversion_scripts/teach_ear lags tuned.pt TALKERS --persons persons.json -o clips.json
+    python conversion_scripts/teach_ear lags tuned.safetensors TALKERS --persons persons.json -o clips.json
 
 WHISPER is the folder of openai/whisper-base (MIT); SPEECH are recordings or folders of them, without pictures.
 `clips.json` lists the clips that teach: `{"name": {"person": "ann", "lag": 1.5, "weight": 1.0}}`, lag in frames at 25
-fps by which the sound is late; `"validation": true` keeps a clip for judging. `tuned.pt` has the head of the Audio Net,
-too (`train_motion_base.py`); the ear's own file is written in 8 bits.
+fps by which the sound is late; `"validation": true` keeps a clip for judging. `tuned.safetensors` has the head with
+which the Audio Net of a recipe begins, too. The ear's own file, `--ear`, is in 8 bits; a distilled one hears already.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from teach_ear.distil import distil, read_recordings
@@ -31,7 +32,7 @@ from emotag_hf.models.ear import Ear
 from emotag_hf.models.ear_asset import save_ear
 from emotag_hf.training.pretraining.motion_data import read_persons
 
-SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
+SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 
 
 def main() -> None:
@@ -49,14 +50,15 @@ def main() -> None:
     second.add_argument("--clips", type=Path, required=True)
     second.add_argument("--passes", type=float, default=5.0)
     second.add_argument("--seed", type=int, default=0)
-    second.add_argument("--ear", type=Path, help="also write the ear's own file")
-    second.add_argument("--license", default="apache-2.0", help="of that file (default: %(default)s)")
     second.set_defaults(run=_tune)
     third = commands.add_parser("lags", help="by how much the sound of each clip is late, by an ear of other people")
     third.add_argument("tuned", type=Path)
     third.add_argument("talkers", type=Path)
     third.add_argument("--persons", type=Path, help='JSON: {"persons": {person: [clip, ...]}}')
     third.set_defaults(run=_lags)
+    for command in (first, second):
+        command.add_argument("--ear", type=Path, help="also write the ear's own file")
+        command.add_argument("--license", default="apache-2.0", help="of that file (default: %(default)s)")
     for command in (first, second, third):
         command.add_argument("--threads", type=int, default=1)
         command.add_argument("-o", "--output", type=Path, required=True)
@@ -72,14 +74,16 @@ def _distil(args: argparse.Namespace) -> None:
     whisper = Whisper(args.whisper, args.blocks)
     recordings = read_recordings(paths, whisper)
     print(f"{len(recordings)} recordings, {sum(len(f) for f, _ in recordings) / 6000:.0f} minutes", flush=True)
-    distil(whisper, recordings, args.steps, args.output)
+    ear = distil(whisper, recordings, args.steps, args.output)
+    if args.ear:
+        save_ear(ear, args.ear, {"license": args.license})
 
 
 def _lags(args: argparse.Namespace) -> None:
     persons = read_persons(args.persons) if args.persons else {}
     names = {path.stem: 0.0 for path in args.talkers.glob("*.safetensors")}
-    net = TaughtEar(_ear_of(torch.load(args.tuned), "ear.blocks."))
-    net.load_state_dict(torch.load(args.tuned))
+    net = TaughtEar(_ear_of(load_file(args.tuned), "ear.blocks."))
+    net.load_state_dict(load_file(args.tuned))
     found, left_out = find_lags(net.eval(), read_clips(args.talkers, persons, names, {}))
     args.output.write_text(json.dumps(found, indent=1) + "\n")
     args.output.with_name("left_out.json").write_text(json.dumps(left_out, indent=1) + "\n")
@@ -92,7 +96,7 @@ def _ear_of(weights: dict, prefix: str) -> Ear:
 
 
 def _tune(args: argparse.Namespace) -> None:
-    weights = torch.load(args.start)
+    weights = load_file(args.start)
     ear = _ear_of(weights, "blocks.")
     ear.load_state_dict(weights)
     listed = json.loads(args.clips.read_text())

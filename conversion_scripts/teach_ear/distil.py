@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -74,7 +75,7 @@ def distil(whisper: Whisper, recordings: list[tuple[Tensor, Tensor]], steps: int
         optimizer.step()
         schedule.step()
         if step % _EVERY == 0 or step == steps:
-            torch.save(ear.state_dict(), out)
+            save_file(ear.state_dict(), out)
             left = (time.perf_counter() - began) / step * (steps - step)
             print(
                 f"step {step} of {steps}, {left / 60:.0f} min left: {_score(ear, whisper, kept, mean, spread)}",

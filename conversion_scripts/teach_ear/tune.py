@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -118,7 +119,7 @@ def tune(
             for slow, now in zip(mean.parameters(), net.parameters(), strict=True):
                 slow.lerp_(now, 1 - keep)
         if step % max(1, steps // 6) == 0 or step == steps:
-            torch.save(mean.state_dict(), out)
+            save_file(mean.state_dict(), out)
             left = (time.perf_counter() - began) / step * (steps - step)
             print(f"step {step} of {steps}, {left / 60:.0f} min left: {score(mean, validation)}", flush=True)
     return mean

@@ -18,7 +18,12 @@ from .fields import add_fields, given_fields
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds the command to `emotag`'s."""
     pretrain = commands.add_parser("pretrain", help="pretrain the motion network on clips of many people")
-    pretrain.add_argument("dataset", nargs="*", metavar="DIR", help="processed clips, or folders of them")
+    pretrain.add_argument(
+        "dataset",
+        nargs="*",
+        metavar="DIR",
+        help="processed clips, or folders of them; or one RECIPE.toml, which says everything (docs/pretraining.md)",
+    )
     pretrain.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="folder for weights, config, report and checkpoint"
     )
@@ -47,6 +52,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def _pretrain(args: argparse.Namespace) -> int:
+    if args.dataset and args.dataset[0].endswith(".toml"):
+        return _follow(args)
     arguments = PretrainArguments(**given_fields(args, PretrainArguments))
     output = Path(args.output)
     if not args.dataset and not args.synthetic:
@@ -87,6 +94,28 @@ def _pretrain(args: argparse.Namespace) -> int:
         print(
             f"{output}: {report['steps']} steps in {report['seconds']:.0f} s on {len(report['persons'])} people{heard}"
         )
+    return 0
+
+
+def _follow(args: argparse.Namespace) -> int:
+    """`emotag pretrain RECIPE.toml -o DIR`: the other options are in the recipe."""
+    given = [name for name in ("persons", "leave_out", "validation", "synthetic", "lags", "start", "audio_model")
+             if getattr(args, name)]  # fmt: skip
+    given += list(given_fields(args, PretrainArguments))
+    if given or len(args.dataset) > 1:
+        which = ", ".join(given) or "another data set"
+        raise ValueError(f"dataset: a recipe says everything; expected -o alone beside it, got {which}.")
+    from ..training.pretraining.follow_recipe import follow
+    from ..training.pretraining.recipe import read_recipe
+
+    report = follow(read_recipe(args.dataset[0]), Path(args.output), show=not (args.quiet or args.json))
+    if args.json:
+        print(json.dumps(report, indent=2))
+    elif not args.quiet:
+        for ahead, found in report["unheard_people"].items():
+            mean = found["mean"]
+            scores = ", ".join(f"{name} {mean[name]:.2f}" for name in ("opening", "width", "jaw"))
+            print(f"{args.output}: r on people it has not heard, look-ahead {ahead}: {scores}")
     return 0
 
 

@@ -133,7 +133,11 @@ class Pretrainer:
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def run(
-        self, folder: str | os.PathLike | None = None, resume: bool = False, progress: Callable[[Any], Any] = iter
+        self,
+        folder: str | os.PathLike | None = None,
+        resume: bool = False,
+        progress: Callable[[Any], Any] = iter,
+        write: bool = True,
     ) -> dict[str, Any]:
         """Trains to the end, or until validation stops improving; returns the report.
 
@@ -141,6 +145,7 @@ class Pretrainer:
             folder: folder for weights, report and checkpoint; None writes nothing.
             resume: continues from the checkpoint in `folder`, if there is one.
             progress: wraps the iterable of steps, such as `tqdm`.
+            write: also writes the result; without it only the checkpoint.
         """
         args = self.arguments
         folder = None if folder is None else Path(folder)
@@ -160,7 +165,7 @@ class Pretrainer:
             if self._has_saturated():
                 break
         report = self.report()
-        if folder is not None and self.accelerator.is_main_process:
+        if folder is not None and write and self.accelerator.is_main_process:
             self.write(folder, report)
         self.accelerator.wait_for_everyone()
         return report
@@ -327,8 +332,9 @@ class _Step(torch.nn.Module):
         return motion_terms(self.network, batch, self.lips, self.weights, driven, known, generator, look_ahead)
 
 
-def load_motion(folder: str | os.PathLike | None = None) -> GatedResidualMotionNetwork:
-    """Loads the network that `run` wrote; None is the embedded open one.
+def load_motion(folder: str | os.PathLike | None = None, ear: str | None = None) -> GatedResidualMotionNetwork:
+    """Loads the network that `run` wrote; None is the embedded open one. `ear`: where its ear is, if not where its
+    config says.
 
     Raises:
         FileNotFoundError: the folder has none.
@@ -338,7 +344,11 @@ def load_motion(folder: str | os.PathLike | None = None) -> GatedResidualMotionN
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"folder: expected {WEIGHTS} and {CONFIG} of a pretraining in {folder}.")
-    network = GatedResidualMotionNetwork(EmoTaGMotionConfig.from_json_file(folder / CONFIG))
+    config = EmoTaGMotionConfig.from_json_file(folder / CONFIG)
+    named = config.audio_encoder
+    config.audio_encoder = ear or named
+    network = GatedResidualMotionNetwork(config)
+    config.audio_encoder = named
     network.load_state_dict(load_file(folder / WEIGHTS))
     return network.eval()
 
