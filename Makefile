@@ -87,13 +87,11 @@ bench: $(VENV)/.package ## measure: real-time factor, cost per stage, rasteriser
 	@for name in speak streaming emotion prepare rasteriser rig ssim tracking_truth; do \
 	  echo "== $$name" && $(PY) benchmarks/bench_$$name.py || exit 1; done
 
-assets: $(VENV)/.dev ## build everything that is embedded again (about two hours; needs ICT, MEDIAPIPE_FACE and espeak-ng)
+assets: $(VENV)/.dev ## build everything that is embedded again that needs no recordings (ten minutes; needs ICT, MEDIAPIPE_FACE and espeak-ng)
 	@test -f "$(ICT)" -a -f "$(MEDIAPIPE_FACE)" || { echo "set ICT and MEDIAPIPE_FACE: see conversion_scripts/README.md"; exit 2; }
 	@$(PIP) install -q -c constraints.txt scipy
 	$(PY) conversion_scripts/build_open_head --ict "$(ICT)" --mediapipe "$(MEDIAPIPE_FACE)" -o $(ASSETS)/open_head.safetensors
-	$(PY) conversion_scripts/synthesize_speech/generate.py --hours 10 --out runs/synthetic_speech
-	$(PY) conversion_scripts/train_motion_open.py --data runs/synthetic_speech --out runs/motion_open
-	$(PY) conversion_scripts/paint_demo_avatar -o $(ASSETS)/emotag-base-open --motion runs/motion_open
+	$(PY) conversion_scripts/paint_demo_avatar -o $(ASSETS)/emotag-base-open
 	$(PY) conversion_scripts/make_sample_speech.py -o $(ASSETS)/sample.flac
 
 clean: ## remove what these targets made: the environment, caches, outputs

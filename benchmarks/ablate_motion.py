@@ -3,10 +3,10 @@
     python benchmarks/ablate_motion.py CLIPS --persons splits.json --lags lags.json --synthetic train.npz [--folds 1,2]
         [--only NAME ...] [--json OUT.json]
 
-Each row trains a network that hears log-mel features itself (`ARGUMENTS`), on the people of the other folds. Columns:
-from sound alone the correlation of lip opening and width, with synchronised sound; with the person's action units as
-well (METHOD 7, driven) the RMSE of the expression in hundredths; KL divergence of softmax(z_e) from the teacher's
-emotion, and |g - e| (METHOD 4). Each row takes minutes.
+Each row trains a network that hears with the ear of `emotag-base-open` (`ARGUMENTS`), on the people of the other folds.
+Columns: from sound alone the correlation of lip opening and width, with synchronised sound; with the person's action
+units as well (METHOD 7, driven) the RMSE of the expression in hundredths; KL divergence of softmax(z_e) from the
+teacher's emotion, and |g - e| (METHOD 4). Each row takes minutes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conversion_scripts"))
-from train_motion_base import WEIGHTS
-
 from emotag_hf import EmoTaGModel, ParametricHead
 from emotag_hf.constants import EXPRESSION_NAMES, OPEN_MODEL
 from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork
+from emotag_hf.training.pretraining.hearing import heard_clips
 from emotag_hf.training.pretraining.lip_space import LipSpace
 from emotag_hf.training.pretraining.motion_data import (
     MotionClip,
@@ -41,10 +38,11 @@ from emotag_hf.training.pretraining.motion_losses import guidance_errors
 from emotag_hf.training.pretraining.motion_scores import MotionScores, restore_opening, score_clips
 from emotag_hf.training.pretraining.pretrain import Pretrainer
 from emotag_hf.training.pretraining.pretrain_arguments import PretrainArguments
+from emotag_hf.training.pretraining.recipe import WEIGHTS
 
 ARGUMENTS = PretrainArguments(
     steps=160, batch_size=16, window=120, learning_rate=4e-4, trunk_rate=1.0, last_rate=4.0, ema=0.96, check_every=80,
-    synthetic_share=0.125,
+    synthetic_share=0.125, stretch=0.0, augment=0.0,
 )  # fmt: skip
 
 
@@ -90,7 +88,7 @@ def main() -> None:
     torch.set_num_threads(1)
     lags = json.loads(Path(args.lags).read_text())
     clips = load_clips(args.clips, read_persons(args.persons), [n for n in args.skip.split(",") if n], lags)
-    synthetic = load_synthetic(args.synthetic)
+    synthetic = load_synthetic(args.synthetic, 100)
     found = {}
     for name in args.only or ROWS:
         parts = [measure(name, clips, synthetic, int(fold)) for fold in args.folds.split(",")]
@@ -117,6 +115,8 @@ def measure(name: str, clips: Sequence[MotionClip], synthetic: Sequence[MotionCl
         network = kind(begun.config)
         network.load_state_dict(copy.deepcopy(begun.state_dict()))
         restore_opening(network, heard, LipSpace(ParametricHead.from_asset()))
+    ear = EmoTaGModel.from_pretrained(OPEN_MODEL).motion.audio_net.ear
+    heard, synthetic = heard_clips(heard, ear, augmented=1), heard_clips(synthetic, ear, ("full",), augmented=0)
     trainer = Pretrainer(
         heard, synthetic, (), replace(ARGUMENTS, **arguments), replace(WEIGHTS, **weights), network=network
     )

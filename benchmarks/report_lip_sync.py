@@ -4,8 +4,8 @@
         [--avatar CLIP=DIR ...] [--published DIR] [--adapt] [--json OUT.json]
 
 CLIPS are processed clips, or a folder of tracked ones (`conversion_scripts/track_talkers.py`; nothing is rendered for
-these); OUT is what `conversion_scripts/train_motion_base.py` wrote: `fold_0` ..., of which the one without the clip's
-person is used, and `lags.json`, clip -> frames by which its sound is late. Always: correlation of opening, width and
+these); OUT is what `emotag pretrain RECIPE.toml` wrote: `fold_0` ..., of which the one without the clip's person is
+used, and `lags.json`, clip -> frames by which its sound is late. Always: correlation of opening, width and
 jaw with the clip's track, heard with the whole look-ahead and with that of a stream, compared with `emotag-base-open`,
 the energy of the sound and the mean (0 by definition), each with a 95 % interval over persons. `--render` renders the
 demo avatar for each clip, `--avatar` the person's own, and compares landmarks in both videos (`evaluation.metrics`).
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--persons", required=True)
     parser.add_argument("--trained", type=Path, required=True)
     parser.add_argument("--skip", default="", help="clips that are copies of others, by comma")
+    parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--only", nargs="*", help="clips to render (default: all)")
     parser.add_argument("--render", action="store_true")
     parser.add_argument("--avatar", action="append", default=[], metavar="CLIP=DIR")
@@ -65,7 +66,9 @@ def main() -> None:
     else:
         clips = load_clips(args.clips, persons, skipped, lags)
         folders = {p.name: p for folder in args.clips for p in find_clips(folder)}
-    networks = [load_motion(folder) for folder in sorted(args.trained.glob("fold_*"))]
+    # A fold that nobody taught from has no network of its own.
+    paths = [args.trained / f"fold_{fold}" for fold in range(args.folds)]
+    networks = [load_motion(path if path.is_dir() else args.trained) for path in paths]
     unheard = {clip.name: networks[fold_of(clip.person, len(networks))] for clip in clips}
     open_network = EmoTaGModel.from_pretrained(OPEN_MODEL).motion
     pipeline = EmoTaGPipeline.from_pretrained()
@@ -73,7 +76,7 @@ def main() -> None:
 
     found: dict[str, dict] = {}
     by_track = {
-        "emotag-base, not having heard the person": [score_clips(unheard[c.name], [c], lips) for c in clips],
+        "not having heard the person": [score_clips(unheard[c.name], [c], lips) for c in clips],
         "the same with 0.16 s of look-ahead": [score_clips(unheard[c.name], [c], lips, look_ahead=0.16) for c in clips],
         "emotag-base-open": [score_clips(open_network, [c], lips) for c in clips],
         "energy of the sound": [energy_score(c, lips) for c in clips],

@@ -1,9 +1,9 @@
 """Makes the demo person procedurally: Gaussians with painted colours on the open head.
 
-    python conversion_scripts/paint_demo_avatar -o src/emotag_hf/assets/emotag-base-open --motion runs/motion_open
+    python conversion_scripts/paint_demo_avatar -o src/emotag_hf/assets/emotag-base-open --motion runs/open
 
 Writes a whole model folder (config, weights, processor). `--motion` takes the motion network from a training's
-folder (`train_motion_open.py` makes one); without it the network in an existing folder is kept. Same seed, same file.
+folder (`emotag pretrain`); without it the network in an existing folder is kept. Same seed, same file.
 """
 
 from __future__ import annotations

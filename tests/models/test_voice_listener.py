@@ -50,13 +50,13 @@ def statistics(samples: np.ndarray) -> torch.Tensor:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("look_ahead_ms", [160, 0])
+@pytest.mark.parametrize("look_ahead", ["full", 0.06])
 @pytest.mark.parametrize("count", [48_123, 160])
-def test_twenty_millisecond_chunks_equal_offline(look_ahead_ms, count):
+def test_twenty_millisecond_chunks_equal_offline(look_ahead, count):
     """z_e and g of a stream with a listener are those of the whole recording, in chunks that fill no frame as well."""
-    model, samples = network(look_ahead_ms=look_ahead_ms), voice(count / 16_000)
-    whole = model(tensor(log_mel_features(samples)))
-    stream, state = LogMelStream(), model.init_state()
+    model, samples = network(), voice(count / 16_000)
+    whole = model(tensor(log_mel_features(samples)), look_ahead=look_ahead)
+    stream, state = LogMelStream(), model.init_state(look_ahead=look_ahead)
     parts = [model.step(tensor(stream.push(samples[i : i + 320])), state) for i in range(0, len(samples), 320)]
     parts.append(model.step(tensor(stream.flush()), state, flush=True))
     for name in ("emotion_logits", "gate", "expression"):
@@ -65,12 +65,12 @@ def test_twenty_millisecond_chunks_equal_offline(look_ahead_ms, count):
         assert (streamed - getattr(whole, name)).abs().max() <= 1e-5, name
 
 
-@pytest.mark.parametrize(("look_ahead_ms", "last"), [(160, 14), (40, 2), (0, -2)])
-def test_listener_hears_no_further_than_the_configuration_says(look_ahead_ms, last):
-    """It shares the Audio Net's groups of frames; a group too many would make streaming late. And it hears seconds."""
-    model, samples = network(look_ahead_ms=look_ahead_ms), voice(4.0)
+@pytest.mark.parametrize(("look_ahead", "last"), [(0.06, 4), (0.16, 12)])
+def test_listener_hears_no_further_than_asked(look_ahead, last):
+    """A group of frames too many would make streaming late. And it hears seconds."""
+    model, samples = network(), voice(4.0)
     features = tensor(log_mel_features(samples)).requires_grad_()
-    model(features).emotion_logits[0, 50].sum().backward()
+    model(features, look_ahead=look_ahead).emotion_logits[0, 50].sum().backward()
     heard = features.grad[0].abs().sum(-1).nonzero()[:, 0]
     assert heard.max() == 50 * 4 + last
     assert heard.min() < 60  # a second and a half before

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from ..training.pretraining.pretrain_arguments import PretrainArguments
@@ -62,6 +63,7 @@ def _pretrain(args: argparse.Namespace) -> int:
         raise ValueError(f"output: {output} holds a pretraining already; go on with it by --resume, or name another.")
     from tqdm.auto import tqdm
 
+    from ..training.pretraining.hearing import heard_clips
     from ..training.pretraining.motion_data import load_clips, load_synthetic, read_persons
     from ..training.pretraining.pretrain import Pretrainer
 
@@ -72,14 +74,17 @@ def _pretrain(args: argparse.Namespace) -> int:
     judges = names(args.validation)
     if unknown := set(judges) - {clip.person for clip in clips}:
         raise ValueError(f"validation: expected persons of the data, got {', '.join(sorted(unknown))}.")
-    trainer = Pretrainer(
-        [clip for clip in clips if clip.person not in judges],
-        load_synthetic(args.synthetic) if args.synthetic else (),
-        [clip for clip in clips if clip.person in judges],
-        arguments,
-        network=_start(args, clips),
-    )
-    hidden = True if args.quiet or args.json or not trainer.accelerator.is_main_process else None
+    network = _start(args, clips)
+    taught = [clip for clip in clips if clip.person not in judges]
+    others = [clip for clip in clips if clip.person in judges]
+    synthetic = load_synthetic(args.synthetic) if args.synthetic else []
+    hidden = True if args.quiet or args.json or int(os.environ.get("RANK", "0")) else None
+    if network.config.frontend == "whisper_blocks":  # which hears longer than the rest learns: once is enough
+        ear = network.audio_net.ear
+        hearing = lambda clips: tqdm(clips, desc="hearing", disable=hidden)  # noqa: E731
+        taught, synthetic = heard_clips(hearing(taught), ear, augmented=1), heard_clips(hearing(synthetic), ear)
+        others = heard_clips(others, ear, ("full",), augmented=0)
+    trainer = Pretrainer(taught, synthetic, others, arguments, network=network)
     bar = lambda steps: tqdm(steps, desc=output.name, disable=hidden, initial=steps.start, total=steps.stop)  # noqa: E731
     report = trainer.run(output, args.resume, bar)
     if not trainer.accelerator.is_main_process:
@@ -120,7 +125,9 @@ def _follow(args: argparse.Namespace) -> int:
 
 
 def _start(args: argparse.Namespace, clips: list):
-    """The network to begin with; None for a fresh one of the default config."""
+    """The network to begin with."""
+    import torch
+
     from ..models.configuration_emotag import EmoTaGMotionConfig
     from ..models.modeling_motion import GatedResidualMotionNetwork
 
@@ -129,7 +136,8 @@ def _start(args: argparse.Namespace, clips: list):
         config = EmoTaGMotionConfig(frontend="transformers", audio_model=args.audio_model, audio_feature_dim=size)
         return GatedResidualMotionNetwork(config)
     if args.start == "none":
-        return None
+        torch.manual_seed(args.seed or 0)
+        return GatedResidualMotionNetwork(EmoTaGMotionConfig())
     from ..training.pretraining.pretrain import load_motion
 
     return load_motion(args.start or None)

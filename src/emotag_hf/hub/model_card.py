@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..constants import DEFAULT_EAR
 from ..rights.provenance import package_version
 from .avatar_card import (
     LIBRARY,
@@ -117,12 +118,11 @@ def render_model_license(license_name: str) -> str | None:
 def _model_rows(model) -> list[tuple[str, Any]]:
     config = model.config
     motion, gaussians = config.motion_config, config.gaussians_config
-    encoder, ahead = "log-mel and pitch, embedded", f"{motion.look_ahead_ms}"
-    if motion.audio_encoder:
-        encoder = f"{motion.audio_encoder}, blocks of Whisper base (MIT), which come with the package"
-        ahead = "60 to 1000, as asked"
+    ear = motion.audio_encoder or DEFAULT_EAR
+    encoder, ahead = f"{ear}, blocks of Whisper base (MIT), which come with the package", "60 to 1000, as asked"
     if motion.audio_model:
         encoder = f"{motion.audio_model} at revision {motion.audio_revision}, not part of this repository"
+        ahead = f"{motion.look_ahead_ms}"
     return [
         ("numbers in the motion network", f"{sum(p.numel() for p in model.motion.parameters()):,}"),
         ("hears the sound through", encoder),

@@ -1,9 +1,8 @@
 """The Audio Nets of GRMN: feature frames in, one audio feature `a` per video frame out (METHOD 3).
 
-`EarAudioNet` hears the embedded log-mel features through the `Ear`, with a look-ahead that is chosen when sound begins.
-`LogMelAudioNet` reads the same features itself: a causal convolutional network whose look-ahead is a fixed shift of its
-input. Both run a whole recording or one chunk after another. `TransformerAudioNet` is the paper's: a Transformer over a
-16-token window of a speech encoder's hidden states around each video frame.
+`EarAudioNet` hears the embedded log-mel features through the `Ear`, with a look-ahead that is chosen when sound begins,
+a whole recording or one chunk after another. `TransformerAudioNet` is the paper's: a Transformer over a 16-token window
+of a speech encoder's hidden states around each video frame.
 """
 
 from __future__ import annotations
@@ -85,7 +84,6 @@ class AudioNetState:
     """State of an Audio Net between chunks; made by `init_state`, updated in place by `step`."""
 
     caches: list[torch.Tensor]  # the past inputs of each convolution
-    groups: GroupState | None = None
     ear: EarState | None = None
     finished: bool = False
 
@@ -102,82 +100,6 @@ class CausalConv1d(nn.Module):
     def forward(self, x: torch.Tensor, cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = torch.cat([cache, x], 2)
         return self.conv(x), x[:, :, x.shape[2] - self.past :]
-
-
-class _Block(nn.Module):
-    """Depthwise causal convolution, then a pointwise MLP, with a residual connection."""
-
-    def __init__(self, dim: int, kernel: int, dilation: int, dropout: float):
-        super().__init__()
-        self.depthwise = CausalConv1d(dim, dim, kernel, dilation=dilation, groups=dim)
-        self.norm = nn.LayerNorm(dim)  # over channels at one time step: a norm over time would look ahead
-        self.expand = nn.Linear(dim, 2 * dim)
-        self.project = nn.Linear(2 * dim, dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: torch.Tensor, cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        y, cache = self.depthwise(x.transpose(1, 2), cache)
-        y = self.project(F.gelu(self.expand(self.norm(y.transpose(1, 2)))))
-        return x + self.dropout(y), cache
-
-
-class LogMelAudioNet(nn.Module):
-    """Causal TCN over log-mel features: `[B, Tf, 82]` at 100 Hz -> `[B, T, hidden]`, T = ceil(Tf * fps / 100).
-
-    Video frame t is at time t / fps. Its receptive field is about a second of the past and `look_ahead_ms` of the
-    future, including the latency of the feature window.
-    """
-
-    kernel = 5
-
-    def __init__(self, config: EmoTaGMotionConfig):
-        super().__init__()
-        self.per_frame = FRAME_RATE // config.fps
-        self.groups = FrameGroups(config.look_ahead_ms, self.per_frame)
-        self.feature_dim, stride = config.audio_feature_dim, self.per_frame // 2
-        dim = config.hidden_dim
-        self.pairs = CausalConv1d(2 * self.feature_dim, dim, self.kernel)
-        self.downsample = CausalConv1d(dim, dim, 2 * stride, stride=stride)
-        self.blocks = nn.ModuleList(
-            _Block(dim, self.kernel, 1 if i < config.num_layers // 2 else 2, config.dropout)
-            for i in range(config.num_layers)
-        )
-
-    def certain(self, features: int, state: AudioNetState) -> int:
-        """Number of video frames that are determined by so many feature frames of a stream."""
-        return self.groups.certain(features)
-
-    def num_frames(self, features: int) -> int:
-        """Number of video frames of a recording of so many feature frames."""
-        return self.groups.num_frames(features)
-
-    def _convolutions(self) -> list[CausalConv1d]:
-        return [self.pairs, self.downsample, *(b.depthwise for b in self.blocks)]
-
-    def init_state(self, batch_size: int = 1, look_ahead: float | str | None = None) -> AudioNetState:
-        """The state of new sound. The look-ahead is the config's, whatever is asked."""
-        like = self.pairs.conv.weight
-        caches = [like.new_zeros(batch_size, c.inputs, c.past) for c in self._convolutions()]
-        return AudioNetState(caches, groups=self.groups.init_state(batch_size, self.feature_dim, like))
-
-    def step(self, features: torch.Tensor, state: AudioNetState, flush: bool = False) -> torch.Tensor:
-        """`[B, k, 82]` new frames -> `[B, t, hidden]` for the video frames that are now determined (t may be 0)."""
-        x, dropped = self.groups.take(features, state.groups, flush)  # type: ignore[arg-type]
-        state.finished = flush
-        if x.shape[1] == 0:
-            return x.new_zeros(x.shape[0], 0, self.pairs.conv.out_channels)
-        batch, frames, _ = x.shape
-        caches = state.caches
-        x = x.reshape(batch, frames // 2, -1).transpose(1, 2)
-        x, caches[0] = self.pairs(x, caches[0])
-        x, caches[1] = self.downsample(F.gelu(x), caches[1])
-        x = F.gelu(x).transpose(1, 2)
-        for index, block in enumerate(self.blocks, start=2):
-            x, caches[index] = block(x, caches[index])
-        return x[:, dropped:]
-
-    def forward(self, features: torch.Tensor, look_ahead: float | str | None = None) -> torch.Tensor:
-        return self.step(features, self.init_state(features.shape[0]), flush=True)
 
 
 class EarAudioNet(nn.Module):
@@ -278,5 +200,4 @@ class TransformerAudioNet(nn.Module):
 
 def build_audio_net(config: EmoTaGMotionConfig) -> nn.Module:
     """Makes the Audio Net for `config.frontend`."""
-    kinds = {"log_mel": LogMelAudioNet, "whisper_blocks": EarAudioNet, "transformers": TransformerAudioNet}
-    return kinds[config.frontend](config)
+    return (EarAudioNet if config.frontend == "whisper_blocks" else TransformerAudioNet)(config)

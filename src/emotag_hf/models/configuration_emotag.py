@@ -12,9 +12,10 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from ..constants import EMOTIONS, EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS, SAMPLE_RATE, TASK
+from .former_networks import embedded_motion, is_former
 
-FRONTENDS = ("whisper_blocks", "log_mel", "transformers")
-FRONTENDS_TEXT = "'whisper_blocks', 'log_mel' or 'transformers'"
+FRONTENDS = ("whisper_blocks", "transformers")
+FRONTENDS_TEXT = "'whisper_blocks' or 'transformers'"
 
 # What PreTrainedConfig itself may pass on; any other unknown name is a spelling mistake.
 _INHERITED = {
@@ -83,22 +84,22 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
 
     Args:
         frontend (`str`): `"whisper_blocks"` (80 log-mel bands, log-F0, voicing at 100 Hz, heard by an ear: the first
-            blocks of Whisper base, made local), `"log_mel"` (the same features, without it) or `"transformers"` (hidden
-            states of a speech encoder at 50 Hz, the paper's).
-        audio_encoder, audio_encoder_sha256 (`str`, *optional*): name or path of the ear, and the hash of its file; only
-            with `"whisper_blocks"`. Its weights are never in a checkpoint.
+            blocks of Whisper base, made local) or `"transformers"` (hidden states of a speech encoder at 50 Hz, the
+            paper's).
+        audio_encoder, audio_encoder_sha256 (`str`, *optional*): name or path of the ear (None: `"ear-open"`), and the
+            hash of its file; only with `"whisper_blocks"`. Its weights are never in a checkpoint.
         audio_model (`str`, *optional*): Hub id or folder of the speech encoder; only with `"transformers"`.
         audio_revision (`str`, *optional*): its revision.
         sampling_rate (`int`): of the sound, 16,000.
-        audio_feature_dim (`int`): channels of the front end: 82 for `"log_mel"`, 768 for wav2vec2-base.
+        audio_feature_dim (`int`): channels of the front end: 82 for `"whisper_blocks"`, 768 for wav2vec2-base.
         audio_window (`int`): tokens around a video frame (`"transformers"` only, 16 in the paper).
         hidden_dim (`int`): width of the audio feature `a` and of the expression feature `e`. The paper has 256; the
             embedded weights are smaller.
-        num_layers (`int`): blocks of the Audio Net.
-        num_attention_heads, intermediate_dim (`int`): its Transformer (`"transformers"` only; 8 and 1024).
+        num_layers, num_attention_heads, intermediate_dim (`int`): of the Audio Net's Transformer (`"transformers"`
+            only; the paper has 8 heads and 1024).
         audio_activation (`str`): in its feed-forward layers, `"gelu"`, or `"relu"` as in the authors' checkpoints.
-        look_ahead_ms (`int`): sound after a frame that may influence it, 0..160 ms (`"log_mel"` and `"transformers"`;
-            an ear's look-ahead is an argument of each call).
+        look_ahead_ms (`int`): sound after a frame that may influence it, 0..160 ms (`"transformers"` only; an
+            ear's look-ahead is an argument of each call).
         num_action_units (`int`), identity_dim (`int`), num_emotions (`int`): inputs e and id, and the size of z_e.
         num_visemes (`int`): classes of the auxiliary head that is only used in training.
         expression_dim, jaw_dim (`int`): the face motion (50 and 3).
@@ -107,13 +108,13 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
         listener_dim (`int`): hidden units of the Voice Listener, which reads emotion from the voice (not with
             `"transformers"`); 0 for none.
         dropout (`float`): in the Audio Net, while training.
-        fps (`int`): frames per second of the motion; a divisor of 50 for `"log_mel"`.
+        fps (`int`): frames per second of the motion; 25 for `"whisper_blocks"`.
     """
 
     model_type = "emotag_motion"
     base_config_key = "motion_config"
 
-    frontend: str = "log_mel"
+    frontend: str = "whisper_blocks"
     audio_encoder: str | None = None
     audio_encoder_sha256: str | None = None
     audio_model: str | None = None
@@ -156,8 +157,6 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
             raise ValueError(
                 f"listener_dim: expected 0 or more, and 0 if frontend is 'transformers', got {self.listener_dim}."
             )
-        if self.frontend == "log_mel" and 50 % self.fps:
-            raise ValueError(f"fps: the log_mel front end needs a divisor of 50, such as 25, got {self.fps}.")
         if self.frontend == "whisper_blocks" and self.fps != MOTION_FPS:
             raise ValueError(f"fps: the ear hears {MOTION_FPS} frames a second, got {self.fps}.")
         if self.frontend == "transformers" and self.hidden_dim % self.num_attention_heads:
@@ -247,6 +246,8 @@ class EmoTaGConfig(StrictNames, PreTrainedConfig):
             pipelines.pop(TASK, None)
             if not pipelines:
                 kwargs.pop("custom_pipelines")
+        if is_former(self.motion_config):
+            self.motion_config = embedded_motion(self.weights_license)
         super().__post_init__(**kwargs)
 
 

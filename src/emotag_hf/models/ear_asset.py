@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..constants import DEFAULT_EAR
 from ..utils.asset_paths import ASSETS
 from ..utils.atomic_write import atomic_write
 from .ear import DIM, FFN_DIM, NUM_HEADS, PAST, Ear
@@ -49,13 +50,12 @@ def load_ear(name: str | None, sha256: str | None = None) -> Ear:
     """Loads an ear, frozen and outside of any `state_dict`.
 
     Args:
-        name: see `ear_path`. sha256: of the file that is expected; None takes any.
+        name: see `ear_path`; None is `"ear-open"`. sha256: of the file that is expected; None takes any.
 
     Raises:
         ValueError: no file, a damaged one, one of another kind or size, or not the one with that hash.
     """
-    if not name:
-        raise ValueError("audio_encoder: the 'whisper_blocks' front end needs the name of an ear, such as 'ear-base'.")
+    name = name or DEFAULT_EAR
     path = ear_path(name)
     found = ear_sha256(path)
     if sha256 not in (None, found):

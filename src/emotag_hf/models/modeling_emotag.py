@@ -37,6 +37,7 @@ from .checkpoints import check_loading, check_weights_file
 from .configuration_emotag import EmoTaGConfig, EmoTaGHeadConfig
 from .ear import Ear
 from .ear_asset import refill_ear_
+from .former_networks import embedded_weights
 from .gaussian_correctives import ExpressionCode
 from .modeling_gaussians import RiggedGaussians
 from .modeling_head import ParametricHead
@@ -111,12 +112,17 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         path = pretrained_model_name_or_path and model_path(pretrained_model_name_or_path)
         if path is not None and not kwargs.get("subfolder"):
             path = fetch(path, **{name: kwargs.pop(name) for name in _HUB_ARGUMENTS if name in kwargs})
+        folder = path
         if path is not None and os.path.isdir(path) and "state_dict" not in kwargs:
-            check_weights_file(os.path.join(path, kwargs.get("subfolder") or ""))
+            own = os.path.join(path, kwargs.get("subfolder") or "")
+            check_weights_file(own)
+            if (weights := embedded_weights(own)) is not None:
+                kwargs.setdefault("config", cls.config_class.from_pretrained(own))
+                kwargs["state_dict"], folder = weights, None
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs["use_safetensors"] = True
         kwargs["ignore_mismatched_sizes"] = True  # `check_loading` reports mismatches in one sentence
-        model, info = super().from_pretrained(path, *model_args, output_loading_info=True, **kwargs)
+        model, info = super().from_pretrained(folder, *model_args, output_loading_info=True, **kwargs)
         check_loading(path, info)
         model.gaussians.check_binding(len(model.head.faces))
         if not is_open_license(model.config.weights_license):

@@ -184,23 +184,20 @@ class GatedResidualMotionNetwork(nn.Module):
         """The state of a new stream.
 
         Args:
-            batch_size: B. look_ahead: in seconds, or `"full"` (None): sound after a frame that may influence it. The
-                "log_mel" front end has one look-ahead, its config's.
+            batch_size: B. look_ahead: in seconds, or `"full"` (None): sound after a frame that may influence it.
 
         Raises:
             ValueError: the front end cannot be streamed, or the look-ahead is out of range.
         """
         if not self.streams:
             raise ValueError(
-                "frontend: streaming needs 'whisper_blocks' or 'log_mel', this model has 'transformers', whose speech "
-                "encoder hears the whole recording at once; call the network on all features instead."
+                "frontend: streaming needs 'whisper_blocks', this model has 'transformers', whose speech encoder hears "
+                "the whole recording at once; call the network on all features instead."
             )
         audio, voice = self.audio_net.init_state(batch_size, look_ahead), None
         if self.listener is not None:
             like, config = self.listener.center, self.config
-            ahead = config.look_ahead_ms
-            if audio.ear is not None:
-                ahead = min(_LISTENER_AHEAD_MS, int(1000 * seconds_ahead(sum(audio.ear.ahead))))
+            ahead = min(_LISTENER_AHEAD_MS, int(1000 * seconds_ahead(sum(audio.ear.ahead))))
             cutter = FrameGroups(ahead, FRAME_RATE // config.fps)
             groups = cutter.init_state(batch_size, config.audio_feature_dim, like)  # type: ignore[arg-type]
             empty = like.new_zeros(batch_size, 0, config.num_emotions)

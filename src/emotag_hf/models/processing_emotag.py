@@ -23,14 +23,15 @@ from ..audio.audio_features import (
 from ..constants import MOTION_FPS, SAMPLE_RATE
 from ..utils.typing import PathLike
 from .configuration_emotag import FRONTENDS, FRONTENDS_TEXT
+from .former_networks import FORMER_FRONTEND
 
 
 class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
     """Speech to feature frames.
 
     Args:
-        frontend (`str`): `"whisper_blocks"` or `"log_mel"` (the same log-mel features, which stream), or
-            `"transformers"` (a speech encoder, offline only).
+        frontend (`str`): `"whisper_blocks"` (log-mel features, which stream) or `"transformers"` (a speech encoder,
+            offline only). Avatars of version 0.1 say `"log_mel"`, which is the first.
         audio_model, audio_revision (`str`, *optional*): id and revision of the encoder; loaded when first used.
         feature_size (`int`): channels: 82, or the encoder's width with `"transformers"`.
         sampling_rate (`int`): required sampling rate of the arrays.
@@ -43,7 +44,7 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
 
     def __init__(
         self,
-        frontend: str = "log_mel",
+        frontend: str = "whisper_blocks",
         audio_model: str | None = None,
         audio_revision: str | None = None,
         feature_size: int = FEATURE_DIM,
@@ -58,6 +59,7 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
         silence_dbfs: float = LogMelOptions.silence_dbfs,
         **kwargs: Any,
     ) -> None:
+        frontend = "whisper_blocks" if frontend == FORMER_FRONTEND else frontend
         if frontend not in FRONTENDS:
             raise ValueError(f"frontend: expected {FRONTENDS_TEXT}, got {frontend!r}.")
         if sampling_rate != SAMPLE_RATE:
@@ -81,8 +83,8 @@ class EmoTaGFeatureExtractor(SequenceFeatureExtractor):
         """A new stream with this extractor's normalisation; raises ValueError for speech encoders."""
         if self.frontend == "transformers":
             raise ValueError(
-                "frontend: 'whisper_blocks' and 'log_mel' can be streamed; the speech encoders of 'transformers' need "
-                "the whole recording."
+                "frontend: 'whisper_blocks' can be streamed; the speech encoders of 'transformers' need the whole "
+                "recording."
             )
         return LogMelStream(self.options)
 

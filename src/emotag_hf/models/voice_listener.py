@@ -61,7 +61,7 @@ class VoiceListener(Float32Module):
     """Reads emotion from the voice. Untrained, the output is neutral.
 
     Args:
-        config: `listener_dim` hidden units; `"log_mel"` features.
+        config: `listener_dim` hidden units; log-mel features.
     """
 
     def __init__(self, config: EmoTaGMotionConfig):

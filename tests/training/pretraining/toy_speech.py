@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 
 from emotag_hf.constants import EXPRESSION_NAMES
 from emotag_hf.models.configuration_emotag import EmoTaGMotionConfig
+from emotag_hf.models.ear_asset import load_ear
+from emotag_hf.training.pretraining.hearing import heard_clips
 from emotag_hf.training.pretraining.motion_data import MotionClip
 
 SMALL = {"hidden_dim": 16, "num_layers": 2, "dropout": 0.0, "triplane_resolution": 4, "triplane_dim": 2}
@@ -37,3 +41,9 @@ def toy_clip(number: int, frames: int = 200, person: str | None = None, real: bo
         identity=torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=512)).float(), dim=0),
         visemes=torch.full((frames,), -1), closed=torch.zeros(frames, dtype=torch.bool), real=real,
     )  # fmt: skip
+
+
+@cache
+def heard_people() -> list[MotionClip]:
+    """Six of them, heard once, so that a training is fast."""
+    return heard_clips([toy_clip(i) for i in range(6)], load_ear(None), ("full",), augmented=0)

@@ -6,7 +6,7 @@ import sys
 
 import torch
 from accelerate import Accelerator
-from toy_speech import small_config, toy_clip
+from toy_speech import heard_people, small_config
 
 from emotag_hf.training.pretraining.motion_losses import MotionWeights
 from emotag_hf.training.pretraining.pretrain import Pretrainer
@@ -17,7 +17,7 @@ OPTIONS = PretrainArguments(steps=20, batch_size=4, window=40, synthetic_share=0
 
 def first_gradient(accelerator) -> dict[str, torch.Tensor]:
     trainer = Pretrainer(
-        [toy_clip(i) for i in range(4)], arguments=OPTIONS, weights=MotionWeights(made_up=0.0), config=small_config(),
+        heard_people()[:4], arguments=OPTIONS, weights=MotionWeights(made_up=0.0), config=small_config(),
         accelerator=accelerator,
     )  # fmt: skip
     batch, known, driven = trainer.load(3)

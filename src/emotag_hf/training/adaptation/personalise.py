@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...audio.audio_features import FRAME_RATE, LATENCY_MS
+from ...audio.audio_features import FRAME_RATE
 from ...constants import MOTION_FPS
 from ...models.audio_net import TOKEN_RATE
 from ...models.ear import MAX_AHEAD, PER_FRAME
@@ -294,8 +294,6 @@ def _look_ahead(network: GatedResidualMotionNetwork) -> int:
     """Number of feature rows after its own first one that a video frame depends on; may be negative."""
     if network.config.frontend == "whisper_blocks":
         return PER_FRAME * (1 + MAX_AHEAD)
-    if network.config.frontend == "log_mel":
-        return math.floor((network.config.look_ahead_ms - LATENCY_MS) * FRAME_RATE / 1000)
     return network.audio_net.first + network.audio_net.window - 1
 
 

@@ -1,7 +1,8 @@
 """Teaches the motion networks of a recipe: phonemes first, then people, once for everybody and once for each fold.
 
 In: a `Recipe`, an output folder. Out: the files of `Pretrainer` in it, in `speech/` (after the first part) and in
-`fold_0/` ...; what the ear heard is kept in `heard/`. Interrupted, the same call goes on where it was.
+`fold_0/` ...; `lags.json`, those of the tested clips; what the ear heard is kept in `heard/`. Interrupted, the same
+call goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ...models.ear_asset import ear_path, ear_sha256
 from ...models.modeling_emotag import EmoTaGModel
 from ...models.modeling_head import ParametricHead
 from ...models.modeling_motion import GatedResidualMotionNetwork
+from ...utils.torch_threads import one_torch_thread
 from .hearing import heard_clips
 from .lip_space import LipSpace
 from .motion_data import MotionClip, fold_of, load_synthetic, load_tracked
@@ -30,7 +32,7 @@ from .pretrain_arguments import PretrainArguments
 from .recipe import Recipe
 
 LOOK_AHEADS = ("full", 0.16)  # with which networks are scored, and synthetic speech is heard
-_RECIPE = "recipe.toml"
+_RECIPE, LAGS = "recipe.toml", "lags.json"
 # Parts that do not depend on how sound is heard; they start from those of another network.
 _KEPT = ("expr_net", "id_net", "emotion_decoder", "mouth_triplane", "emotion_encoder", "gate")
 _SIZES = ("hidden_dim", "listener_dim", "mouth_code_dim", "triplane_dim", "triplane_resolution", "dropout")
@@ -76,7 +78,8 @@ def follow(recipe: Recipe, output: Path, show: bool = True) -> dict[str, Any]:
     if mine.is_file() and mine.read_text(encoding="utf-8") != recipe.source:
         raise ValueError(f"output: {output} holds what another recipe taught ({mine}); name another folder.")
     mine.write_text(recipe.source, encoding="utf-8")
-    return _Following(recipe, output, show).run()
+    with one_torch_thread():
+        return _Following(recipe, output, show).run()
 
 
 class _Following:
@@ -107,9 +110,9 @@ class _Following:
     def run(self) -> dict[str, Any]:
         recipe, folds = self.recipe, range(self.recipe.folds if self.tested else 0)
         people = [{c.person for c in self.tested if fold_of(c.person, recipe.folds) == fold} for fold in folds]
-        taught = {clip.person for clip in self.teaching} - recipe.leave_out
-        # A fold nobody of which teaches is scored by the network for everybody.
-        own = [fold for fold in folds if people[fold] & taught or recipe.leave_out & taught]
+        taught = {clip.person for clip in self.teaching}
+        # A fold that would be taught by the same people is scored by the network for everybody.
+        own = [fold for fold in folds if taught - people[fold] != taught - recipe.leave_out]
         steps = recipe.speech.steps * bool(self.synthetic) + recipe.lips.steps * (1 + len(own))
         with tqdm(total=steps, desc=self.output.name, unit="step", disable=not self.show) as self.bar:
             start = self._speech()
@@ -122,6 +125,8 @@ class _Following:
                 unheard = [clip for clip in self.tested if clip.person in people[fold]]
                 for ahead in LOOK_AHEADS if unheard else ():
                     found[ahead].append(score_clips(network, unheard, self.lips, look_ahead=ahead))
+        lags = {clip.name: clip.lag for clip in self.tested}
+        (self.output / LAGS).write_text(json.dumps(lags, indent=1) + "\n", encoding="utf-8")
         report = json.loads((self.output / REPORT).read_text(encoding="utf-8"))
         report["left_out"] = sorted(recipe.leave_out)
         if recipe.heldout:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,10 @@ from .pretrain_arguments import PretrainArguments
 
 # People teach how lips move; synthetic speech, whose times are known, when they are shut. Correlation counts most: it
 # is what of a person's motion can be heard at all.
-_WEIGHTS = {
-    "table": 0.0, "rest": 1.0, "correlation": 6.0, "velocity": 0.1, "spoken": 1.0, "press": 0.5, "closure": 0.55,
-    "silence": 0.4, "visemes": 0.6, "seen": 1.0,
-}  # fmt: skip
+WEIGHTS = MotionWeights(
+    table=0.0, rest=1.0, correlation=6.0, velocity=0.1, spoken=1.0, press=0.5, closure=0.55, silence=0.4,
+    visemes=0.6, seen=1.0,
+)  # fmt: skip
 _LIPS = {
     "steps": 600, "batch_size": 16, "window": 120, "learning_rate": 8e-4, "trunk_rate": 0.5, "last_rate": 2.0,
     "ema": 0.98, "synthetic_share": 0.19, "stretch": 0.0, "augment": 0.0,
@@ -75,7 +75,7 @@ class Recipe:
     folds: int = 4
     speech: PretrainArguments = field(default_factory=lambda: PretrainArguments(**_SPEECH))
     lips: PretrainArguments = field(default_factory=lambda: PretrainArguments(**_LIPS))
-    weights: MotionWeights = field(default_factory=lambda: MotionWeights(**_WEIGHTS))
+    weights: MotionWeights = WEIGHTS
     source: str = ""
 
 
@@ -117,7 +117,7 @@ def read_recipe(path: str | Path) -> Recipe:
         folds=int(people.get("folds", 4)),
         speech=_settings(PretrainArguments, _SPEECH, tables, "speech"),
         lips=_settings(PretrainArguments, _LIPS, tables, "lips"),
-        weights=_settings(MotionWeights, _WEIGHTS, tables, "weights"),
+        weights=_settings(MotionWeights, asdict(WEIGHTS), tables, "weights"),
         source=source,
         **settings,
     )
@@ -161,4 +161,4 @@ def _existing(path: Path) -> Path:
     return path
 
 
-__all__ = ["Recipe", "TalkerFacts", "read_clip_facts", "read_recipe"]
+__all__ = ["WEIGHTS", "Recipe", "TalkerFacts", "read_clip_facts", "read_recipe"]
