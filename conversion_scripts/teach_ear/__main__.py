@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from teach_ear.distil import distil, read_recordings
 from teach_ear.lags import find_lags
-from teach_ear.tune import TaughtEar, read_clips, tune
+from teach_ear.tune import TaughtEar, TuneOptions, read_clips, tune
 from teach_ear.whisper import Whisper
 
 from emotag_hf.models.ear import Ear
@@ -48,8 +49,9 @@ def main() -> None:
     second.add_argument("start", type=Path)
     second.add_argument("talkers", type=Path)
     second.add_argument("--clips", type=Path, required=True)
-    second.add_argument("--passes", type=float, default=5.0)
-    second.add_argument("--seed", type=int, default=0)
+    for item in fields(TuneOptions):
+        kind = type(item.default)
+        second.add_argument(f"--{item.name.replace('_', '-')}", type=kind, default=item.default, help="(%(default)s)")
     second.set_defaults(run=_tune)
     third = commands.add_parser("lags", help="by how much the sound of each clip is late, by an ear of other people")
     third.add_argument("tuned", type=Path)
@@ -105,7 +107,8 @@ def _tune(args: argparse.Namespace) -> None:
     judged = [clip for clip in clips if listed[clip.name].get("validation")]
     taught = [clip for clip in clips if not listed[clip.name].get("validation")]
     print(f"{len(taught)} clips, {sum(map(len, taught)) / 1500:.0f} minutes; {len(judged)} to judge by", flush=True)
-    found = tune(ear, taught, judged, args.passes, args.output, args.seed)
+    options = TuneOptions(**{item.name: getattr(args, item.name) for item in fields(TuneOptions)})
+    found = tune(ear, taught, judged, options, args.output)
     if args.ear:
         save_ear(found.ear, args.ear, {"license": args.license, "clips": ",".join(sorted(c.name for c in taught))})
 

@@ -30,10 +30,25 @@ from .distil import AHEAD
 
 BATCH, WINDOW = 16, 150  # windows in a step, and frames of each
 KERNEL, HIDDEN, MEASURES = 5, 192, 3  # of the head
-_EAR_RATE, _HEAD_RATE, _DECAY = 5e-5, 1e-3, 0.05
-_AVERAGE, _DROPOUT, _AUGMENTED = 0.98, 0.2, 0.7
-_FAIRNESS = 0.75  # people count by this power of their seconds
+_DECAY, _AVERAGE, _AUGMENTED = 0.05, 0.98, 0.7
 _LEAST, _WIDEST = 20, 4.0  # frames of a clip; standard deviations of an outlier
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Numbers of the tuning. Few people need more `dropout`, a slower head and a frozen ear.
+
+    Attributes:
+        passes: over the clips. ear_rate, head_rate: learning rates; an `ear_rate` of 0 leaves the ear as it is.
+        dropout: in the head. fairness: people count by this power of their seconds.
+    """
+
+    passes: float = 5.0
+    ear_rate: float = 5e-5
+    head_rate: float = 1e-3
+    dropout: float = 0.2
+    fairness: float = 0.75
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,13 +89,13 @@ def read_clips(
 class TaughtEar(nn.Module):
     """An ear with the first layers of `EarAudioNet`, under the same names, and a last one for the mouth."""
 
-    def __init__(self, ear: Ear):
+    def __init__(self, ear: Ear, dropout: float = 0.0):
         super().__init__()
         self.ear, self.norm = ear, nn.LayerNorm(DIM)
         self.input = nn.Linear(TOKENS * DIM, HIDDEN)
         self.past = nn.Conv1d(HIDDEN, HIDDEN, KERNEL)
         self.out = nn.Linear(HIDDEN, MEASURES)
-        self.dropout = nn.Dropout(_DROPOUT)
+        self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, features: Tensor, ahead: int) -> Tensor:
@@ -92,19 +107,23 @@ class TaughtEar(nn.Module):
 
 
 def tune(
-    ear: Ear, clips: Sequence[TaughtClip], validation: Sequence[TaughtClip], passes: float, out: Path, seed: int = 0
+    ear: Ear, clips: Sequence[TaughtClip], validation: Sequence[TaughtClip], options: TuneOptions, out: Path
 ) -> TaughtEar:
-    """Tunes so many passes over the clips and writes the averaged state dict; prints r on the validation clips."""
-    torch.manual_seed(seed)
-    rng, net = np.random.default_rng(seed), TaughtEar(ear)
-    steps = max(1, int(passes * sum(map(len, clips)) / (BATCH * WINDOW)))
+    """Writes the averaged state dict and returns the network; prints r on the validation clips."""
+    torch.manual_seed(options.seed)
+    rng, net = np.random.default_rng(options.seed), TaughtEar(ear, options.dropout)
+    steps = max(1, int(options.passes * sum(map(len, clips)) / (BATCH * WINDOW)))
     heads = [p for name, p in net.named_parameters() if not name.startswith("ear.")]
-    groups = [{"params": list(ear.parameters()), "lr": _EAR_RATE}, {"params": heads, "lr": _HEAD_RATE}]
+    groups = [{"params": heads, "lr": options.head_rate}]
+    if options.ear_rate:
+        groups.append({"params": list(ear.parameters()), "lr": options.ear_rate})
+    else:
+        ear.requires_grad_(False)
     optimizer = torch.optim.AdamW(groups, weight_decay=_DECAY)
     rates = [group["lr"] for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps + 1, pct_start=0.1)
     mean = copy.deepcopy(net).eval().requires_grad_(False)
-    chances, began = _chances(clips), time.perf_counter()
+    chances, began = _chances(clips, options.fairness), time.perf_counter()
     for step in range(1, steps + 1):
         features, mouth, valid = _batch(clips, chances, rng)
         found = net(features, int(rng.choice(AHEAD)))
@@ -125,12 +144,12 @@ def tune(
     return mean
 
 
-def _chances(clips: Sequence[TaughtClip]) -> np.ndarray:
+def _chances(clips: Sequence[TaughtClip], fairness: float) -> np.ndarray:
     own = np.array([max(len(c), 25) * c.weight for c in clips])
     of_person: dict[str, float] = {}
     for clip, amount in zip(clips, own):
         of_person[clip.person] = of_person.get(clip.person, 0.0) + amount
-    fair = np.array([amount * of_person[c.person] ** (_FAIRNESS - 1) for c, amount in zip(clips, own)])
+    fair = np.array([amount * of_person[c.person] ** (fairness - 1) for c, amount in zip(clips, own)])
     return fair / fair.sum()
 
 

@@ -43,6 +43,7 @@ def new_network(recipe: Recipe) -> GatedResidualMotionNetwork:
     Audio Net from its `head`."""
     old = EmoTaGModel.from_pretrained(recipe.start).motion
     sizes = {key: getattr(old.config, key) for key in _SIZES}
+    sizes |= {} if recipe.dropout is None else {"dropout": recipe.dropout}
     config = EmoTaGMotionConfig(
         frontend="whisper_blocks",
         audio_encoder=recipe.ear,

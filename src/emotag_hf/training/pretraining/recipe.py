@@ -5,7 +5,7 @@ In: tracked clips of people, speech with known phoneme times, an ear. Out: a fol
 recipe. Each part is a table:
 
     [data]     talkers (folder of tracked clips), clips (JSON), synthetic (files), heldout (file), most_synthetic
-    [network]  ear (file or embedded name), ear_name, head (file of `teach_ear tune`), start (model)
+    [network]  ear (file or embedded name), ear_name, head (file of `teach_ear tune`), start (model), dropout
     [people]   leave_out (persons), folds
     [speech]   PretrainArguments of the first part, on synthetic speech alone
     [lips]     PretrainArguments of the second part, on people
@@ -71,6 +71,7 @@ class Recipe:
     ear_name: str | None = None
     head: Path | None = None
     start: str = DEFAULT_MODEL
+    dropout: float | None = None
     leave_out: frozenset[str] = frozenset()
     folds: int = 4
     speech: PretrainArguments = field(default_factory=lambda: PretrainArguments(**_SPEECH))
@@ -94,7 +95,7 @@ def read_recipe(path: str | Path) -> Recipe:
     _only(tables, _TABLES, "recipe")
     data, network, people = (dict(tables.get(name, {})) for name in ("data", "network", "people"))
     _only(data, ("talkers", "clips", "synthetic", "heldout", "most_synthetic"), "data")
-    _only(network, ("ear", "ear_name", "head", "start"), "network")
+    _only(network, ("ear", "ear_name", "head", "start", "dropout"), "network")
     _only(people, ("leave_out", "folds"), "people")
     for table, key in ((data, "talkers"), (data, "clips"), (network, "ear")):
         if key not in table:
@@ -102,7 +103,7 @@ def read_recipe(path: str | Path) -> Recipe:
     near = lambda name: path.parent / name  # noqa: E731
     there = lambda name: _existing(near(name))  # noqa: E731
     settings: dict[str, Any] = {key: data[key] for key in ("most_synthetic",) if key in data}
-    settings |= {key: network[key] for key in ("ear_name", "start") if key in network}
+    settings |= {key: network[key] for key in ("ear_name", "start", "dropout") if key in network}
     ear = str(network["ear"])
     if near(ear).is_file():
         ear = str(near(ear))
