@@ -17,8 +17,8 @@ from scipy.signal import lfilter
 from emotag_hf.audio.audio_features import log_mel_features
 from emotag_hf.constants import EMOTIONS, EXPRESSION_NAMES, OPEN_MODEL
 from emotag_hf.models.configuration_emotag import EmoTaGMotionConfig
-from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork
 from emotag_hf.models.modeling_head import ParametricHead
+from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork
 from emotag_hf.motion.emotion_prototypes import action_unit_prototypes, emotion_to_logits
 from emotag_hf.training.pretraining.lip_space import LipSpace
 from emotag_hf.utils.asset_paths import ASSETS

@@ -112,7 +112,7 @@ class EmoTaGPreTrainedModel(PreTrainedModel):
         path = pretrained_model_name_or_path and model_path(pretrained_model_name_or_path)
         if path is not None and not kwargs.get("subfolder"):
             path = fetch(path, **{name: kwargs.pop(name) for name in _HUB_ARGUMENTS if name in kwargs})
-        folder = path
+        folder: PathLike | None = path
         if path is not None and os.path.isdir(path) and "state_dict" not in kwargs:
             own = os.path.join(path, kwargs.get("subfolder") or "")
             check_weights_file(own)
