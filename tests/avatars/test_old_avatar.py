@@ -1,7 +1,8 @@
 """An avatar that version 0.1 saved, before its modules moved into folders: it loads and looks as it did.
 
 `fixtures/avatar_0_1/` holds the avatar (the demo person, thinned to 1,190 Gaussians, with a motion network of 16
-channels), `motion.npz` (six frames) and `frames.png` (how 0.1 drew them at 96 x 96 pixels over grey, side by side).
+channels that heard without an ear), `motion.npz` (six frames) and `frames.png` (how 0.1 drew them at 96 x 96 pixels
+over grey, side by side).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 
 from emotag_hf import EmoTaGModel, EmoTaGPipeline, EmoTaGProcessor, load_motion
 from emotag_hf.avatars.avatar_folder import is_avatar, read_avatar_info
+from emotag_hf.constants import OPEN_MODEL
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "avatar_0_1"
 AVATAR = FIXTURE / "avatar"
@@ -56,3 +58,15 @@ def test_it_speaks_and_is_saved_in_todays_format(tmp_path):
     assert "emotag_hf." not in (tmp_path / "model_index.json").read_text()
     again = EmoTaGPipeline.from_pretrained(tmp_path)
     assert np.array_equal(again(SPEECH, size=64).frames[5], ours.frames[5])
+
+
+def test_it_says_once_that_another_network_speaks(caplog):
+    """The motion network of 0.1 heard without an ear and is gone: the embedded open one takes over, with a warning."""
+    model = EmoTaGModel.from_pretrained(AVATAR)
+    (record,) = [r for r in caplog.records if "version 0.1" in r.getMessage()]
+    assert OPEN_MODEL in record.getMessage() and "adapt it again" in record.getMessage()
+    successor = EmoTaGModel.from_pretrained(OPEN_MODEL)
+    ours, theirs = model.motion.state_dict(), successor.motion.state_dict()
+    assert set(ours) == set(theirs) and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert model.config.motion_config.frontend == "whisper_blocks"
+    assert model.config.gaussians_config.num_gaussians == 1190
