@@ -21,18 +21,14 @@ _LIP_OPENING = (
 _LIP_PRESS = ("mouthPress_L", "mouthPress_R")
 _PRESS = (0.2, 0.45)  # range of the Base's press coefficient over which the lips close,
 _RELEASE = (0.1, 0.3)  # and over which the emotional part is removed; lower, so that p closes in surprise as well
-# The same two for the viseme head's probability of p, b, m: for the Base's part, for the emotional part. A network that
-# hears log-mel features itself is rarely sure, one with an ear often.
-_HEARD, _GUESSED = (0.14, 0.31), (0.1, 0.25)
-_HEARD_BY_EAR, _GUESSED_BY_EAR = (0.4, 0.6), (0.3, 0.5)
+# The same two for the viseme head's probability of p, b, m: for the Base's part, for the emotional part.
+_HEARD, _GUESSED = (0.4, 0.6), (0.3, 0.5)
 _FIRM = 0.4  # coefficient of lips that are pressed together
 _PRESSING = [EXPRESSION_NAMES.index(name) for name in _LIP_PRESS]
 _PARTING = [*(EXPRESSION_NAMES.index(name) for name in _LIP_OPENING), len(EXPRESSION_NAMES)]  # and the jaw
 
 
-def close_lips(
-    motion: torch.Tensor, base: torch.Tensor, viseme_logits: torch.Tensor, has_ear: bool = False
-) -> torch.Tensor:
+def close_lips(motion: torch.Tensor, base: torch.Tensor, viseme_logits: torch.Tensor) -> torch.Tensor:
     """Removes from `motion` what opens the lips where p, b or m is spoken, and presses them together.
 
     Where that is, the viseme head or the Base's press coefficients decide. Difference from the paper: an uncertain
@@ -42,17 +38,15 @@ def close_lips(
     Args:
         motion, base: `[..., 53 or more]`, expression and jaw first: the whole motion, and its Base part.
         viseme_logits: `[..., 17]` in the order of `VISEMES`.
-        has_ear: whether the network hears with an ear.
     """
     press = base[..., _PRESSING].mean(-1, keepdim=True)
     heard = viseme_logits.softmax(-1)[..., VISEMES.index("pp"), None]
-    sure, guessed = (_HEARD_BY_EAR, _GUESSED_BY_EAR) if has_ear else (_HEARD, _GUESSED)
-    apart = (1 - _ramp(press, *_PRESS)) * (1 - _ramp(heard, *sure))
-    free = (1 - _ramp(press, *_RELEASE)) * (1 - _ramp(heard, *guessed))
+    apart = (1 - _ramp(press, *_PRESS)) * (1 - _ramp(heard, *_HEARD))
+    free = (1 - _ramp(press, *_RELEASE)) * (1 - _ramp(heard, *_GUESSED))
     motion = torch.where(parting(motion.shape[-1]).to(motion.device), base * apart + (motion - base) * free, motion)
     # Landmarks do not show how firmly lips are pressed, so that it cannot be learned from tracks.
     firm = torch.zeros_like(motion)
-    firm[..., _PRESSING] = _FIRM * _ramp(heard, *sure)
+    firm[..., _PRESSING] = _FIRM * _ramp(heard, *_HEARD)
     return torch.where(firm > 0, torch.maximum(motion, firm), motion)
 
 

@@ -420,4 +420,4 @@ class GatedResidualMotionNetwork(nn.Module):
         """`motion` with lips closed for p, b and m (`lip_closures`); unchanged for other expression directions."""
         if self.config.expression_dim != len(EXPRESSION_NAMES):
             return motion
-        return close_lips(motion, base, viseme_logits, self.config.frontend == "whisper_blocks")
+        return close_lips(motion, base, viseme_logits)
