@@ -109,13 +109,12 @@ def measure(name: str, clips: Sequence[MotionClip], synthetic: Sequence[MotionCl
     unheard = [c for c in clips if fold_of(c.person, 4) == fold]
     heard = [c for c in clips if fold_of(c.person, 4) != fold]
     heard = heard if corrected else [in_step(c, 0.0) for c in heard]
-    network = None
+    begun, network = EmoTaGModel.from_pretrained(OPEN_MODEL).motion, None
     if pretrained:
-        begun = EmoTaGModel.from_pretrained(OPEN_MODEL).motion
         network = kind(begun.config)
         network.load_state_dict(copy.deepcopy(begun.state_dict()))
         restore_opening(network, heard, LipSpace(ParametricHead.from_asset()))
-    ear = EmoTaGModel.from_pretrained(OPEN_MODEL).motion.audio_net.ear
+    ear = begun.audio_net.ear
     heard, synthetic = heard_clips(heard, ear, augmented=1), heard_clips(synthetic, ear, ("full",), augmented=0)
     trainer = Pretrainer(
         heard, synthetic, (), replace(ARGUMENTS, **arguments), replace(WEIGHTS, **weights), network=network

@@ -66,7 +66,7 @@ def main() -> None:
     else:
         clips = load_clips(args.clips, persons, skipped, lags)
         folders = {p.name: p for folder in args.clips for p in find_clips(folder)}
-    # A fold that nobody taught from has no network of its own.
+    # A fold without a network of its own is scored by the one for everybody, which did not hear its people either.
     paths = [args.trained / f"fold_{fold}" for fold in range(args.folds)]
     networks = [load_motion(path if path.is_dir() else args.trained) for path in paths]
     unheard = {clip.name: networks[fold_of(clip.person, len(networks))] for clip in clips}

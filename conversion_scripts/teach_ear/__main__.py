@@ -84,8 +84,9 @@ def _distil(args: argparse.Namespace) -> None:
 def _lags(args: argparse.Namespace) -> None:
     persons = read_persons(args.persons) if args.persons else {}
     names = {path.stem: 0.0 for path in args.talkers.glob("*.safetensors")}
-    net = TaughtEar(_ear_of(load_file(args.tuned), "ear.blocks."))
-    net.load_state_dict(load_file(args.tuned))
+    weights = load_file(args.tuned)
+    net = TaughtEar(_ear_of(weights, "ear.blocks."))
+    net.load_state_dict(weights)
     found, left_out = find_lags(net.eval(), read_clips(args.talkers, persons, names, {}))
     args.output.write_text(json.dumps(found, indent=1) + "\n")
     args.output.with_name("left_out.json").write_text(json.dumps(left_out, indent=1) + "\n")

@@ -42,11 +42,6 @@ class FrameGroups:
         self.lead = short if short > 0 else short % per_frame
         self.delay = (last + 1 + self.lead) // per_frame - 1
 
-    def certain(self, rows: int) -> int:
-        """Number of video frames whose group is complete after so many rows."""
-        groups = min((rows + self.lead) // self.per_frame, self.num_frames(rows) + self.delay)
-        return max(0, groups - self.delay)
-
     def num_frames(self, rows: int) -> int:
         """Number of video frames of a recording of so many rows."""
         return -(-rows // self.per_frame)
@@ -83,18 +78,18 @@ class GroupState:
 class AudioNetState:
     """State of an Audio Net between chunks; made by `init_state`, updated in place by `step`."""
 
-    caches: list[torch.Tensor]  # the past inputs of each convolution
-    ear: EarState | None = None
+    cache: torch.Tensor  # the past inputs of the convolution
+    ear: EarState
     finished: bool = False
 
 
 class CausalConv1d(nn.Module):
     """Causal convolution over `[B, C, T]`; the past inputs that it needs are its cache."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1):
+    def __init__(self, inputs: int, outputs: int, kernel: int):
         super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, stride=stride, dilation=dilation, groups=groups)
-        self.past = (kernel - 1) * dilation - (stride - 1)
+        self.conv = nn.Conv1d(inputs, outputs, kernel)
+        self.past = kernel - 1
         self.inputs = inputs
 
     def forward(self, x: torch.Tensor, cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,7 +116,7 @@ class EarAudioNet(nn.Module):
 
     def certain(self, features: int, state: AudioNetState) -> int:
         """Number of video frames that are determined by so many feature frames of a stream."""
-        return self.ear.certain(features, state.ear)  # type: ignore[arg-type]
+        return self.ear.certain(features, state.ear)
 
     def num_frames(self, features: int) -> int:
         """Number of video frames of a recording of so many feature frames."""
@@ -131,11 +126,11 @@ class EarAudioNet(nn.Module):
         """The state of new sound, heard with a look-ahead in seconds or `"full"` (None): see `ear.frames_ahead`."""
         ear = self.ear.init_state(batch_size, frames_ahead("full" if look_ahead is None else look_ahead))
         cache = self.input.weight.new_zeros(batch_size, self.past.inputs, self.past.past)
-        return AudioNetState([cache], ear=ear)
+        return AudioNetState(cache, ear)
 
     def step(self, features: torch.Tensor, state: AudioNetState, flush: bool = False) -> torch.Tensor:
         """`[B, k, 82]` new frames -> `[B, t, hidden]` for the video frames that are now determined (t may be 0)."""
-        tokens = self.ear.step(features, state.ear, flush)  # type: ignore[arg-type]
+        tokens = self.ear.step(features, state.ear, flush)
         state.finished = flush
         return self.project(tokens, state)
 
@@ -145,7 +140,7 @@ class EarAudioNet(nn.Module):
             return self.input.weight.new_zeros(tokens.shape[0], 0, self.past.inputs)
         x = self.norm(tokens.to(self.norm.weight)).unflatten(1, (-1, TOKENS)).flatten(2)
         x = F.gelu(self.input(self.dropout(x)))
-        y, state.caches[0] = self.past(x.transpose(1, 2), state.caches[0])
+        y, state.cache = self.past(x.transpose(1, 2), state.cache)
         return self.dropout(F.gelu(y).transpose(1, 2)) + x
 
     def forward(self, features: torch.Tensor, look_ahead: float | str | None = None) -> torch.Tensor:
@@ -153,7 +148,7 @@ class EarAudioNet(nn.Module):
         state = self.init_state(features.shape[0], look_ahead)
         if features.shape[-1] == EAR_DIM:
             return self.project(features, state)
-        ahead = sum(state.ear.ahead)  # type: ignore[union-attr]
+        ahead = sum(state.ear.ahead)
         return self.project(self.ear(features, ahead), state)
 
 
