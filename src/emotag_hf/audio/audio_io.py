@@ -59,6 +59,11 @@ class AudioClip:
         """Seconds."""
         return len(self.samples) / self.sampling_rate
 
+    @property
+    def silent(self) -> bool:
+        """Whether there is no sound in it, not even noise."""
+        return max(self.samples.max(initial=0.0), -self.samples.min(initial=0.0)) < SILENCE  # without a copy
+
     def mono(self, sampling_rate: int = SAMPLE_RATE) -> np.ndarray:
         """`[round(n * sampling_rate / self.sampling_rate)]` float32: the mean of the channels, resampled."""
         mono = self.samples.mean(axis=1)
@@ -72,7 +77,7 @@ def read_audio(audio: Any, sampling_rate: int | None = None, target_rate: int = 
     return load_audio(audio, sampling_rate).mono(target_rate)
 
 
-def load_audio(audio: Any, sampling_rate: int | None = None) -> AudioClip:
+def load_audio(audio: Any, sampling_rate: int | None = None, *, allow_silence: bool = False) -> AudioClip:
     """Reads a recording at its own rate and checks that it is usable: long enough, not silent, finite.
 
     Args:
@@ -80,6 +85,7 @@ def load_audio(audio: Any, sampling_rate: int | None = None) -> AudioClip:
             `[channels, n]`, floats in [-1, 1] or 8, 16 or 32-bit integers at full scale), or a dict
             `{"array" | "raw", "sampling_rate"}` or `{"bytes" | "path"}`.
         sampling_rate: Hz, the rate of a bare array; ignored for a file, which has its own.
+        allow_silence: takes a recording without any sound, too (`AudioClip.silent`).
 
     Raises:
         AudioError: not decodable, no sound in it, shorter than 40 ms, silent, or not finite.
@@ -89,7 +95,8 @@ def load_audio(audio: Any, sampling_rate: int | None = None) -> AudioClip:
         clip = audio
     elif isinstance(audio, Mapping):
         inner, own_rate = _unpack_dict(audio)
-        return load_audio(inner, sampling_rate if own_rate is None else own_rate)
+        rate = sampling_rate if own_rate is None else own_rate
+        return load_audio(inner, rate, allow_silence=allow_silence)
     elif isinstance(audio, str | os.PathLike):
         clip = _decode_path(Path(audio))
     elif isinstance(audio, bytes | bytearray | memoryview):
@@ -104,7 +111,7 @@ def load_audio(audio: Any, sampling_rate: int | None = None) -> AudioClip:
             "audio: expected a path, bytes, an array with its sampling_rate or a dict "
             f'{{"array", "sampling_rate"}}, got {type(audio).__name__}.'
         )
-    _check(clip)
+    _check(clip, allow_silence)
     return clip
 
 
@@ -309,7 +316,7 @@ def to_float(samples: np.ndarray) -> np.ndarray:
     return samples
 
 
-def _check(clip: AudioClip) -> None:
+def _check(clip: AudioClip, allow_silence: bool) -> None:
     samples = clip.samples
     if len(samples) == 0:
         raise AudioError("audio: expected a recording, but it has no samples.")
@@ -317,10 +324,9 @@ def _check(clip: AudioClip) -> None:
         raise AudioError(
             f"audio: expected at least {MIN_SECONDS * 1000:.0f} ms of sound, got {clip.duration * 1000:.1f} ms."
         )
-    peak = max(samples.max(), -samples.min())  # without a copy; NaN goes through both
-    if not np.isfinite(peak):
+    if not np.isfinite(max(samples.max(), -samples.min())):  # without a copy; NaN goes through both
         raise AudioError("audio: expected finite samples, got NaN or infinity; export the recording again.")
-    if peak < SILENCE:
+    if clip.silent and not allow_silence:
         raise AudioError("audio: expected speech, but the recording is silent; check the microphone or the track.")
 
 

@@ -1,6 +1,6 @@
-"""Lip closures: lips close for p, b and m under any emotion (not in the paper).
+"""Lip closures: lips close for p, b and m under any emotion, and where no sound comes (not in the paper).
 
-In: GRMN's motion, its Base part, the logits of the viseme head. Out: the motion with lips closed for p, b and m.
+In: GRMN's motion, its Base part, the logits of the viseme head. Out: the motion with lips closed for p, b and m, or shut.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _RELEASE = (0.1, 0.3)  # and over which the emotional part is removed; lower, so
 # The same two for the viseme head's probability of p, b, m: for the Base's part, for the emotional part.
 _HEARD, _GUESSED = (0.4, 0.6), (0.3, 0.5)
 _FIRM = 0.4  # coefficient of lips that are pressed together
+_AT_REST = ("mouth", "jaw", "tongue")  # directions in which the Base has no part where no sound comes
 _PRESSING = [EXPRESSION_NAMES.index(name) for name in _LIP_PRESS]
 _PARTING = [*(EXPRESSION_NAMES.index(name) for name in _LIP_OPENING), len(EXPRESSION_NAMES)]  # and the jaw
 
@@ -50,6 +51,22 @@ def close_lips(motion: torch.Tensor, base: torch.Tensor, viseme_logits: torch.Te
     return torch.where(firm > 0, torch.maximum(motion, firm), motion)
 
 
+def rest_lips(motion: torch.Tensor, base: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`motion` with the lips shut as far as `weight` says.
+
+    The head's lips touch where no direction moves them. So the mouth of the Base is taken away, and of the rest (an
+    emotion, action units) what parts the lips; a smile stays a smile.
+
+    Args:
+        motion, base: `[..., 53 or more]`, expression and jaw first: the whole motion, and its Base part.
+        weight: `[..., 1]`: 0 changes nothing, 1 shuts the lips.
+    """
+    mouth = torch.ones(motion.shape[-1], dtype=torch.bool, device=motion.device)
+    mouth[: len(EXPRESSION_NAMES)] = torch.tensor([name.startswith(_AT_REST) for name in EXPRESSION_NAMES])
+    opened = base * mouth + (motion - base) * parting(motion.shape[-1]).to(motion.device)
+    return motion - weight.to(motion) * opened
+
+
 def parting(dim: int) -> torch.Tensor:
     """`[dim]` bool: which coefficients of a motion (expression and jaw first) open the lips."""
     mask = torch.zeros(dim, dtype=torch.bool)
@@ -62,4 +79,4 @@ def _ramp(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return ((values - low) / (high - low)).clamp(0, 1)
 
 
-__all__ = ["VISEMES", "close_lips", "parting"]
+__all__ = ["VISEMES", "close_lips", "parting", "rest_lips"]

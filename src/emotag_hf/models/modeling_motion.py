@@ -22,7 +22,7 @@ from .audio_net import AudioNetState, FrameGroups, GroupState, build_audio_net
 from .configuration_emotag import EmoTaGMotionConfig
 from .ear import DIM as EAR_DIM
 from .ear import frames_ahead, seconds_ahead
-from .lip_closures import close_lips
+from .lip_closures import close_lips, rest_lips
 from .voice_listener import VoiceListener, VoiceState
 
 _CHUNK_FRAMES = 128  # video frames of a recording that are heard at once
@@ -209,6 +209,10 @@ class GatedResidualMotionNetwork(nn.Module):
         if self.config.frontend != "whisper_blocks":
             return self.config.look_ahead_ms / 1000
         return seconds_ahead(frames_ahead("full" if wanted is None else wanted))
+
+    def frames_ahead(self, wanted: float | str | None = None) -> int:
+        """Whole frames of sound after a frame that influence it, for what is asked of `init_state`."""
+        return frames_ahead("full" if wanted is None else wanted)
 
     def certain(self, rows: int, state: GRMNState) -> int:
         """Number of video frames that so many feature rows of a stream determine."""
@@ -421,3 +425,9 @@ class GatedResidualMotionNetwork(nn.Module):
         if self.config.expression_dim != len(EXPRESSION_NAMES):
             return motion
         return close_lips(motion, base, viseme_logits)
+
+    def rest_lips(self, motion: torch.Tensor, base: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """`motion` with lips that rest shut (`lip_closures`); unchanged for other expression directions."""
+        if self.config.expression_dim != len(EXPRESSION_NAMES):
+            return motion
+        return rest_lips(motion, base, weight)

@@ -14,6 +14,8 @@ import numpy as np
 from .motion_curves import Moves, Pulses
 from .speech_listener import STEP, SpeechListener
 
+_STARE = 8.0  # seconds; in silence the eyes are not open for longer
+
 
 class Blinks(Pulses):
     """Eyelid closure: blinks, more often in pauses, at the ends of phrases, and with turns of head and gaze.
@@ -40,7 +42,9 @@ class Blinks(Pulses):
             chance += 0.2
         if looked > 5 or turned > 3:
             chance += 0.25
-        if again or draw < chance * self._rate:
+        stare = 0.0 if heard.speaking else max(0.0, since * self._rate - _STARE / 2)
+        chance += 0.5 * stare * STEP
+        if again or stare > _STARE / 2 or draw < chance * self._rate:
             pace = float(np.clip(math.exp(0.18 * rng.normal()), 0.75, 1.5))
             # Down in two frames, open again to a quarter as soon, and the rest of the way slowly.
             self.add(t + late, 0.055 * pace, 0.042, 0.1 * pace, 0.75)

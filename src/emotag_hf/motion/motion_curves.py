@@ -9,7 +9,7 @@ from bisect import bisect_right
 
 import numpy as np
 
-_LONGEST = 4.0  # seconds; no pulse lasts longer
+LONGEST = 4.0  # seconds; no pulse lasts longer
 
 
 def ease(x: np.ndarray) -> np.ndarray:
@@ -43,6 +43,16 @@ class Moves:
         done = ease((times - row[:, 0]) / row[:, 1])
         return [row[:, 2 + i] + done * (row[:, 2 + self.size + i] - row[:, 2 + i]) for i in range(self.size)]
 
+    def close(self, period: float, laps: int) -> None:
+        """Makes the moves within the first `period` seconds repeat until the end of lap `laps`: the first one begins
+        where the last one ends."""
+        first = self.starts[0] if self.starts else 0.0
+        rows = [row for row in self.rows if row[0] + row[1] <= period + first]
+        if rows:
+            rows[0] = np.concatenate([rows[0][:2], rows[-1][2 + self.size :], rows[0][2 + self.size :]])
+        self.rows = [np.concatenate([[row[0] + lap * period], row[1:]]) for lap in range(laps + 1) for row in rows]
+        self.starts = [float(row[0]) for row in self.rows]
+
     def forget(self, before: float) -> None:
         """Drops the moves that no longer matter from `before` on."""
         old = bisect_right(self.starts, before) - 1
@@ -66,17 +76,23 @@ class Pulses:
     def at(self, times: np.ndarray) -> np.ndarray:
         """The value at increasing `times [T]`: `[T]`."""
         total = np.zeros(len(times))
-        first = bisect_right(self.starts, times[0] - _LONGEST)
+        first = bisect_right(self.starts, times[0] - LONGEST)
         for start, rise, hold, fall, size in self.rows[first : bisect_right(self.starts, times[-1])]:
             lo, hi = np.searchsorted(times, (start, start + rise + hold + fall))
             t = times[lo:hi] - start
             total[lo:hi] += size * (ease(t / rise) - ease((t - rise - hold) / fall))
         return total
 
+    def close(self, period: float, laps: int) -> None:
+        """Makes the pulses that begin within the first `period` seconds repeat until the end of lap `laps`."""
+        rows = [row for row in self.rows if row[0] < period]
+        self.rows = [(row[0] + lap * period, *row[1:]) for lap in range(laps + 1) for row in rows]
+        self.starts = [row[0] for row in self.rows]
+
     def forget(self, before: float) -> None:
         """Drops the pulses that are over at `before`."""
-        old = bisect_right(self.starts, before - _LONGEST)
+        old = bisect_right(self.starts, before - LONGEST)
         del self.starts[:old], self.rows[:old]
 
 
-__all__ = ["Moves", "Pulses", "ease"]
+__all__ = ["LONGEST", "Moves", "Pulses", "ease"]

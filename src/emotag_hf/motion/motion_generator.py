@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..constants import EXPRESSION_NAMES, GRMN_ACTION_UNITS, MOTION_FPS
+from .motion_curves import LONGEST
 from .motion_planner import MotionPlanner
 from .motion_strengths import MotionStrengths
 from .speech_listener import STEP
@@ -51,6 +52,8 @@ class MotionGenerator:
     Args:
         seed: an integer, 0 or more; the same seed and loudness give bit-identical motion.
         strengths: of the parts, or one number for all parts except blinks (`MotionStrengths.of`).
+        period: seconds, 1 or more, after which the motion repeats exactly; None never. Such motion is that of silence,
+            and `at` takes any times; `hear` is not to be called.
 
     Example:
 
@@ -62,18 +65,30 @@ class MotionGenerator:
     ```
     """
 
-    def __init__(self, seed: int = 0, strengths: float | MotionStrengths = 1.0):
+    def __init__(self, seed: int = 0, strengths: float | MotionStrengths = 1.0, period: float | None = None):
         self.strengths = MotionStrengths.of(strengths)
         self._planner = MotionPlanner(seed, self.strengths.blinks)
-        self._sway = [_Noise(seed, salt, 0.05, 0.4) for salt in range(11, 17)]
+        self._period, self._laps = period, 0
+        self._sway = [_Noise(seed, salt, 0.05, 0.4, period=period) for salt in range(11, 17)]
         # Beats with the syllables; slower beats are larger.
-        self._beats = [_Noise(seed, salt, 0.6, 4.5, 12) for salt in range(17, 20)]
-        self._brow_drift = _Noise(seed, 20, 0.1, 0.6)
+        self._beats = [_Noise(seed, salt, 0.6, 4.5, 12, period) for salt in range(17, 20)]
+        self._brow_drift = _Noise(seed, 20, 0.1, 0.6, period=period)
         self._breath = float(np.random.default_rng([seed, 7]).uniform(0, 2 * math.pi))
+        # Breaths and their slow change a second.
+        self._breaths = [1 / 3.9, 1 / 23]
+        if period is not None:
+            self._breaths = [max(1, round(period / 3.9)) / period, round(period / 23) / period]
+            self.hear(np.zeros(math.ceil(period / STEP)))
+            self._laps = math.ceil(
+                LONGEST / period
+            )  # looked at is a lap before which all pulses have their repetitions
+            self._planner.close(period, self._laps)
 
     @property
     def heard_until(self) -> float:
         """Seconds up to which `at` can be called; below 0 at the start."""
+        if self._period is not None:
+            return math.inf
         return (self._planner.steps - 1) * STEP
 
     def hear(self, loudness: np.ndarray) -> None:
@@ -104,25 +119,35 @@ class MotionGenerator:
                 f"times: expected rising seconds from 0 to {self.heard_until:.2f}, the last loudness value, "
                 f"got {times[0]:.2f} to {times[-1]:.2f}; give `hear` the loudness up to there first."
             )
+        if self._period is None:
+            return self._at(times, times, self._drive(times))
+        # The curves take rising times.
+        times, back = np.unique(np.mod(times, self._period), return_inverse=True)
+        face = self._at(times, times + self._laps * self._period, np.zeros(len(times)))
+        return UpperFace(**{name: value[torch.from_numpy(back)] for name, value in vars(face).items()})
+
+    def _at(self, times: np.ndarray, planned: np.ndarray, drive: np.ndarray) -> UpperFace:
+        """The motion; `planned` are the times of the planned curves."""
         plan, much = self._planner, self.strengths
-        posture, gaze = plan.posture.at(times), plan.gaze.at(times)
-        drive = 0.12 + self._drive(times)
+        posture, gaze = plan.posture.at(planned), plan.gaze.at(planned)
+        drive = 0.12 + drive
         sway, beats = [w.at(times) for w in self._sway], [w.at(times) for w in self._beats]
         scales = zip(posture, sway, beats, (0.55, 0.6, 0.35), (0.95, 0.78, 0.48))
         turn = [(p + a * s + b * drive * w) * much.head * _DEGREE for p, s, w, a, b in scales]
-        turn[0] = turn[0] + plan.nods.at(times) * much.head * _DEGREE
+        turn[0] = turn[0] + plan.nods.at(planned) * much.head * _DEGREE
         pitch, yaw, roll = turn
         keeps = min(much.gaze, 1.0)
         eye_pitch = gaze[0] * much.gaze * _DEGREE - _KEEP_PITCH * keeps * pitch
         eye_yaw = gaze[1] * much.gaze * _DEGREE - _KEEP_YAW * keeps * yaw
-        brow = np.maximum(plan.brows.at(times) + 0.036 * self._brow_drift.at(times), 0) * much.brows
-        wave = 2 * math.pi * times / 3.9 + self._breath + 0.8 * np.sin(2 * math.pi * times / 23)
+        brow = np.maximum(plan.brows.at(planned) + 0.036 * self._brow_drift.at(times), 0) * much.brows
+        often, change = self._breaths
+        wave = 2 * math.pi * often * times + self._breath + 0.8 * np.sin(2 * math.pi * change * times)
         breath = np.sin(wave) * much.breathing
         # Metres; a tilted head shifts a little to the other side.
         x = 0.057 * roll + 0.005 * sway[3] * much.head
         y = 0.0035 * sway[4] * much.head + 0.0008 * breath
         z = 0.002 * sway[5] * much.head + 0.0006 * breath
-        closure = np.minimum(plan.blinks.at(times), 1.0)
+        closure = np.minimum(plan.blinks.at(planned), 1.0)
         return self._to_face(pitch, yaw, roll, eye_pitch, eye_yaw, closure, brow, np.stack([x, y, z], -1), times)
 
     def _drive(self, times: np.ndarray) -> np.ndarray:
@@ -186,9 +211,14 @@ def generate_upper_face(
 
 
 class _Noise:
-    """Band-limited noise of unit variance as a sum of seeded sines: a pure function of time, without drift."""
+    """Band-limited noise of unit variance as a sum of seeded sines: a pure function of time, without drift.
 
-    def __init__(self, seed: int, salt: int, low_hz: float, high_hz: float, waves: int = 7):
+    With a `period` each frequency is the nearest that repeats after it.
+    """
+
+    def __init__(
+        self, seed: int, salt: int, low_hz: float, high_hz: float, waves: int = 7, period: float | None = None
+    ):
         rng = np.random.default_rng([seed, salt])
         # One sine in each part of the band, because two close frequencies would beat slowly.
         part = (np.arange(waves) + rng.uniform(0.1, 0.9, waves)) / waves
@@ -196,6 +226,8 @@ class _Noise:
         self._phase = rng.uniform(0, 2 * math.pi, waves)
         self._size = 1 / np.sqrt(self._hz)  # slow motion is larger
         self._size *= math.sqrt(2) / np.linalg.norm(self._size)
+        if period is not None:  # whole waves; the slowest ones stand still
+            self._hz = np.round(self._hz * period) / period
 
     def at(self, times: np.ndarray) -> np.ndarray:
         # Summed in one order, unlike a matrix product, so that rounding does not depend on the length of `times`.

@@ -51,6 +51,11 @@ class MotionPlanner:
         del self.drive[:old]
         self.forgotten += old
 
+    def close(self, period: float, laps: int) -> None:
+        """Makes what was planned within the first `period` seconds repeat, until the end of lap `laps`."""
+        for part in (self.posture, self.gaze, self.nods, self.brows, self.blinks):
+            part.close(period, laps)
+
     def hear(self, loudness: float) -> None:
         """Plans what begins at this step."""
         heard, t = self._listener, self.steps * STEP

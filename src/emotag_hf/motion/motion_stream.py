@@ -22,6 +22,7 @@ from ..utils.torch_threads import one_torch_thread
 from .driving_motion import UPPER_FACE, DrivingClip
 from .emotion_direction import EmotionCurves, EmotionDirection
 from .emotion_prototypes import action_unit_motions, probabilities_to_logits
+from .lip_rest import LipRest
 from .motion_generator import MotionGenerator, UpperFace
 from .motion_strengths import MotionStrengths
 
@@ -65,6 +66,8 @@ class MotionStream:
         self._loudness = 0.0
         self._state = model.motion.init_state(look_ahead=look_ahead) if self._streams else None
         self._pending = torch.zeros(0, config.audio_feature_dim, device=model.device, dtype=model.dtype)
+        rows_per_frame = FRAME_RATE // config.fps if self._streams else None
+        self._rest = LipRest(rows_per_frame, model.motion.frames_ahead(look_ahead))
         self._features = self._taken = 0  # feature frames so far, and of them given to the network
         self._rows: dict[str, torch.Tensor] = {}  # [n, D] by field, a row a frame at the network's rate
         self._rows_from = self._rows_to = 0
@@ -75,6 +78,7 @@ class MotionStream:
         """The next feature frames `[k, C]`, and the next values of the loudness `[n]` in [0, 1], 25 a second."""
         self._pending = torch.cat([self._pending, features.to(self._pending)])
         self._features += len(features)
+        self._rest.hear(features)
         self._generator.hear(loudness)
         if len(loudness):
             self._loudness = float(loudness[-1])
@@ -82,6 +86,7 @@ class MotionStream:
     def end(self, num_frames: int) -> None:
         """Ends the sound, with `num_frames` frames in all; the last loudness is repeated."""
         self._num_frames = num_frames if self._features else 0
+        self._rest.end(self._model.motion.audio_net.num_frames(self._features))
         # One more than the frames: above 25 fps the last frames lie after the last loudness value.
         steps = math.ceil(num_frames * self._rate / self._fps) + 1
         self._generator.hear(np.full(max(0, steps - self._steps_heard), self._loudness))
@@ -148,6 +153,9 @@ class MotionStream:
         named = {name: getattr(out, name) for name in _FIELDS} | {"closure": torch.zeros_like(out.gate)}
         if curves.units.any():
             named |= self._with_units(out, curves.units)
+        rest = self._rest.at(self._rows_to, len(times))
+        if rest.any():
+            named |= self._at_rest(named, self._base(audio, voice, upper.action_units[None].to(audio)), rest)
         rows = {name: values[0].float().cpu() for name, values in named.items()}
         if self._fps == self._rate:  # then no resampling is needed
             rows |= {_UPPER + f.name: getattr(upper, f.name) for f in fields(upper)}
@@ -170,6 +178,19 @@ class MotionStream:
         if curves.heard.eq(1).all():
             return own
         return run(*curves.with_voice(own.emotion_logits[0].float().cpu(), own.gate[0].float().cpu()))
+
+    def _base(self, audio, voice, units) -> GRMNOutput:
+        """The network's motion without an emotion."""
+        identity = self._model.identity(1)
+        return self._model.motion.decode(audio, voice, action_units=units, identity_embedding=identity, gate=0.0)
+
+    def _at_rest(self, named: dict[str, torch.Tensor], base: GRMNOutput, weight: torch.Tensor):
+        """The motion `named` with lips that rest shut by `weight [n, 1]`, and the inner mouth with them."""
+        face = torch.cat([named["expression"], named["jaw_pose"]], -1)
+        face = self._model.motion.rest_lips(face, torch.cat([base.expression, base.jaw_pose], -1), weight[None])
+        count = base.expression.shape[-1]
+        code = named["mouth_code"] * (1 - weight.to(face))
+        return {"expression": face[..., :count], "jaw_pose": face[..., count:], "mouth_code": code}
 
     def _with_units(self, out: GRMNOutput, units: torch.Tensor) -> dict[str, torch.Tensor]:
         """Adds action units `[n, 14]` to the network's motion."""
@@ -212,21 +233,9 @@ class MotionStream:
         return EmoTaGOutput(whole, at["gate"][:, 0], at["emotion_logits"])
 
     def _face(self, at: dict[str, torch.Tensor], upper: UpperFace) -> FlameMotion:
-        expression = at["expression"]
         if any("expression" in clip.parts for clip in self._driving):
-            expression[:, UPPER_FACE] = 0  # replaced by the driving clip's brows
-        motion = FlameMotion(
-            expression=expression + upper.expression,
-            jaw_pose=at["jaw_pose"],
-            eyelids=upper.eyelids + (1 - upper.eyelids) * at["closure"],
-            eyes_pose=upper.eyes_pose,
-            neck_pose=upper.neck_pose,
-            rotation=upper.rotation,
-            translation=upper.translation,
-            mouth_code=at["mouth_code"],
-            fps=self._fps,
-        )
-        return self._model.on_rest_pose(motion)
+            at["expression"][:, UPPER_FACE] = 0  # replaced by the driving clip's brows
+        return whole_face(self._model, at, upper, self._fps)
 
     def _forget(self) -> None:
         """Drops state that no later frame needs, so that memory is bounded."""
@@ -235,7 +244,24 @@ class MotionStream:
         if old > 0:
             self._rows = {name: rows[old:].clone() for name, rows in self._rows.items()}
             self._rows_from += old
+            self._rest.forget(self._rows_from)
         self._generator.forget(min(time, self._rows_to / self._rate))
+
+
+def whole_face(model, at: dict[str, torch.Tensor], upper: UpperFace, fps: float) -> FlameMotion:
+    """The motion of the person's head: the network's, `[T, D]` by field, with the generated one."""
+    motion = FlameMotion(
+        expression=at["expression"] + upper.expression,
+        jaw_pose=at["jaw_pose"],
+        eyelids=upper.eyelids + (1 - upper.eyelids) * at["closure"],
+        eyes_pose=upper.eyes_pose,
+        neck_pose=upper.neck_pose,
+        rotation=upper.rotation,
+        translation=upper.translation,
+        mouth_code=at["mouth_code"],
+        fps=fps,
+    )
+    return model.on_rest_pose(motion)
 
 
 @contextmanager
@@ -251,4 +277,4 @@ def evaluating(module: torch.nn.Module):
         module.train()
 
 
-__all__ = ["CHUNK", "MotionStream", "evaluating"]
+__all__ = ["CHUNK", "MotionStream", "evaluating", "whole_face"]
