@@ -13,6 +13,7 @@ import shtab
 from .avatar import add_commands as add_avatar_commands
 from .clips import add_commands as add_clip_commands
 from .export import add_commands as add_export_command
+from .idle import add_commands as add_idle_command
 from .info import add_commands as add_info_command
 from .pretrain import add_commands as add_pretrain_command
 from .share import add_commands as add_share_command
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     add_speak_commands(commands)
+    add_idle_command(commands)
     add_info_command(commands)
     add_clip_commands(commands)
     add_avatar_commands(commands)

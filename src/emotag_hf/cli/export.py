@@ -68,7 +68,7 @@ def _export(args: argparse.Namespace) -> int:
     if at_rest and args.frame != 0:
         raise ValueError(f"frame: the avatar at rest has frame 0 alone, got {args.frame}; give a recording.")
     options = {name: getattr(args, name) for name in _OPTIONS}
-    clip = None if at_rest else load_audio(sample_path() if args.sample else args.audio)
+    clip = None if at_rest else load_audio(sample_path() if args.sample else args.audio, allow_silence=True)
     if clip is not None:
         SpeakOptions(**options).direction.check_end(clip.duration)
 

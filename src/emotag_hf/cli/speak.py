@@ -5,20 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..constants import EMOTIONS
 
-_OPTIONS = (
-    "emotion",
-    "intensity",
-    "seed",
-    "fps",
-    "size",
-    "background",
-    "head_motion",
-    "look_ahead",
-)  # of `speak`, as they are
+LOOK = ("emotion", "intensity", "seed", "fps", "size", "background", "head_motion")  # of the pipeline, as they are
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -37,25 +30,7 @@ def _add_arguments(speak: argparse.ArgumentParser) -> None:
     sound = speak.add_mutually_exclusive_group(required=True)
     sound.add_argument("audio", nargs="?", help="wav, flac, mp3, m4a, ogg or a video with sound")
     sound.add_argument("--sample", action="store_true", help="speak the synthetic sample that comes with the package")
-    speak.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
-    speak.add_argument("--model", metavar="DIR", help="folder or Hub name of an avatar (default: the embedded one)")
-    speak.add_argument(
-        "--emotion", metavar="NAME|JSON|FILE.json",
-        help=f"{', '.join(EMOTIONS)}; or JSON, such as '{{\"happy\": 0.7}}', or a file of keyframes (docs/emotion.md; "
-        "default: what the voice says)",
-    )  # fmt: skip
-    speak.add_argument(
-        "--intensity", type=float, default=1.0, help="strength of the emotion, 0 to 1 (default: %(default)s)"
-    )
-    speak.add_argument(
-        "--seed", type=int, default=0, help="random seed of head motion, blinks and gaze (default: %(default)s)"
-    )
-    speak.add_argument("--fps", type=float, default=25, help="frames per second, 10 to 60 (default: %(default)s)")
-    speak.add_argument("--size", type=int, default=512, help="width and height in pixels, even (default: %(default)s)")
-    speak.add_argument("--background", metavar="COLOUR|FILE", help="'#rrggbb', a name or a picture (default: its own)")
-    speak.add_argument(
-        "--head-motion", type=float, default=1.0, help="strength of what is generated, 0 to 2 (default: %(default)s)"
-    )
+    add_look(speak, "what the voice says")
     speak.add_argument(
         "--look-ahead", type=_look_ahead, metavar="SECONDS|full",
         help="sound after a frame that may influence it, as in a stream (default: full, about a second)",
@@ -66,10 +41,37 @@ def _add_arguments(speak: argparse.ArgumentParser) -> None:
     speak.add_argument(
         "--expression-from", metavar="CLIP", help="a processed clip whose eyelids and brows replace the generated ones"
     )
-    speak.add_argument(
+
+
+def add_look(command: argparse.ArgumentParser, no_emotion: str) -> None:
+    """Adds the video to write, how the person looks in it, and what is printed; `emotag idle` has these, too."""
+    command.add_argument("-o", "--output", required=True, metavar="OUT.mp4", help="the video to write")
+    command.add_argument("--model", metavar="DIR", help="folder or Hub name of an avatar (default: the embedded one)")
+    command.add_argument(
+        "--emotion", metavar="NAME|JSON|FILE.json",
+        help=f"{', '.join(EMOTIONS)}; or JSON, such as '{{\"happy\": 0.7}}', or a file of keyframes (docs/emotion.md; "
+        f"default: {no_emotion})",
+    )  # fmt: skip
+    command.add_argument(
+        "--intensity", type=float, default=1.0, help="strength of the emotion, 0 to 1 (default: %(default)s)"
+    )
+    command.add_argument(
+        "--seed", type=int, default=0, help="random seed of head motion, blinks and gaze (default: %(default)s)"
+    )
+    command.add_argument("--fps", type=float, default=25, help="frames per second, 10 to 60 (default: %(default)s)")
+    command.add_argument(
+        "--size", type=int, default=512, help="width and height in pixels, even (default: %(default)s)"
+    )
+    command.add_argument(
+        "--background", metavar="COLOUR|FILE", help="'#rrggbb', a name or a picture (default: its own)"
+    )
+    command.add_argument(
+        "--head-motion", type=float, default=1.0, help="strength of what is generated, 0 to 2 (default: %(default)s)"
+    )
+    command.add_argument(
         "--json", action="store_true", help="for programs: no progress, facts of the video as the last line"
     )
-    speak.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no last line")
+    command.add_argument("-q", "--quiet", action="store_true", help="no progress bar, no last line")
 
 
 def _look_ahead(text: str) -> float | str:
@@ -88,11 +90,15 @@ def _speak(args: argparse.Namespace) -> None:
     from ..video.video_writer import check_output
 
     output = check_output(args.output)
-    clip = load_audio(sample_path() if args.sample else args.audio)
-    options = {name: getattr(args, name) for name in _OPTIONS}
+    clip = load_audio(sample_path() if args.sample else args.audio, allow_silence=True)
+    options = {name: getattr(args, name) for name in (*LOOK, "look_ahead")}
     options |= {name: _driving(getattr(args, name)) for name in ("pose_from", "expression_from")}
     SpeakOptions(**options).direction.check_end(clip.duration)
+    write_video(args, output, clip.duration, lambda pipe: pipe(clip, **options))
 
+
+def write_video(args: argparse.Namespace, output: Path, duration: float, make: Callable[[Any], Any]) -> None:
+    """Loads the model, writes the video that `make(pipe)` gives, `duration` seconds long, and says so."""
     from transformers.utils.logging import disable_progress_bar
 
     from ..pipelines.pipeline_emotag import EmoTaGPipeline
@@ -103,13 +109,13 @@ def _speak(args: argparse.Namespace) -> None:
     pipe.set_progress_bar_config(disable=hidden, unit="frame", desc=output.name)
     pipe.model.warm_up()  # once per machine; not part of how fast a video is made
     began = time.perf_counter()
-    pipe(clip, **options).save(output)
+    make(pipe).save(output)
     seconds = time.perf_counter() - began
     if args.json:
-        facts = {"video": str(output), "seconds_of_video": round(clip.duration, 3), "seconds": round(seconds, 3)}
+        facts = {"video": str(output), "seconds_of_video": round(duration, 3), "seconds": round(seconds, 3)}
         print(json.dumps(facts, indent=2))
     elif not args.quiet:
-        print(_last_line(output, clip.duration, seconds))
+        print(_last_line(output, duration, seconds))
 
 
 def _demo(args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Lip closures: lips close for p, b and m under any emotion, and where no sound comes (not in the paper).
 
-In: GRMN's motion, its Base part, the logits of the viseme head. Out: the motion with lips closed for p, b and m, or shut.
+In: GRMN's motion, its Base part, the logits of the viseme head. Out: the motion with lips closed, or
+shut.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How far the lips rest shut because no sound comes (not in the paper).
 
-In: the feature rows that the motion network hears. Out: a weight for each of its frames, 0 in speech to 1. Exact silence
-is rows of zeros (`LogMelStream`); the quiet between words is not, so that speech stays as it is.
+In: the feature rows that the motion network hears. Out: a weight for each of its frames, 0 in speech to 1. Exact
+silence is rows of zeros (`LogMelStream`); the quiet between words is not, so that speech stays as it is.
 """
 
 from __future__ import annotations

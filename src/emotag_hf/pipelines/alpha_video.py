@@ -32,7 +32,7 @@ _SOUND_RATE = 48_000  # Hz, what Opus takes
 
 
 def save_with_alpha(output: TalkingHeadOutput, path: PathLike, *, progress: Callable[..., Any] | None = None) -> str:
-    """Writes a talking head and its sound without the background, with straight (not premultiplied) alpha.
+    """Writes a talking head and its sound, if any, without the background, with straight (not premultiplied) alpha.
 
     Args:
         output: of a pipeline; its background is not used.
@@ -54,7 +54,9 @@ def save_with_alpha(output: TalkingHeadOutput, path: PathLike, *, progress: Call
     partial = path.with_name(f".emotag-{secrets.token_hex(4)}.partial{path.suffix}")
     progress = progress or output.progress or (lambda frames, total: frames)
     rate, position = Fraction(output.fps).limit_denominator(1001), 0
-    sound = resample(output.audio.samples, output.audio.sampling_rate, _SOUND_RATE)
+    sound = np.zeros((0, 1), np.float32)
+    if output.audio is not None:
+        sound = resample(output.audio.samples, output.audio.sampling_rate, _SOUND_RATE)
     try:
         with av.open(os.path.abspath(partial), "w", format=kind) as container:
             container.metadata.update(container_tags(output.metadata))
@@ -64,7 +66,8 @@ def save_with_alpha(output: TalkingHeadOutput, path: PathLike, *, progress: Call
             context.pix_fmt, context.time_base, context.thread_count = pixels, 1 / rate, 2
             context.color_primaries = context.color_trc = context.colorspace = context.color_range = 1  # BT.709, TV
             layout = "mono" if sound.shape[1] == 1 else "stereo"
-            track = container.add_stream(sound_codec, rate=_SOUND_RATE, layout=layout)
+            if len(sound):
+                track = container.add_stream(sound_codec, rate=_SOUND_RATE, layout=layout)
             pieces = np.array_split(np.ascontiguousarray(sound, np.float32), len(output.frames))
             for i, frame in enumerate(progress(_rgba(output.frames), total=len(output.frames))):
                 picture = av.VideoFrame.from_ndarray(frame, format="rgba").reformat(format=pixels, dst_colorspace=1)

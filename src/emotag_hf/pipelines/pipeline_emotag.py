@@ -26,6 +26,7 @@ from ..outputs import FlameMotion
 from ..preprocessing.data.clip import ProcessedClip
 from ..utils.asset_paths import model_path
 from ..utils.typing import AudioInput, Background, EmotionInput, PathLike
+from .idling import idle
 from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
@@ -92,7 +93,8 @@ class EmoTaGPipeline(DiffusionPipeline):
 
         Args:
             audio: path of a recording or video, bytes, array `[n]` or `[n, channels]`, or
-                `{"array", "sampling_rate"}`. A list of them is a batch and gives a list.
+                `{"array", "sampling_rate"}`. A list of them is a batch and gives a list. A silent recording gives a
+                face that idles, as `idle` with `loop=False`, and a warning.
             sampling_rate: Hz, needed for a bare array.
             emotion: one of `EMOTIONS`, a mixture `{"happy": 0.7, "surprise": 0.3}`, `{"valence": v, "arousal": a}`,
                 action units `{"AU12": 3}`, keyframes `[{"time": 0.0, "emotion": ...}, ...]`, any of these as JSON or
@@ -127,6 +129,49 @@ class EmoTaGPipeline(DiffusionPipeline):
         if isinstance(audio, (list, tuple)):
             return [self._speak(one, sampling_rate, options) for one in audio]
         return self._speak(audio, sampling_rate, options)
+
+    def idle(
+        self,
+        seconds: float = 10.0,
+        *,
+        loop: bool = True,
+        emotion: EmotionInput = None,
+        intensity: float = 1.0,
+        seed: int = 0,
+        fps: float = 25,
+        size: int | tuple[int, int] = 512,
+        background: Background = None,
+        output_type: str = "np",
+        head_motion: float | MotionStrengths = 1.0,
+    ) -> TalkingHeadOutput:
+        """Makes the person wait and listen: breath, blinks, gaze, a little motion of the head, lips shut throughout.
+
+        The result has no sound (`audio` is None), and its video no sound track: players repeat such a video without a
+        gap, and browsers start it without a click.
+
+        Args:
+            seconds: 1 to 600, rounded to whole frames.
+            loop: the motion repeats exactly after `seconds`: the frame after the last is the first. Without it, the
+                motion is that of a silent recording of this length.
+            emotion: as in `__call__`, shown with shut lips; None is a calm face. Keyframes need `loop=False`.
+            intensity, seed, fps, size, background, output_type, head_motion: as in `__call__`. In 8 s there is at
+                least one blink, unless `MotionStrengths` make them rarer.
+
+        Returns:
+            `TalkingHeadOutput`, with `audio` None.
+
+        Raises:
+            ValueError: naming the argument, what was expected and what came.
+
+        Example:
+
+        ```python
+        >>> pipe.idle(10, emotion="happy", intensity=0.4).save("loop.mp4")  # doctest: +SKIP
+        ```
+        """
+        background = self._background if background is None else background
+        options = SpeakOptions(emotion, intensity, seed, fps, size, background, output_type, head_motion)
+        return idle(self.model, self.processor, seconds, loop, options, self.progress_bar)
 
     def stream(
         self,

@@ -17,6 +17,7 @@ from ..hub.hub_transfer import Pushed
 from ..hub.repo_contents import refuse_avatar, refuse_push
 from ..rendering import available_backends
 from ..utils.typing import AudioInput, PathLike
+from .idling import idle, idle_options
 from .streaming import TalkingHeadStream, speak_options
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, predict, prepare_audio
 
@@ -60,6 +61,12 @@ class TalkingHeadPipeline(Pipeline):
         if isinstance(audio, (list, tuple)):
             return list(super().__call__(list(audio), **kwargs)) if audio else []
         return super().__call__(audio, **kwargs)
+
+    def idle(self, seconds: float = 10.0, *, loop: bool = True, **options: Any) -> TalkingHeadOutput:
+        """Makes the person wait and listen; see `EmoTaGPipeline.idle`."""
+        if options.get("background") is None:
+            options["background"] = self._background
+        return idle(self.model, self.processor, seconds, loop, idle_options(**options))
 
     def stream(
         self, chunks: Iterable[Any] | AsyncIterable[Any], *, sampling_rate: int, **options: Any

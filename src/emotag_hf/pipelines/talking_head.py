@@ -6,6 +6,7 @@ read, so that long videos need little memory.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from PIL import Image
 from ..audio.audio_features import num_video_frames
 from ..audio.audio_io import AudioClip, load_audio
 from ..audio.loudness import loudness_from_samples
+from ..constants import SAMPLE_RATE
 from ..export import FORMATS, MOTION_FORMATS, VIEWER_FORMATS, check_frame, render_viewer, save_motion, write_splats
 from ..export.files import check_target, pick_format, write_bytes
 from ..models.ear import frames_ahead
@@ -34,6 +36,8 @@ from ..rights.provenance import make_provenance
 from ..utils.torch_threads import one_torch_thread
 from ..utils.typing import PathLike
 from ..video.video_writer import VideoWriter
+
+logger = logging.getLogger(__name__)
 
 OUTPUT_TYPES = ("np", "pil", "pt", "motion")
 
@@ -183,7 +187,7 @@ class TalkingHeadOutput:
 
     Args:
         frames: `LazyFrames`; None with `output_type="motion"`.
-        audio: the recording, at its own rate.
+        audio: the recording, at its own rate; None for an idling face, whose video has no sound track.
         motion: `FlameMotion` of T frames.
         gate: `[T]`, g, strength of the emotion.
         emotion_logits: `[T, 7]`, z_e in the order of `EMOTIONS`.
@@ -192,7 +196,7 @@ class TalkingHeadOutput:
     """
 
     frames: LazyFrames | None
-    audio: AudioClip
+    audio: AudioClip | None
     motion: FlameMotion
     gate: torch.Tensor
     emotion_logits: torch.Tensor
@@ -264,13 +268,15 @@ class TalkingHeadOutput:
 
     def viewer_page(self) -> str:
         """The text of the HTML page that `export` writes."""
-        frames = self._drawn("export")
+        frames, seconds = self._drawn("export"), len(self.motion) / self.fps
         return render_viewer(
             frames.model,
             self.motion,
             camera=frames.camera,
             background=frames.background,
-            audio=self.audio,
+            audio=AudioClip(np.zeros((round(seconds * SAMPLE_RATE), 1), np.float32), SAMPLE_RATE)
+            if self.audio is None
+            else self.audio,
             fps=self.fps,
             metadata=self.metadata,
         )
@@ -284,7 +290,7 @@ class TalkingHeadOutput:
 def prepare_audio(
     processor: EmoTaGProcessor, audio: Any, sampling_rate: int | None = None
 ) -> tuple[AudioClip, dict[str, Any]]:
-    """Reads a recording and computes its features.
+    """Reads a recording and computes its features. A silent one is taken with a warning: the face idles.
 
     Args:
         audio: path, bytes, array `[n]` or `[n, channels]`, or `{"array", "sampling_rate"}`.
@@ -293,11 +299,24 @@ def prepare_audio(
     Returns:
         the `AudioClip` at its own rate, and `{"input_features" [1, L, F], "samples" [n] at 16 kHz}`.
     """
-    clip = load_audio(audio, sampling_rate=sampling_rate)
+    clip = load_audio(audio, sampling_rate=sampling_rate, allow_silence=True)
+    if clip.silent:
+        logger.warning(
+            "audio: the recording is silent, so the face idles: it blinks, looks around and breathes with its lips "
+            "shut. If there should be speech, check the microphone or the track."
+        )
+    return clip, hear(processor, clip)
+
+
+def hear(processor: EmoTaGProcessor, clip: AudioClip) -> dict[str, Any]:
+    """The features of a recording, and its samples, as `prepare_audio` gives them."""
     rate = processor.feature_extractor.sampling_rate
     samples = clip.mono(rate)
-    features = processor(audio=samples, sampling_rate=rate, return_tensors="pt")
-    return clip, {"input_features": features["input_features"], "samples": samples}
+    if clip.silent:
+        samples = np.zeros_like(samples)
+    features = processor(audio=samples, sampling_rate=rate, return_tensors="pt")["input_features"]
+    # Silence is rows of zeros for `MotionStream`, whatever a speech encoder makes of it.
+    return {"input_features": torch.zeros_like(features) if clip.silent else features, "samples": samples}
 
 
 def predict(model: EmoTaGModel, clip: AudioClip, inputs: dict[str, Any], options: SpeakOptions) -> EmoTaGOutput:
@@ -327,7 +346,7 @@ def scene(model: EmoTaGModel, options: SpeakOptions) -> tuple[Camera, torch.Tens
 
 
 def finish(
-    model: EmoTaGModel, clip: AudioClip, predicted: EmoTaGOutput, options: SpeakOptions, progress: Any = None
+    model: EmoTaGModel, clip: AudioClip | None, predicted: EmoTaGOutput, options: SpeakOptions, progress: Any = None
 ) -> TalkingHeadOutput:
     """Makes the output; no frame is rendered yet."""
     frames = None
