@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from emotag_hf import cli
+from emotag_hf.audio.audio_io import AudioClip
 from emotag_hf.video.video_reader import read_video
 from emotag_hf.video.video_writer import VideoWriter
 
@@ -41,6 +42,12 @@ class FakePipeline:
         if kwargs["seed"] == 15:
             raise KeyError("a fault of ours")
         self.audio, self.options = audio, kwargs
+        return self
+
+    def idle(self, seconds, *, loop, **kwargs):
+        CALLS.append(("idle", {"seconds": seconds, "loop": loop, **kwargs}))
+        tone = np.full((round(seconds * 16_000), 1), 0.1, np.float32)
+        self.audio, self.options = AudioClip(tone, 16_000), kwargs
         return self
 
     def save(self, path):
@@ -210,12 +217,42 @@ def test_demo(tmp_path, capsys):
     assert "demo.mp4" in capsys.readouterr().out and (tmp_path / "demo.mp4").is_file()
 
 
+def test_idle(tmp_path, capsys):
+    """Every option reaches `pipe.idle`, a loop unless said otherwise; mistakes come before the model."""
+    out = str(tmp_path / "loop.mp4")
+    assert cli.main(["idle", "-o", out, "--size", "64", "--seed", "3", "--model", "avatar", "-q"]) == 0
+    look = dict(emotion=None, intensity=1.0, seed=3, fps=25, size=64, background=None, head_motion=1.0)
+    assert dict(CALLS)["idle"] == {"seconds": 10.0, "loop": True, **look}
+    assert dict(CALLS)["from_pretrained"] == "avatar" and capsys.readouterr().out == ""
+    assert cli.main(["idle", "-o", out, "--size", "64", "--seconds", "1.5", "--no-loop", "--json"]) == 0
+    assert CALLS[-1][0] == "idle" and (CALLS[-1][1]["seconds"], CALLS[-1][1]["loop"]) == (1.5, False)
+    assert json.loads(capsys.readouterr().out)["seconds_of_video"] == pytest.approx(1.52)  # whole frames
+    CALLS.clear()
+    for words, message in (("--seconds 900", "seconds: expected a number from 1 to 600"), ("--size 9", "size: exp")):
+        assert cli.main(["idle", "-o", out, *words.split()]) == 2 and message in capsys.readouterr().err
+    assert CALLS == []
+
+
+def test_speak_silence(tmp_path, capsys):
+    """A silent recording reaches the pipeline, which warns; it was refused here."""
+    path = tmp_path / "silence.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(32_000))
+    assert cli.main(["speak", str(path), "-o", str(tmp_path / "out.mp4"), "--size", "64"]) == 0
+    assert "1.0 s of video" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion(shell, capsys):
     """Every command is in what the shell is given; a shell that nobody completes for is refused."""
     assert cli.main(["completion", shell]) == 0
     text = capsys.readouterr().out
-    for command in "speak demo info prepare doctor setup adapt dub evaluate pretrain export push completion".split():
+    for (
+        command
+    ) in "speak idle demo info prepare doctor setup adapt dub evaluate pretrain export push completion".split():
         assert command in text, command
     with pytest.raises(SystemExit) as stopped:
         cli.main(["completion", "cmd.exe"])
