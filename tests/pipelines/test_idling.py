@@ -232,7 +232,7 @@ def test_a_stream_idles_and_speaks_without_a_jump(pipe, speech):
 
 
 def test_short_pauses_stay_as_they_are():
-    """Half a second without a sound does not shut the lips, four seconds do; and they are free before the next sound."""
+    """Half a second without a sound does not shut the lips, four seconds do; they are free before the next."""
     sound, quiet = torch.ones(200, 2), torch.zeros(400, 2)
     rest = LipRest(4, 4)
     rest.hear(torch.cat([sound, quiet[:48], sound, quiet, sound]))

@@ -96,7 +96,8 @@ def dub(
         pipeline: `EmoTaGPipeline` of an avatar that was adapted to `clip`.
         source_video: the video that `clip` was prepared from.
         clip: the processed clip; its crop is the position of the face in the source.
-        audio: the recording to speak, as in `EmoTaGPipeline.__call__`; it becomes the video's sound.
+        audio: the recording to speak, as in `EmoTaGPipeline.__call__`; it becomes the video's sound. If it is silent,
+            the mouth stays shut.
         output: the mp4 to write, marked as AI-generated, with the source's frame rate and size (rounded down to even
             numbers).
         sampling_rate: Hz, needed for a bare array.
