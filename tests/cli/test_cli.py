@@ -250,9 +250,8 @@ def test_completion(shell, capsys):
     """Every command is in what the shell is given; a shell that nobody completes for is refused."""
     assert cli.main(["completion", shell]) == 0
     text = capsys.readouterr().out
-    for (
-        command
-    ) in "speak idle demo info prepare doctor setup adapt dub evaluate pretrain export push completion".split():
+    commands = "speak idle demo info prepare doctor setup adapt dub evaluate pretrain export push completion"
+    for command in commands.split():
         assert command in text, command
     with pytest.raises(SystemExit) as stopped:
         cli.main(["completion", "cmd.exe"])
