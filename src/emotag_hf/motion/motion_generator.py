@@ -79,9 +79,7 @@ class MotionGenerator:
         if period is not None:
             self._breaths = [max(1, round(period / 3.9)) / period, round(period / 23) / period]
             self.hear(np.zeros(math.ceil(period / STEP)))
-            self._laps = math.ceil(
-                LONGEST / period
-            )  # looked at is a lap before which all pulses have their repetitions
+            self._laps = math.ceil(LONGEST / period)  # the lap that is read: the pulses of earlier laps reach it
             self._planner.close(period, self._laps)
 
     @property

@@ -97,7 +97,7 @@ def dub(
         source_video: the video that `clip` was prepared from.
         clip: the processed clip; its crop is the position of the face in the source.
         audio: the recording to speak, as in `EmoTaGPipeline.__call__`; it becomes the video's sound. If it is silent,
-            the mouth stays shut.
+            the jaw is shut and the mouth has the clip's usual expression.
         output: the mp4 to write, marked as AI-generated, with the source's frame rate and size (rounded down to even
             numbers).
         sampling_rate: Hz, needed for a bare array.
