@@ -19,7 +19,7 @@ from .visemes import shapes_of
 # Voice -> mean pitch in Hz, and how often it is drawn.
 VOICES = {"slt": (170, 2), "rms": (100, 2), "awb": (120, 2), "kal16": (100, 1)}
 _CLOSED = 0.09  # longest closure of the lips for p, b or m, s
-_IPA = {
+IPA = {
     "aa": "a", "ae": "æ", "ah": "ʌ", "ao": "ɔ", "aw": "aʊ", "ax": "ə", "ay": "aɪ", "b": "b", "ch": "tʃ", "d": "d",
     "dh": "ð", "eh": "ɛ", "er": "ɜ", "ey": "eɪ", "f": "f", "g": "g", "hh": "h", "ih": "ɪ", "iy": "i", "jh": "dʒ",
     "k": "k", "l": "l", "m": "m", "n": "n", "ng": "ŋ", "ow": "oʊ", "oy": "ɔɪ", "p": "p", "r": "ɹ", "s": "s", "sh": "ʃ",
@@ -66,7 +66,7 @@ def parts_of(times: str) -> list[tuple[str, float, float]]:
         if name in ("p", "b", "m") and end - start > _CLOSED:  # then the lips open into what follows
             parts += [("p", start, start + _CLOSED), ("ə", start + _CLOSED, end)]
         else:
-            shapes = ["sil"] if name == "pau" else shapes_of(_IPA[name])
+            shapes = ["sil"] if name == "pau" else shapes_of(IPA[name])
             step = (end - start) / len(shapes)
             parts += [(shape, start + i * step, start + (i + 1) * step) for i, shape in enumerate(shapes)]
         start = end

@@ -3,6 +3,7 @@
     python conversion_scripts/synthesize_speech/generate.py --hours 5 --out DATA
     python conversion_scripts/synthesize_speech/generate.py --sentences FORTUNES --hours 4 --out NATURAL
     python conversion_scripts/synthesize_speech/generate.py --voices flite --sentences FORTUNES --hours 5 --out HUMAN
+    python conversion_scripts/synthesize_speech/generate.py --voices kokoro --pieces PIECES --hours 3 --out KOKORO
     python conversion_scripts/synthesize_speech/generate.py --voices none --hours 0.15 --out NOISE
 
 Writes `train.npz` and `heldout.npz` (other voice variants, not in the training data; flite has none, nor have noises,
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,7 +30,7 @@ if __package__ in (None, ""):  # run as a script
     import sys
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from synthesize_speech import flite
+from synthesize_speech import flite, kokoro
 from synthesize_speech.augment import RATE, augment, nonspeech
 from synthesize_speech.espeak import RestartingEspeak
 from synthesize_speech.sentences import read_sentences
@@ -92,7 +94,35 @@ class Flite:
         return say
 
 
-def speak_clip(speaker: Espeak | Flite, rng: random.Random, seconds: float):
+@dataclass
+class Kokoro:
+    """What Kokoro's voices said (`kokoro.py`): the sentences of each."""
+
+    said: dict[str, list[kokoro.Said]]
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> Kokoro:
+        found: dict[str, list[kokoro.Said]] = defaultdict(list)
+        for voice, said in kokoro.read_pieces(folder, name):
+            found[voice].append(said)
+        return cls(found)
+
+    def voice(self, rng: random.Random) -> Say:
+        """A random voice, the more often the more it said, that goes on speaking."""
+        voices = list(self.said)
+        sentences = self.said[rng.choices(voices, [len(self.said[v]) for v in voices])[0]]
+
+        def say():
+            one = rng.choice(sentences)
+            return one.samples, kokoro.RATE, one.parts
+
+        return say
+
+
+Speaker = Espeak | Flite | Kokoro
+
+
+def speak_clip(speaker: Speaker, rng: random.Random, seconds: float):
     """One voice speaking several sentences: `(samples [n] at 16 kHz, parts, pauses)`.
 
     The sound is played up to 20 % faster or slower than it was made, which moves pitch and formants together, as the
@@ -159,7 +189,7 @@ class Recordings:
         return whole | {"face": face_motion(whole["targets"])}
 
 
-def build(hours: float, speaker: Espeak | Flite | None, seed: int, log) -> dict[str, np.ndarray]:
+def build(hours: float, speaker: Speaker | None, seed: int, log) -> dict[str, np.ndarray]:
     """Clips of about twelve seconds until `hours` are full; one in twelve is no speech at all, or every one."""
     rng, noise = random.Random(seed), np.random.default_rng(seed)
     made, babble, started = Recordings(), None, time.monotonic()
@@ -178,8 +208,9 @@ def build(hours: float, speaker: Espeak | Flite | None, seed: int, log) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--voices", choices=("espeak", "flite", "none"), default="espeak")
+    parser.add_argument("--voices", choices=("espeak", "flite", "kokoro", "none"), default="espeak")
     parser.add_argument("--sentences", type=Path, help="folder of Debian's fortunes, to say what people wrote")
+    parser.add_argument("--pieces", type=Path, help="folder of kokoro.py, for --voices kokoro")
     parser.add_argument("--hours", type=float, default=5.0)
     parser.add_argument("--heldout-hours", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
@@ -187,12 +218,20 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.voices == "flite" and arguments.sentences is None:
         parser.error("--voices flite says English sentences: name their folder with --sentences")
+    if arguments.voices == "kokoro" and arguments.pieces is None:
+        parser.error("--voices kokoro reads what kokoro.py made: name the folder with --pieces")
     arguments.out.mkdir(parents=True, exist_ok=True)
     sentences = read_sentences(arguments.sentences) if arguments.sentences else None
     if arguments.voices == "none":
         sets = [("train", arguments.hours, None, arguments.seed)]
     elif arguments.voices == "flite":
         sets = [("train", arguments.hours, Flite(sentences["en-us"]), arguments.seed)]
+    elif arguments.voices == "kokoro":
+        said = {name: Kokoro.read(arguments.pieces, name) for name in ("heldout", "train")}
+        sets = [
+            ("heldout", arguments.heldout_hours, said["heldout"], arguments.seed + 1),
+            ("train", arguments.hours, said["train"], arguments.seed),
+        ]
     else:
         engine = RestartingEspeak()
         sets = [

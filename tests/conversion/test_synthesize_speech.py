@@ -16,10 +16,10 @@ def speech():
     """The modules of `synthesize_speech`."""
     sys.path.insert(0, str(SCRIPTS))
     try:
-        from synthesize_speech import align, flite, generate, sentences, visemes
+        from synthesize_speech import align, flite, generate, kokoro, sentences
     finally:
         sys.path.remove(str(SCRIPTS))
-    return {"align": align, "flite": flite, "generate": generate, "sentences": sentences, "visemes": visemes}
+    return {"align": align, "flite": flite, "generate": generate, "kokoro": kokoro, "sentences": sentences}
 
 
 def test_sentences_are_prose(speech, tmp_path):
@@ -55,31 +55,43 @@ def test_parts_are_joined_without_holes(speech):
     assert joined([], 0.4) == [("sil", 0.0, 0.4)]
 
 
-def test_sounds_are_found_where_they_are_heard(speech):
-    """Likelihoods that show each sound at a place of its own: found to a step, silence too; a cut end is missing."""
-    align, visemes = speech["align"], speech["visemes"]
-    truth = [("sil", 0, 20), ("p", 20, 29), ("a", 29, 45), ("sil", 45, 60), ("m", 60, 66), ("i", 66, 90)]
-    truth = [("p" if s == "m" else s, a, b) for s, a, b in truth]
-    rng = np.random.default_rng(0)
-    heard = rng.normal(0, 0.5, (90, len(align.VISEMES)))
-    for shape, start, end in truth:
-        heard[start:end, align.VISEMES.index(visemes.viseme_of(shape))] += 3
-    expected = [(shape, 0.0, 0.1) for shape, _, _ in truth]
-    found = align.align(heard, expected)
-    assert [part[0] for part in found] == [part[0] for part in truth]
-    assert np.abs(np.array([[a, b] for _, a, b in found]) * 100 - [[a, b] for _, a, b in truth]).max() <= 1
-    short = align.align(heard[:60], expected)
-    assert [part[0] for part in short] == ["sil", "p", "a", "sil"]
+def test_aligned_phonemes_become_shapes(speech, tmp_path):
+    """Lips stay closed in a long m, open again behind a long p; recordings without text are left out."""
+    align = speech["align"]
+    phones = [("SIL", 0.0, 0.2), ("P", 0.2, 0.4), ("AY", 0.4, 0.6), ("M", 0.6, 0.8), ("SIL", 0.8, 0.9)]
+    parts = align.parts_of(phones, 1.0)
+    assert [p[0] for p in parts] == ["sil", "p", "ə", "a", "ɪ", "p", "sil", "sil"]
+    assert parts[1][1:] == pytest.approx((0.2, 0.29)) and parts[5][1:] == pytest.approx((0.6, 0.8))
+    assert parts[-1][2] == 1.0 and all(a[2] == pytest.approx(b[1]) for a, b in zip(parts, parts[1:]))
+    texts = tmp_path / "ann.json"
+    texts.write_text(
+        '{"one": "a boat", "two": {"text": "no", "speaker": 7}, "three": {"text": null}, "four": null}', "utf-8"
+    )
+    assert align.read_texts(texts) == {"one": ("a boat", "ann"), "two": ("no", "7")}
 
 
-def test_what_is_seen_is_heard_later(speech):
-    """The mouth is ahead of the sound: back in `targets_of`, a closure is where it was seen, to a frame."""
-    align, visemes = speech["align"], speech["visemes"]
-    seen = [("sil", 0.0, 0.4), ("a", 0.4, 0.6), ("p", 0.6, 0.7), ("a", 0.7, 1.0), ("sil", 1.0, 1.6)]
-    heard = speech["generate"].joined(align.heard_parts(seen, 1.6), 1.6)
-    _, names, closed = visemes.targets_of(heard, 1.6)
-    (shut,) = np.flatnonzero(closed)
-    assert abs(shut - 0.65 * visemes.FPS) <= 1 and names[shut] == "pp"
+def test_kokoros_times(speech, tmp_path):
+    """Stress belongs to the vowel after it, length to the sound before; short gaps between words are none; the times
+    are moved to where the sounds are heard. Pieces come back as they were said."""
+    kokoro = speech["kokoro"]
+    symbols, steps = "pˈA bː,m", np.array([8, 2, 1, 4, 1, 2, 2, 12, 4, 8], np.int16)
+    parts = kokoro.parts_of(symbols, steps, 1.2)
+    assert [p[0] for p in parts] == ["sil", "p", "e", "ɪ", "p", "ə", "sil", "p", "sil"]
+    assert parts[0][2] == pytest.approx(8 * 0.025 - kokoro._LATE)
+    assert parts[1][2] == pytest.approx(10 * 0.025 - kokoro._LATE) and parts[-1][2] == 1.2
+    assert all(a[2] == pytest.approx(b[1]) for a, b in zip(parts, parts[1:]))
+    piece = {
+        "samples": np.arange(5, dtype=np.int16), "lengths": np.array([2, 3]), "voices": np.array(["af_a", "bm_b"]),
+        "texts": np.array(["pay", "I am"]), "symbols": np.array(["pA", "Im"]), "steps": np.arange(8, dtype=np.int16),
+    }  # fmt: skip
+    np.savez(tmp_path / "train-0000.npz", **piece)
+    (voice, said), (other, late) = kokoro.read_pieces(tmp_path, "train")
+    assert (voice, said.text, said.symbols, said.steps.tolist()) == ("af_a", "pay", "pA", [0, 1, 2, 3])
+    assert (
+        other == "bm_b" and (late.samples * 32767).round().tolist() == [2, 3, 4] and late.steps.tolist() == [4, 5, 6, 7]
+    )
+    with pytest.raises(FileNotFoundError, match=r"heldout-\*"):
+        list(kokoro.read_pieces(tmp_path, "heldout"))
 
 
 def test_sounds_that_are_no_speech(speech):
