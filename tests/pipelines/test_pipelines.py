@@ -119,6 +119,20 @@ def test_lips_follow_the_speech_and_rest_in_silence(pipe, speech):
     assert jaw[5:20].max() < 0.03 and jaw[-20:].max() < 0.03
 
 
+def test_articulation_scales_the_mouth_alone(pipe, speech):
+    """Openings grow with it, a stream's as well; head, brows and silence do not change."""
+    options = {"sampling_rate": 16000, "output_type": "motion", "emotion": "neutral"}
+    mumbled, usual, acted = (pipe(speech, articulation=a, **options).motion for a in (0.5, 1.0, 1.5))
+    jaw = [motion.jaw_pose[:, 0].max().item() for motion in (mumbled, usual, acted)]
+    assert jaw[0] == pytest.approx(0.5 * jaw[1], rel=0.05) and jaw[2] == pytest.approx(1.5 * jaw[1], rel=0.05)
+    brow = EXPRESSION_NAMES.index("browInnerUp_L")
+    assert torch.equal(mumbled.rotation, acted.rotation) and torch.equal(mumbled.eyelids, acted.eyelids)
+    assert torch.allclose(mumbled.expression[:, brow], acted.expression[:, brow], atol=1e-4)
+    streamed = [f.motion for f in pipe.stream([speech], articulation=1.5, look_ahead="full", **options)]
+    assert torch.allclose(torch.cat([m.jaw_pose for m in streamed]), acted.jaw_pose, atol=1e-5)
+    assert pipe(np.zeros(16000, np.float32), articulation=1.5, **options).motion.jaw_pose.abs().max() < 1e-3
+
+
 def test_the_head_blinks_and_moves(pipe, speech):
     """Audio alone gives a head that lives; `head_motion=0` keeps it still."""
     long = np.tile(speech, 8)
@@ -153,6 +167,7 @@ def test_backgrounds(pipe, speech, tmp_path):
         ({"background": np.zeros((4, 4))}, "background: expected a colour, a picture or an array"),
         ({"background": np.full((4, 4, 3), 128)}, "background: expected a colour.* got int64 from 128 to 128"),
         ({"head_motion": 3}, "head_motion"),
+        ({"articulation": 2}, r"articulation: expected a number in \[0.5, 1.5\], got 2; 1 is what was learned"),
     ],
 )
 def test_bad_arguments_are_one_clear_sentence(pipe, speech, options, message):

@@ -36,6 +36,10 @@ def _add_arguments(speak: argparse.ArgumentParser) -> None:
         help="sound after a frame that may influence it, as in a stream (default: full, about a second)",
     )  # fmt: skip
     speak.add_argument(
+        "--articulation", type=float, default=1.0,
+        help="how far the mouth moves in speech, 0.5 (a mumble) to 1.5 (a stage) (default: %(default)s)",
+    )  # fmt: skip
+    speak.add_argument(
         "--pose-from", metavar="CLIP", help="a processed clip whose head motion replaces the generated one"
     )
     speak.add_argument(
@@ -91,7 +95,7 @@ def _speak(args: argparse.Namespace) -> None:
 
     output = check_output(args.output)
     clip = load_audio(sample_path() if args.sample else args.audio, allow_silence=True)
-    options = {name: getattr(args, name) for name in (*LOOK, "look_ahead")}
+    options = {name: getattr(args, name) for name in (*LOOK, "look_ahead", "articulation")}
     options |= {name: _driving(getattr(args, name)) for name in ("pose_from", "expression_from")}
     SpeakOptions(**options).direction.check_end(clip.duration)
     write_video(args, output, clip.duration, lambda pipe: pipe(clip, **options))

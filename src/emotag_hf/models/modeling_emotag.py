@@ -211,6 +211,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
         head_motion: float | MotionStrengths = 1.0,
         driving: Sequence[DrivingClip] = (),
         look_ahead: float | str | None = None,
+        articulation: float = 1.0,
     ) -> EmoTaGOutput:
         """Predicts the motion of the whole head from speech.
 
@@ -227,6 +228,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
                 blinks.
             driving: clips whose pose or upper face replaces the generated motion.
             look_ahead: sound after a frame that may influence it, in seconds, or `"full"` (None): see `speak`.
+            articulation: how far the mouth moves in speech, 0.5 to 1.5; 1 is what the network learned.
 
         Returns:
             `EmoTaGOutput` of T frames at `fps`.
@@ -248,6 +250,7 @@ class EmoTaGModel(EmoTaGPreTrainedModel):
             head_motion=head_motion,
             driving=driving,
             look_ahead=look_ahead,
+            articulation=articulation,
         )
         stream.hear(input_features[0], loudness)
         stream.end(num_frames)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,10 +59,11 @@ class MotionStream:
         head_motion: float | MotionStrengths = 1.0,
         driving: Sequence[DrivingClip] = (),
         look_ahead: float | str | None = None,
+        articulation: float = 1.0,
     ):
         self._model, self._fps, self._direction, self._driving = model, fps, direction, tuple(driving)
         config = model.config.motion_config
-        self._rate, self._streams = config.fps, model.motion.streams
+        self._rate, self._streams, self._articulation = config.fps, model.motion.streams, articulation
         self._generator = MotionGenerator(seed, head_motion)
         self._loudness = 0.0
         self._state = model.motion.init_state(look_ahead=look_ahead) if self._streams else None
@@ -166,7 +168,7 @@ class MotionStream:
         model = self._model
 
         def run(probabilities=None, gate=None) -> GRMNOutput:
-            controls = {"action_units": units, "identity_embedding": model.identity(1)}
+            controls = self._controls(units)
             if probabilities is not None:
                 controls["emotion_logits"] = probabilities_to_logits(probabilities)[None].to(audio)
                 controls["gate"] = gate[None].to(audio)
@@ -181,8 +183,12 @@ class MotionStream:
 
     def _base(self, audio, voice, units) -> GRMNOutput:
         """The network's motion without an emotion."""
+        return self._model.motion.decode(audio, voice, gate=0.0, **self._controls(units))
+
+    def _controls(self, units) -> dict[str, Any]:
+        """Arguments of the network that do not depend on the emotion."""
         identity = self._model.identity(1)
-        return self._model.motion.decode(audio, voice, action_units=units, identity_embedding=identity, gate=0.0)
+        return {"action_units": units, "identity_embedding": identity, "articulation": self._articulation}
 
     def _at_rest(self, named: dict[str, torch.Tensor], base: GRMNOutput, weight: torch.Tensor):
         """The motion `named` with lips that rest shut by `weight [n, 1]`, and the inner mouth with them."""

@@ -51,6 +51,14 @@ def _check_strength(name: str, value: Any, also: str = "") -> float:
     return float(value)
 
 
+def check_articulation(value: float) -> float:
+    """`value` as a float in [0.5, 1.5], or a ValueError."""
+    number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+    if not number or not 0.5 <= value <= 1.5:
+        raise ValueError(f"articulation: expected a number in [0.5, 1.5], got {value!r}; 1 is what was learned.")
+    return float(value)
+
+
 def check_unit_interval(name: str, value: float) -> float:
     """`value` as a float in [0, 1], or a ValueError naming `name`."""
     if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.floating, np.integer)):
@@ -60,4 +68,4 @@ def check_unit_interval(name: str, value: float) -> float:
     return float(value)
 
 
-__all__ = ["MotionStrengths", "check_unit_interval"]
+__all__ = ["MotionStrengths", "check_articulation", "check_unit_interval"]

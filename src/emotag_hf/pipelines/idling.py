@@ -20,7 +20,7 @@ from ..motion.idle_loop import idle_loop
 from .talking_head import SpeakOptions, TalkingHeadOutput, finish, hear, predict
 
 MIN_SECONDS, MAX_SECONDS = 1.0, 600.0
-_OF_SPEECH = ("pose_from", "expression_from", "look_ahead")  # options that need a recording
+_OF_SPEECH = ("pose_from", "expression_from", "look_ahead", "articulation")  # options that need a recording
 
 
 def idle_options(**options: Any) -> SpeakOptions:

@@ -88,6 +88,7 @@ class EmoTaGPipeline(DiffusionPipeline):
         pose_from: ProcessedClip | FlameMotion | None = None,
         expression_from: ProcessedClip | FlameMotion | None = None,
         look_ahead: float | str | None = None,
+        articulation: float = 1.0,
     ) -> TalkingHeadOutput | list[TalkingHeadOutput]:
         """Makes the person speak `audio`.
 
@@ -114,6 +115,7 @@ class EmoTaGPipeline(DiffusionPipeline):
             expression_from: the same for eyelids, brows and the action units that the network reads (docs/motion.md).
             look_ahead: sound after a frame that may influence it: seconds from 0.06 to 2, such as 0.16 or 0.4, or
                 `"full"`, about a second, which None means here. Weights without an ear have one look-ahead, 0.16 s.
+            articulation: how far the mouth moves in speech, 0.5 (a mumble) to 1.5 (a stage); closed lips stay closed.
 
         Returns:
             `TalkingHeadOutput`: lazy `frames`, `audio`, `motion`, `.save(path)`.
@@ -124,7 +126,7 @@ class EmoTaGPipeline(DiffusionPipeline):
         background = self._background if background is None else background
         options = SpeakOptions(
             emotion, intensity, seed, fps, size, background, output_type, head_motion, pose_from, expression_from,
-            look_ahead,
+            look_ahead, articulation,
         )  # fmt: skip
         if isinstance(audio, (list, tuple)):
             return [self._speak(one, sampling_rate, options) for one in audio]

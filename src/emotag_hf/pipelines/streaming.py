@@ -93,6 +93,7 @@ class TalkingHeadStream:
             head_motion=options.head_motion,
             driving=options.driving,
             look_ahead=look_ahead,
+            articulation=options.articulation,
         )
         self._renderer = None
         if options.output_type != "motion":

@@ -28,7 +28,7 @@ from ..models.modeling_emotag import EmoTaGModel
 from ..models.processing_emotag import EmoTaGProcessor
 from ..motion.driving_motion import DrivingClip
 from ..motion.emotion_direction import EmotionDirection
-from ..motion.motion_strengths import MotionStrengths, check_unit_interval
+from ..motion.motion_strengths import MotionStrengths, check_articulation, check_unit_interval
 from ..outputs import EmoTaGOutput, FlameMotion
 from ..rendering import Camera
 from ..rendering.compositing import make_background, to_uint8
@@ -60,6 +60,7 @@ class SpeakOptions:
     pose_from: Any = None
     expression_from: Any = None
     look_ahead: float | str | None = None
+    articulation: float = 1.0
 
     def __post_init__(self) -> None:
         self.intensity = check_unit_interval("intensity", self.intensity)
@@ -76,6 +77,7 @@ class SpeakOptions:
             raise ValueError(f"output_type: expected one of {', '.join(OUTPUT_TYPES)}; got {self.output_type!r}.")
         if self.look_ahead is not None:
             frames_ahead(self.look_ahead)
+        self.articulation = check_articulation(self.articulation)
         width, height = self.width_height
         if self.background is not None:
             # Made here, so that an invalid one raises before any work; from here on it is the finished image.
@@ -333,6 +335,7 @@ def predict(model: EmoTaGModel, clip: AudioClip, inputs: dict[str, Any], options
         head_motion=options.head_motion,
         driving=options.driving,
         look_ahead=options.look_ahead,
+        articulation=options.articulation,
     )
 
 
