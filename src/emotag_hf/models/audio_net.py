@@ -78,7 +78,7 @@ class GroupState:
 class AudioNetState:
     """State of an Audio Net between chunks; made by `init_state`, updated in place by `step`."""
 
-    cache: torch.Tensor  # the past inputs of the convolution
+    caches: list[torch.Tensor]  # the past inputs of each convolution
     ear: EarState
     finished: bool = False
 
@@ -97,22 +97,45 @@ class CausalConv1d(nn.Module):
         return self.conv(x), x[:, :, x.shape[2] - self.past :]
 
 
-class EarAudioNet(nn.Module):
-    """What the motion network makes of the ear's hidden states: `[B, Tf, 82]` at 100 Hz -> `[B, T, hidden]`.
+class TokenNet(nn.Module):
+    """The ear's hidden states `[B, 2 T, 512]` -> `[B, T, dim]`, with the four video frames before."""
+
+    kernel = 5  # video frames, causal
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(EAR_DIM)
+        self.input = nn.Linear(TOKENS * EAR_DIM, dim)
+        self.past = CausalConv1d(dim, dim, self.kernel)
+        self.dropout = nn.Dropout(dropout)
+
+    def init_cache(self, batch_size: int) -> torch.Tensor:
+        """The past of new sound."""
+        return self.input.weight.new_zeros(batch_size, self.past.inputs, self.past.past)
+
+    def project(self, tokens: torch.Tensor, cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The features of at least one video frame, and the new cache."""
+        x = self.norm(tokens.to(self.norm.weight)).unflatten(1, (-1, TOKENS)).flatten(2)
+        x = F.gelu(self.input(self.dropout(x)))
+        y, cache = self.past(x.transpose(1, 2), cache)
+        return self.dropout(F.gelu(y).transpose(1, 2)) + x, cache
+
+
+class EarAudioNet(TokenNet):
+    """What the motion network makes of the ear's hidden states: `[B, Tf, 82]` at 100 Hz -> `[B, T, hidden]`, followed
+    by `[B, T, phone_dim]` for the viseme head, if that has a net of its own.
+
+    Phonemes are known for hours of speech without pictures, lips for minutes: a net that learned both forgot lips.
 
     The ear itself is an asset that many checkpoints share: it is loaded by name, does not learn with the motion network
     and is not stored with it.
     """
 
-    kernel = 5  # video frames, causal
-
     def __init__(self, config: EmoTaGMotionConfig):
-        super().__init__()
+        super().__init__(config.hidden_dim, config.dropout)
         self.ear = load_ear(config.audio_encoder, config.audio_encoder_sha256)
-        self.norm = nn.LayerNorm(EAR_DIM)
-        self.input = nn.Linear(TOKENS * EAR_DIM, config.hidden_dim)
-        self.past = CausalConv1d(config.hidden_dim, config.hidden_dim, self.kernel)
-        self.dropout = nn.Dropout(config.dropout)
+        self.phones = TokenNet(config.phone_dim, config.dropout) if config.phone_dim else None
+        self.dim = config.hidden_dim + config.phone_dim
 
     def certain(self, features: int, state: AudioNetState) -> int:
         """Number of video frames that are determined by so many feature frames of a stream."""
@@ -125,31 +148,32 @@ class EarAudioNet(nn.Module):
     def init_state(self, batch_size: int = 1, look_ahead: float | str | None = None) -> AudioNetState:
         """The state of new sound, heard with a look-ahead in seconds or `"full"` (None): see `ear.frames_ahead`."""
         ear = self.ear.init_state(batch_size, frames_ahead("full" if look_ahead is None else look_ahead))
-        cache = self.input.weight.new_zeros(batch_size, self.past.inputs, self.past.past)
-        return AudioNetState(cache, ear)
+        nets = [self] if self.phones is None else [self, self.phones]
+        return AudioNetState([net.init_cache(batch_size) for net in nets], ear)
 
     def step(self, features: torch.Tensor, state: AudioNetState, flush: bool = False) -> torch.Tensor:
-        """`[B, k, 82]` new frames -> `[B, t, hidden]` for the video frames that are now determined (t may be 0)."""
+        """`[B, k, 82]` new frames -> `[B, t, dim]` for the video frames that are now determined (t may be 0)."""
         tokens = self.ear.step(features, state.ear, flush)
         state.finished = flush
-        return self.project(tokens, state)
+        return self.hear(tokens, state)
 
-    def project(self, tokens: torch.Tensor, state: AudioNetState) -> torch.Tensor:
-        """Hidden states of the ear `[B, 2 t, 512]` -> `[B, t, hidden]`."""
+    def hear(self, tokens: torch.Tensor, state: AudioNetState) -> torch.Tensor:
+        """Hidden states of the ear `[B, 2 t, 512]` -> features of t video frames."""
         if tokens.shape[1] == 0:
-            return self.input.weight.new_zeros(tokens.shape[0], 0, self.past.inputs)
-        x = self.norm(tokens.to(self.norm.weight)).unflatten(1, (-1, TOKENS)).flatten(2)
-        x = F.gelu(self.input(self.dropout(x)))
-        y, state.cache = self.past(x.transpose(1, 2), state.cache)
-        return self.dropout(F.gelu(y).transpose(1, 2)) + x
+            return self.input.weight.new_zeros(tokens.shape[0], 0, self.dim)
+        found, state.caches[0] = self.project(tokens, state.caches[0])
+        if self.phones is None:
+            return found
+        phones, state.caches[1] = self.phones.project(tokens, state.caches[1])
+        return torch.cat([found, phones], -1)
 
     def forward(self, features: torch.Tensor, look_ahead: float | str | None = None) -> torch.Tensor:
         """Of a whole recording; also of hidden states that were heard before, `[B, 2 T, 512]`."""
         state = self.init_state(features.shape[0], look_ahead)
         if features.shape[-1] == EAR_DIM:
-            return self.project(features, state)
+            return self.hear(features, state)
         ahead = sum(state.ear.ahead)
-        return self.project(self.ear(features, ahead), state)
+        return self.hear(self.ear(features, ahead), state)
 
 
 class TransformerAudioNet(nn.Module):

@@ -95,13 +95,15 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
         audio_window (`int`): tokens around a video frame (`"transformers"` only, 16 in the paper).
         hidden_dim (`int`): width of the audio feature `a` and of the expression feature `e`. The paper has 256; the
             embedded weights are smaller.
+        phone_dim (`int`): width of the feature from which the viseme head tells p, b and m, learned apart from lips
+            (only with `"whisper_blocks"`); 0: the head reads the Base's hidden units.
         num_layers, num_attention_heads, intermediate_dim (`int`): of the Audio Net's Transformer (`"transformers"`
             only; the paper has 8 heads and 1024).
         audio_activation (`str`): in its feed-forward layers, `"gelu"`, or `"relu"` as in the authors' checkpoints.
         look_ahead_ms (`int`): sound after a frame that may influence it, 0..160 ms (`"transformers"` only; an
             ear's look-ahead is an argument of each call).
         num_action_units (`int`), identity_dim (`int`), num_emotions (`int`): inputs e and id, and the size of z_e.
-        num_visemes (`int`): classes of the auxiliary head that is only used in training.
+        num_visemes (`int`): classes of the viseme head, of which p, b and m close the lips.
         expression_dim, jaw_dim (`int`): the face motion (50 and 3).
         mouth_code_dim (`int`): size of the code that moves the inner-mouth Gaussians through the tri-plane.
         triplane_dim, triplane_resolution (`int`): channels and cells of that tri-plane.
@@ -123,6 +125,7 @@ class EmoTaGMotionConfig(StrictNames, PreTrainedConfig):
     audio_feature_dim: int = 82
     audio_window: int = 16
     hidden_dim: int = 128
+    phone_dim: int = 0
     num_layers: int = 4
     num_attention_heads: int = 8
     intermediate_dim: int = 1024

@@ -20,12 +20,11 @@ _LIP_OPENING = (
     "mouthFunnel", "mouthLowerDown_L", "mouthLowerDown_R", "mouthUpperUp_L", "mouthUpperUp_R", "mouthClose",
 )  # fmt: skip
 _LIP_PRESS = ("mouthPress_L", "mouthPress_R")
-_PRESS = (0.2, 0.45)  # range of the Base's press coefficient over which the lips close,
-_RELEASE = (0.1, 0.3)  # and over which the emotional part is removed; lower, so that p closes in surprise as well
-# The same two for the viseme head's probability of p, b, m: for the Base's part, for the emotional part.
+# Range of the probability of p, b, m over which the Base's part of an opening goes, and the emotional part; the latter
+# is lower, so that p closes in surprise as well.
 _HEARD, _GUESSED = (0.4, 0.6), (0.3, 0.5)
 _FIRM = 0.4  # coefficient of lips that are pressed together
-_AT_REST = ("mouth", "jaw", "tongue")  # directions in which the Base has no part where no sound comes
+_SPOKEN = ("mouth", "jaw", "tongue")  # directions that speech moves
 _PRESSING = [EXPRESSION_NAMES.index(name) for name in _LIP_PRESS]
 _PARTING = [*(EXPRESSION_NAMES.index(name) for name in _LIP_OPENING), len(EXPRESSION_NAMES)]  # and the jaw
 
@@ -33,18 +32,17 @@ _PARTING = [*(EXPRESSION_NAMES.index(name) for name in _LIP_OPENING), len(EXPRES
 def close_lips(motion: torch.Tensor, base: torch.Tensor, viseme_logits: torch.Tensor) -> torch.Tensor:
     """Removes from `motion` what opens the lips where p, b or m is spoken, and presses them together.
 
-    Where that is, the viseme head or the Base's press coefficients decide. Difference from the paper: an uncertain
-    regression leaves the lips slightly open, and an emotion that drops the jaw would leave them open. The Residual's
-    part is removed at lower thresholds than the Base's.
+    Where that is, the viseme head decides. Difference from the paper: an uncertain regression leaves the lips slightly
+    open, and an emotion that drops the jaw would leave them open. The Residual's part is removed at lower thresholds
+    than the Base's.
 
     Args:
         motion, base: `[..., 53 or more]`, expression and jaw first: the whole motion, and its Base part.
         viseme_logits: `[..., 17]` in the order of `VISEMES`.
     """
-    press = base[..., _PRESSING].mean(-1, keepdim=True)
     heard = viseme_logits.softmax(-1)[..., VISEMES.index("pp"), None]
-    apart = (1 - _ramp(press, *_PRESS)) * (1 - _ramp(heard, *_HEARD))
-    free = (1 - _ramp(press, *_RELEASE)) * (1 - _ramp(heard, *_GUESSED))
+    apart = 1 - _ramp(heard, *_HEARD)
+    free = 1 - _ramp(heard, *_GUESSED)
     motion = torch.where(parting(motion.shape[-1]).to(motion.device), base * apart + (motion - base) * free, motion)
     # Landmarks do not show how firmly lips are pressed, so that it cannot be learned from tracks.
     firm = torch.zeros_like(motion)
@@ -62,10 +60,15 @@ def rest_lips(motion: torch.Tensor, base: torch.Tensor, weight: torch.Tensor) ->
         motion, base: `[..., 53 or more]`, expression and jaw first: the whole motion, and its Base part.
         weight: `[..., 1]`: 0 changes nothing, 1 shuts the lips.
     """
-    mouth = torch.ones(motion.shape[-1], dtype=torch.bool, device=motion.device)
-    mouth[: len(EXPRESSION_NAMES)] = torch.tensor([name.startswith(_AT_REST) for name in EXPRESSION_NAMES])
-    opened = base * mouth + (motion - base) * parting(motion.shape[-1]).to(motion.device)
-    return motion - weight.to(motion) * opened
+    mouth, parted = (mask(motion.shape[-1]).to(motion.device) for mask in (spoken, parting))
+    return motion - weight.to(motion) * (base * mouth + (motion - base) * parted)
+
+
+def spoken(dim: int) -> torch.Tensor:
+    """`[dim]` bool: which coefficients of a motion (expression and jaw first) speech moves."""
+    mask = torch.ones(dim, dtype=torch.bool)
+    mask[: len(EXPRESSION_NAMES)] = torch.tensor([name.startswith(_SPOKEN) for name in EXPRESSION_NAMES])
+    return mask
 
 
 def parting(dim: int) -> torch.Tensor:
@@ -80,4 +83,4 @@ def _ramp(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return ((values - low) / (high - low)).clamp(0, 1)
 
 
-__all__ = ["VISEMES", "close_lips", "parting", "rest_lips"]
+__all__ = ["VISEMES", "close_lips", "parting", "rest_lips", "spoken"]

@@ -22,7 +22,7 @@ from .audio_net import AudioNetState, FrameGroups, GroupState, build_audio_net
 from .configuration_emotag import EmoTaGMotionConfig
 from .ear import DIM as EAR_DIM
 from .ear import frames_ahead, seconds_ahead
-from .lip_closures import close_lips, rest_lips
+from .lip_closures import close_lips, rest_lips, spoken
 from .voice_listener import VoiceListener, VoiceState
 
 _CHUNK_FRAMES = 128  # video frames of a recording that are heard at once
@@ -156,7 +156,7 @@ class GatedResidualMotionNetwork(nn.Module):
         self.id_net = IdentityNet(config)
         self.base_hidden = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU())
         self.base_motion = nn.Linear(2 * dim, self.face_dim + config.mouth_code_dim)
-        self.viseme_head = nn.Linear(2 * dim, config.num_visemes)
+        self.viseme_head = nn.Linear(config.phone_dim or 2 * dim, config.num_visemes)
         self.emotion_encoder = _mlp(2 * dim, dim, config.num_emotions, zero=True)
         self.emotion_decoder = EmotionDecoder(config)
         self.gate = _mlp(2 * dim, dim // 2, 1, zero=True)
@@ -344,13 +344,18 @@ class GatedResidualMotionNetwork(nn.Module):
         return value[:, frames].expand(batch, count, dim)
 
     def base(self, audio: torch.Tensor, identity_embedding: torch.Tensor | None = None) -> Any:
-        """Base of the audio feature `[B, T, hidden]` before `close_lips`: motion `[B, T, 53 + R]`, viseme logits."""
+        """Base of the Audio Net's features, before `close_lips`: motion `[B, T, 53 + R]`, viseme logits."""
         gamma, beta, _, _ = self._modulation(audio, identity_embedding)
-        return self._base(adain(audio, gamma, beta))
+        audio, phones = self._split(audio)
+        return self._base(adain(audio, gamma, beta), phones)
 
-    def _base(self, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _split(self, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the Audio Net gives: the audio feature `a`, and the feature of the viseme head (none: width 0)."""
+        return audio.tensor_split((self.config.hidden_dim,), -1)  # type: ignore[return-value]
+
+    def _base(self, a: torch.Tensor, phones: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = self.base_hidden(a)  # the audio feature only
-        return self.base_motion(hidden), self.viseme_head(hidden)
+        return self.base_motion(hidden), self.viseme_head(phones if self.config.phone_dim else hidden)
 
     def _modulation(self, audio: torch.Tensor, identity_embedding: torch.Tensor | None) -> list[torch.Tensor]:
         """gamma, beta of a and of e, `[B, hidden]` each."""
@@ -373,9 +378,13 @@ class GatedResidualMotionNetwork(nn.Module):
         identity_embedding: torch.Tensor | None = None,
         emotion_logits: torch.Tensor | None = None,
         gate: torch.Tensor | float | None = None,
+        articulation: float = 1.0,
     ) -> GRMNOutput:
-        """The second half of `step`, for what `hear` gave; controls with a time axis begin with its first frame."""
-        return self._decode(audio, 0, action_units, identity_embedding, emotion_logits, gate, voice)
+        """The second half of `step`, for what `hear` gave; controls with a time axis begin with its first frame.
+        `articulation` is a factor on the Base's motion of the mouth: closed lips stay closed."""
+        return self._decode(
+            audio, 0, action_units, identity_embedding, emotion_logits, gate, voice, articulation=articulation
+        )
 
     def _decode(
         self,
@@ -386,6 +395,7 @@ class GatedResidualMotionNetwork(nn.Module):
         emotion_logits: torch.Tensor | None,
         gate: torch.Tensor | float | None,
         voice: Any = None,
+        articulation: float = 1.0,
     ) -> GRMNOutput:
         """Expert Motion Decoder on the audio feature `[B, T, hidden]`; `voice` `[B, T, 7]` of the listener, if any."""
         config = self.config
@@ -394,10 +404,13 @@ class GatedResidualMotionNetwork(nn.Module):
         units = self._control("action_units", action_units, config.num_action_units, start, audio)
         expression = self.expr_net(units / 5.0)
         modulation = self._modulation(audio, identity_embedding)
+        audio, phones = self._split(audio)
         a = adain(audio, modulation[0], modulation[1])
         e = adain(expression, modulation[2], modulation[3])
 
-        base, visemes = self._base(a)
+        base, visemes = self._base(a, phones)
+        if articulation != 1 and self.config.expression_dim == len(EXPRESSION_NAMES):
+            base = torch.where(spoken(base.shape[-1]).to(base.device), base * articulation, base)
         both = torch.cat([a, e], -1)
         z_e, g = self.emotion_encoder(both), torch.sigmoid(self.gate(both))
         if voice is not None:

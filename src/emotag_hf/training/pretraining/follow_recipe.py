@@ -49,6 +49,7 @@ def new_network(recipe: Recipe) -> GatedResidualMotionNetwork:
         audio_encoder=recipe.ear,
         audio_encoder_sha256=ear_sha256(ear_path(recipe.ear)),
         num_layers=1,
+        phone_dim=recipe.phone_dim,
         **sizes,
     )
     torch.manual_seed(0)
@@ -61,10 +62,13 @@ def new_network(recipe: Recipe) -> GatedResidualMotionNetwork:
         for part in (network.emotion_encoder, network.gate):
             part[0].weight[:, : config.hidden_dim] = 0  # the audio feature, which means something else now
         taught = load_file(recipe.head) if recipe.head else {}
-        own = network.audio_net
-        for part, prefix in ((own.norm, "norm."), (own.input, "input."), (own.past.conv, "past.")):
-            if found := {k.removeprefix(prefix): v for k, v in taught.items() if k.startswith(prefix)}:
-                part.load_state_dict(found)
+        nets = [network.audio_net]
+        if config.phone_dim == config.hidden_dim:  # what tells lips is a good start to tell phonemes
+            nets.append(network.audio_net.phones)
+        for net in nets:
+            for part, prefix in ((net.norm, "norm."), (net.input, "input."), (net.past.conv, "past.")):
+                if found := {k.removeprefix(prefix): v for k, v in taught.items() if k.startswith(prefix)}:
+                    part.load_state_dict(found)
     return network
 
 
@@ -137,12 +141,16 @@ class _Following:
         return report
 
     def _speech(self) -> GatedResidualMotionNetwork:
-        """The network after the first part, on synthetic speech alone, which it hears but whose lips it does not
-        copy."""
-        folder = self.output / "speech"
+        """The network after the first part, on speech with known phonemes: its viseme head, and what that reads."""
         if not self.synthetic:
             return self.start
-        return self._taught(folder, (), self.recipe.speech, self.start, lambda network: None)
+        self.start.requires_grad_(False)
+        self._phones(self.start).requires_grad_(True)
+        return self._taught(self.output / "speech", (), self.recipe.speech, self.start, lambda network: None)
+
+    def _phones(self, network: GatedResidualMotionNetwork) -> torch.nn.ModuleList:
+        own = network.audio_net.phones
+        return torch.nn.ModuleList([network.viseme_head, *([] if own is None else [own])])
 
     def _network(self, start: GatedResidualMotionNetwork, left_out: set[str], folder: Path):
         """A network that is not taught by `left_out`, with the mean opening and the spread of the others' lips."""
@@ -155,6 +163,8 @@ class _Following:
             restore_spread(network, usual, self.lips)
 
         network = copy.deepcopy(start)
+        if network.audio_net.phones is not None:
+            self._phones(network).requires_grad_(False)
         restore_opening(network, usual, self.lips)  # else that alone would take most of the steps
         return self._taught(folder, heard, self.recipe.lips, network, restore)
 

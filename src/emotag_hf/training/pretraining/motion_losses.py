@@ -27,18 +27,16 @@ KL_WEIGHT, SCORE_WEIGHT = 0.01, 0.1  # of semantic guidance [code]
 
 _EXPRESSION = len(EXPRESSION_NAMES)
 _NEUTRAL = EMOTIONS.index("neutral")
-_SILENCE, _LIPS_SHUT = VISEMES.index("sil"), VISEMES.index("pp")
+_SILENCE, _CLOSING = VISEMES.index("sil"), VISEMES.index("pp")
 _PAUSE = 8  # frames of silence to either side
-_SHUT, _APART = 0.1, 0.3  # relative to a window's widest opening
+_PARTED, _APART = 0.15, 0.3  # relative to a window's widest opening: not shut, open
 _FEW = 25  # minimum number of frames for a correlation
 _BEND = 2.0  # mm from which the lip error is linear (Huber)
 _USUAL, _LEAST = 4.0, 1.5  # mm, spread of the lip opening: typical of speech; lower bound
 # Directions that speech moves; the others are left to the Residual and to generated motion (brows, gaze).
 SPOKEN = tuple(i for i, n in enumerate(EXPRESSION_NAMES) if n.startswith(("mouth", "jaw", "tongue", "cheekPuff")))
-# Directions with which the network closes lips on p, b, m (`close_lips`). They are trained on synthetic speech only,
-# because landmarks do not show how firmly lips are pressed.
-_PRESS = tuple(i for i, n in enumerate(EXPRESSION_NAMES) if n.startswith("mouthPress"))
-_TRACKED = tuple(i for i in SPOKEN if i not in _PRESS)
+# `close_lips` presses them together: landmarks do not show how firmly.
+_TRACKED = tuple(i for i in SPOKEN if not EXPRESSION_NAMES[i].startswith("mouthPress"))
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,11 @@ class MotionWeights:
     motion: float = 0.1  # MSE of expression and jaw, METHOD 5
     spoken: float = 2.0  # the same for the Base and the directions that speech moves
     quiet: float = 1.0  # penalty on the Base in directions that speech does not move
-    press: float = 3.0  # pressed lips, on synthetic speech only
-    closure: float = 1.0  # mm of lip gap where lips must be closed (p, b, m)
+    parted: float = 0.0  # mm by which lips are nearly shut where the tracked ones are not
     silence: float = 0.2  # mm of lip gap in silence of synthetic speech
     table: float = 1.0  # factor on these terms for synthetic speech (lips of a viseme table); 0 with people
     visemes: float = 0.15
-    seen: float = 0.3  # viseme targets from tracked lips (p, b, m or not)
+    seen: float = 0.3  # where tracked lips are open, p, b and m are not heard
     kl: float = KL_WEIGHT
     score: float = SCORE_WEIGHT
     made_up: float = 0.2  # semantic guidance on synthetic action units
@@ -148,7 +145,8 @@ def motion_terms(
     audio = network.audio_net(batch.sound, look_ahead)[:, :count]
     identity = batch.identity * known[:, None]
     raw, logits = network.base(audio, identity)
-    base = network.close_lips(raw, raw, logits)
+    # Only the viseme head is trained on p, b and m; else the Base would reduce the opening in other sounds, too.
+    base = network.close_lips(raw, raw, logits.detach())
     expression, jaw = base[..., :_EXPRESSION], base[..., _EXPRESSION : batch.face.shape[-1]]
     valid = batch.valid.float()
     drawn = lips.points(expression, jaw)
@@ -159,16 +157,10 @@ def motion_terms(
     wrong = wrong + (jaw - batch.face[..., _EXPRESSION:]).square().mean(-1)
     taught = torch.where(batch.real, 1.0, weights.table)[:, None]
     terms["spoken"] = weights.spoken * _mean(wrong, valid, taught)
-    unspoken = [i for i in range(_EXPRESSION) if i not in SPOKEN]
+    unspoken = [i for i in range(_EXPRESSION) if i not in _TRACKED]
     terms["quiet"] = weights.quiet * _mean(expression[..., unspoken].square().mean(-1), valid)
 
     synthetic = (~batch.real).float()
-    terms["press"] = weights.press * _mean(difference[..., _PRESS].mean(-1), valid * synthetic[:, None])
-    # Only the viseme head is trained on p, b and m; else the Base would reduce the opening in other sounds, too.
-    fixed = raw.detach()
-    shut = network.close_lips(fixed, fixed, logits)
-    gap = F.relu(lips.opening(lips.points(shut[..., :_EXPRESSION], shut[..., _EXPRESSION : batch.face.shape[-1]])))
-    terms["closure"] = weights.closure * _mean(gap, (batch.closed & batch.valid).float())
     pause = _inside(batch.visemes == _SILENCE) & batch.valid
     terms["silence"] = weights.silence * _mean(F.relu(lips.opening(drawn)), pause.float())
     heard = batch.visemes.clamp_min(0)
@@ -176,7 +168,11 @@ def motion_terms(
     terms["visemes"] = weights.visemes * _mean(cross.view_as(valid), valid * (batch.visemes >= 0) * synthetic[:, None])
 
     real = valid * batch.real[:, None]
-    terms["seen"] = weights.seen * _mean(_seen(logits, batch, lips), real)
+    share, reach = _share(batch, lips)
+    other = -torch.log1p(-logits.softmax(-1)[..., _CLOSING].clamp(max=0.999))
+    terms["seen"] = weights.seen * _mean(other * (share > _APART), real)
+    missing = F.relu(_PARTED * reach - lips.opening(drawn)) * (share > _PARTED)
+    terms["parted"] = weights.parted * _mean(missing, real)
     whole = network._decode(audio, 0, batch.units, identity, None, None)
     face, jaw = batch.face.split((_EXPRESSION, batch.face.shape[-1] - _EXPRESSION), -1)
     terms["motion"] = driven * weights.motion * _mean(motion_errors(whole.expression, whole.jaw_pose, face, jaw), real)
@@ -192,20 +188,11 @@ def _inside(silent: Tensor) -> Tensor:
     return -F.max_pool1d(-wide, 2 * _PAUSE + 1, 1)[:, 0] > 0.5
 
 
-def _seen(logits: Tensor, batch: MotionBatch, lips: LipSpace) -> Tensor:
-    """Cross-entropy `[B, T]` of visemes against tracked lips: open lips are not p, b, m; closed lips are one of them or
-    silence.
-
-    Without it the viseme head, trained on phonemes of synthetic speech, detects a p in every third frame of real
-    speech.
-    """
+def _share(batch: MotionBatch, lips: LipSpace) -> tuple[Tensor, Tensor]:
+    """Tracked opening `[B, T]` relative to the window's widest, which is the second, `[B, 1]` in mm."""
     true = lips.opening(lips.points(batch.face[..., :_EXPRESSION], batch.face[..., _EXPRESSION:]))
     reach = true.masked_fill(~batch.valid, -torch.inf).amax(1, keepdim=True).clamp_min(_LEAST)
-    share = true / reach
-    log = logits.log_softmax(-1)
-    closing = log[..., (_LIPS_SHUT, _SILENCE)].logsumexp(-1)
-    apart = -torch.log1p(-log[..., _LIPS_SHUT].exp().clamp(max=0.999))
-    return apart * (share > _APART) - closing * (share < _SHUT)
+    return true / reach, reach
 
 
 def _lip_terms(drawn: Tensor, batch: MotionBatch, lips: LipSpace, weights: MotionWeights, valid: Tensor):

@@ -24,6 +24,7 @@ _EXPRESSION = len(EXPRESSION_NAMES)
 _MAX_LAG = 6  # frames either way
 _MOST_GAIN = 1.6
 _LEAST_REACH = 3.0  # mm, lower bound of the range of the lip gap
+_AROUND = 2  # frames around a closure in which lips may be shut, too
 _A_LITTLE = 0.1  # rad
 _USUAL_LAG = 2.0  # frames, spread over clips
 _LOOK = 4.0  # frames after which lip positions are nearly independent
@@ -189,7 +190,8 @@ def closures(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], l
 
     Returns:
         `shut`: share of the closures with a gap below a tenth of the speaker's range within one frame; `elsewhere`:
-        share of the other frames that are closed; `silence`: mean gap in pauses, relative to that range.
+        share of the frames that are closed although they are neither silent nor within two frames of a closure;
+        `silence`: mean gap in pauses, relative to that range.
     """
     shut, elsewhere, silence = [], [], []
     for clip in clips:
@@ -197,13 +199,17 @@ def closures(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], l
         closed, quiet = clip.closed.numpy(), clip.visemes.numpy() == 0
         reach = max(float(np.quantile(gap, 0.98)), _LEAST_REACH)
         low = gap < 0.1 * reach
-        near = low | np.append(low[1:], False) | np.insert(low[:-1], 0, False)
-        shut += near[closed].tolist()
-        elsewhere += low[~closed & ~quiet].tolist()
+        shut += _widened(low, 1)[closed].tolist()
+        elsewhere += low[~_widened(closed, _AROUND) & ~quiet].tolist()
         silence += (gap[quiet] / reach).tolist()
     return {
         name: float(np.mean(v)) for name, v in (("shut", shut), ("elsewhere", elsewhere), ("silence", silence)) if v
     }
+
+
+def _widened(frames: np.ndarray, count: int) -> np.ndarray:
+    """`[T]` bool: frames that are at most `count` from one of `frames`."""
+    return np.convolve(frames, np.ones(2 * count + 1), "same") > 0.5
 
 
 def _curves(expression, jaw, lips: LipSpace) -> dict[str, np.ndarray]:

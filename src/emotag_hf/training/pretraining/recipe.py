@@ -5,7 +5,8 @@ In: tracked clips of people, speech with known phoneme times, an ear. Out: a fol
 recipe. Each part is a table:
 
     [data]     talkers (folder of tracked clips), clips (JSON), synthetic (files), heldout (file), most_synthetic
-    [network]  ear (file or embedded name), ear_name, head (file of `teach_ear tune`), start (model), dropout
+    [network]  ear (file or embedded name), ear_name, head (file of `teach_ear tune`), start (model), dropout,
+               phone_dim
     [people]   leave_out (persons), folds
     [speech]   PretrainArguments of the first part, on synthetic speech alone
     [lips]     PretrainArguments of the second part, on people
@@ -32,14 +33,14 @@ from .pretrain_arguments import PretrainArguments
 # People teach how lips move; synthetic speech, whose times are known, when they are shut. Correlation counts most: it
 # is what of a person's motion can be heard at all.
 WEIGHTS = MotionWeights(
-    table=0.0, rest=1.0, correlation=6.0, velocity=0.1, spoken=1.0, press=0.5, closure=0.55, silence=0.4,
-    visemes=0.6, seen=1.0,
+    table=0.0, rest=1.0, correlation=6.0, velocity=0.1, spoken=1.0, silence=0.4, visemes=1.0, seen=0.0,
 )  # fmt: skip
 _LIPS = {
     "steps": 600, "batch_size": 16, "window": 120, "learning_rate": 8e-4, "trunk_rate": 0.5, "last_rate": 2.0,
     "ema": 0.98, "synthetic_share": 0.19, "stretch": 0.0, "augment": 0.0,
 }  # fmt: skip
-# To tell p, b and m from other sounds takes longer than to learn lips, and needs no people.
+# To tell p, b and m from other sounds takes longer than to learn lips, and needs no people: only the net of the viseme
+# head learns in this part, and only in this part.
 _SPEECH = _LIPS | {"steps": 500, "synthetic_share": 1.0, "trunk_rate": 1.0, "last_rate": 1.0}
 _TABLES = ("data", "network", "people", "speech", "lips", "weights")
 
@@ -72,6 +73,7 @@ class Recipe:
     head: Path | None = None
     start: str = DEFAULT_MODEL
     dropout: float | None = None
+    phone_dim: int = 192
     leave_out: frozenset[str] = frozenset()
     folds: int = 4
     speech: PretrainArguments = field(default_factory=lambda: PretrainArguments(**_SPEECH))
@@ -95,7 +97,7 @@ def read_recipe(path: str | Path) -> Recipe:
     _only(tables, _TABLES, "recipe")
     data, network, people = (dict(tables.get(name, {})) for name in ("data", "network", "people"))
     _only(data, ("talkers", "clips", "synthetic", "heldout", "most_synthetic"), "data")
-    _only(network, ("ear", "ear_name", "head", "start", "dropout"), "network")
+    _only(network, ("ear", "ear_name", "head", "start", "dropout", "phone_dim"), "network")
     _only(people, ("leave_out", "folds"), "people")
     for table, key in ((data, "talkers"), (data, "clips"), (network, "ear")):
         if key not in table:
@@ -103,7 +105,7 @@ def read_recipe(path: str | Path) -> Recipe:
     near = lambda name: path.parent / name  # noqa: E731
     there = lambda name: _existing(near(name))  # noqa: E731
     settings: dict[str, Any] = {key: data[key] for key in ("most_synthetic",) if key in data}
-    settings |= {key: network[key] for key in ("ear_name", "start", "dropout") if key in network}
+    settings |= {key: network[key] for key in ("ear_name", "start", "dropout", "phone_dim") if key in network}
     ear = str(network["ear"])
     if near(ear).is_file():
         ear = str(near(ear))
