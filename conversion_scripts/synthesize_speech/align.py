@@ -4,7 +4,8 @@
 
 TEXTS.json is `{"name": "what is said"}` or `{"name": {"text": "what is said", "speaker": "ann"}}`, the name without the
 suffix. pocketsphinx (BSD, its English model is in the wheel) finds the phonemes. Recordings of a speaker are joined to
-some twelve seconds. One speaker in ten goes into `heldout.npz`, all others into `train.npz`.
+some twelve seconds. One speaker in ten goes into `heldout.npz`, all others into `train.npz`;
+`phones.json` has the phonemes of each recording, for `benchmarks/report_closures.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,13 @@ if __package__ in (None, ""):  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from synthesize_speech.augment import RATE, augment
 from synthesize_speech.flite import IPA
-from synthesize_speech.generate import Parts, Recordings
+from synthesize_speech.generate import Parts, Recordings, join
 from synthesize_speech.visemes import sound_parts
 
 from emotag_hf.audio.audio_io import read_audio
 
-_SUFFIXES = (".wav", ".flac", ".opus", ".ogg", ".mp3")
-_LENGTH = 12.0  # s, of what is joined
-_GAP = (0.1, 0.5)  # s
+_AROUND = 0.25  # s
+_SUFFIXES = (".wav", ".flac", ".opus", ".ogg", ".mp3", ".m4a", ".mp4")
 
 
 class Aligner:
@@ -55,7 +54,9 @@ class Aligner:
         words = re.sub(r"[^a-z' ]", " ", text.lower().replace("’", "'")).split()
         if not words or any(self._decoder.lookup_word(word) is None for word in words):
             return None
-        pcm = (samples.clip(-1, 1) * 32767).astype(np.int16).tobytes()
+        # Without silence around it, the last word of a recording that is cut closely is often not found.
+        padded = np.pad(samples.clip(-1, 1), round(_AROUND * RATE))
+        pcm = (padded * 32767).astype(np.int16).tobytes()
         try:
             self._decoder.set_align_text(" ".join(words))
             self._run(pcm)
@@ -66,7 +67,9 @@ class Aligner:
         found = self._decoder.get_alignment()
         if found is None:
             return None
-        return [(p.name, p.start / 100, (p.start + p.duration) / 100) for word in found for p in word]
+        seconds = len(samples) / RATE
+        times = [(p.name, p.start / 100 - _AROUND, (p.start + p.duration) / 100 - _AROUND) for w in found for p in w]
+        return [(name, max(0.0, start), min(seconds, end)) for name, start, end in times if 0 < end and start < seconds]
 
     def _run(self, pcm: bytes) -> None:
         self._decoder.start_utt()
@@ -97,24 +100,6 @@ def held_out(speaker: str) -> bool:
     return int(hashlib.sha256(speaker.encode()).hexdigest(), 16) % 10 == 0
 
 
-def join(
-    utterances: Sequence[tuple[np.ndarray, Parts]], rng: np.random.Generator
-) -> Iterable[tuple[np.ndarray, Parts]]:
-    """Utterances of one speaker, one after another with pauses, in recordings of some `_LENGTH` seconds."""
-    pieces, parts, clock = [], [], 0.0
-    for sound, said in utterances:
-        gap = np.zeros(int(rng.uniform(*_GAP) * RATE), np.float32)
-        begin = clock + len(gap) / RATE
-        parts += [("sil", clock, begin), *((shape, begin + a, begin + b) for shape, a, b in said)]
-        pieces += [gap, sound]
-        clock = begin + len(sound) / RATE
-        if clock > _LENGTH:
-            yield np.concatenate(pieces), parts
-            pieces, parts, clock = [], [], 0.0
-    if pieces:
-        yield np.concatenate(pieces), parts
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("recordings", type=Path)
@@ -123,18 +108,20 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     arguments = parser.parse_args()
     paths = {p.stem: p for p in sorted(arguments.recordings.iterdir()) if p.suffix in _SUFFIXES}
-    aligner, speakers, lost = Aligner(), defaultdict(list), 0
+    aligner, speakers, found, lost = Aligner(), defaultdict(list), {}, 0
     for name, (text, speaker) in tqdm(read_texts(arguments.texts).items(), "aligning", unit="recording"):
         if name in paths:
             sound = read_audio(paths[name])
             phones = aligner.phones(sound, text)
             if phones:
+                found[name] = phones
                 speakers[speaker].append((sound, parts_of(phones, len(sound) / RATE)))
             else:
                 lost += 1
     if not speakers:
         parser.error(f"no recording in {arguments.recordings} that {arguments.texts} names could be aligned")
     arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "phones.json").write_text(json.dumps(found) + "\n", "utf-8")
     rng = np.random.default_rng(arguments.seed)
     made = {"train": Recordings(), "heldout": Recordings()}
     for number, speaker in enumerate(sorted(speakers)):

@@ -6,8 +6,8 @@
     python conversion_scripts/synthesize_speech/generate.py --voices kokoro --pieces PIECES --hours 3 --out KOKORO
     python conversion_scripts/synthesize_speech/generate.py --voices none --hours 0.15 --out NOISE
 
-Writes `train.npz` and `heldout.npz` (other voice variants, not in the training data; flite has none, nor have noises,
-clicks and music): log-mel features float16, targets in motion space, viseme classes and closure masks, clip after clip
+Writes `train.npz` and `heldout.npz` (other voices, not in the training data; flite has none, nor have noises, clicks
+and music): log-mel features float16, targets in motion space, viseme classes and closure masks, clip after clip
 with their offsets. Deterministic by `--seed` for one version of espeak-ng and flite. Words are drawn at random, or
 sentences of Debian's quotations (/usr/share/games/fortunes) are said.
 """
@@ -18,7 +18,7 @@ import argparse
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -46,6 +46,8 @@ VARIANTS = (
     "kaukovalta klatt klatt2 klatt4 linda m1 m2 m3 m4 m6 m7 m8 max michel miguel norbert pablo paul pedro quincy rob "
     "robert sandro shelby steph travis victor whisper zac"
 ).split()
+_LENGTH = 12.0  # s, of utterances that are joined
+_GAP = (0.1, 0.5)  # s between them
 HELD_OUT_VARIANTS = "f4 m5 Andy klatt3 marcelo steph2".split()
 Parts = list[tuple[str, float, float]]  # shape of `visemes`, start and end in seconds
 # `say` of a voice: a sentence's samples, their rate in Hz, their parts; None where it could not be said.
@@ -118,6 +120,14 @@ class Kokoro:
 
         return say
 
+    def once(self, seed: int) -> Recordings:
+        """Every sentence once, as it was said."""
+        made, rng = Recordings(), np.random.default_rng(seed)
+        for number, voice in enumerate(sorted(self.said)):
+            for sound, parts in join([(one.samples, one.parts) for one in self.said[voice]], rng):
+                made.add(sound, parts, number)
+        return made
+
 
 Speaker = Espeak | Flite | Kokoro
 
@@ -161,6 +171,24 @@ def joined(parts: Parts, seconds: float) -> Parts:
     if found[-1][2] < seconds:
         found.append(["sil", found[-1][2], seconds])
     return [tuple(part) for part in found if part[2] > part[1]]
+
+
+def join(
+    utterances: Sequence[tuple[np.ndarray, Parts]], rng: np.random.Generator
+) -> Iterable[tuple[np.ndarray, Parts]]:
+    """Utterances of one speaker, one after another with pauses, in recordings of some `_LENGTH` seconds."""
+    pieces, parts, clock = [], [], 0.0
+    for sound, said in utterances:
+        gap = np.zeros(int(rng.uniform(*_GAP) * RATE), np.float32)
+        begin = clock + len(gap) / RATE
+        parts += [("sil", clock, begin), *((shape, begin + a, begin + b) for shape, a, b in said)]
+        pieces += [gap, sound]
+        clock = begin + len(sound) / RATE
+        if clock > _LENGTH:
+            yield np.concatenate(pieces), parts
+            pieces, parts, clock = [], [], 0.0
+    if pieces:
+        yield np.concatenate(pieces), parts
 
 
 class Recordings:
@@ -227,11 +255,9 @@ def main() -> None:
     elif arguments.voices == "flite":
         sets = [("train", arguments.hours, Flite(sentences["en-us"]), arguments.seed)]
     elif arguments.voices == "kokoro":
-        said = {name: Kokoro.read(arguments.pieces, name) for name in ("heldout", "train")}
-        sets = [
-            ("heldout", arguments.heldout_hours, said["heldout"], arguments.seed + 1),
-            ("train", arguments.hours, said["train"], arguments.seed),
-        ]
+        heldout = Kokoro.read(arguments.pieces, "heldout").once(arguments.seed)
+        np.savez(arguments.out / "heldout.npz", **heldout.arrays())
+        sets = [("train", arguments.hours, Kokoro.read(arguments.pieces, "train"), arguments.seed)]
     else:
         engine = RestartingEspeak()
         sets = [

@@ -40,7 +40,7 @@ def file(tmp_path_factory):
 def config(file):
     return dict(
         frontend="whisper_blocks", audio_encoder=str(file), audio_encoder_sha256=ear_sha256(file), hidden_dim=16,
-        triplane_resolution=4, listener_dim=8,
+        phone_dim=12, triplane_resolution=4, listener_dim=8,
     )  # fmt: skip
 
 
@@ -75,6 +75,21 @@ def test_chunks_equal_the_whole(config, look_ahead, rows):
         for name in ("expression", "gate", "emotion_logits", "viseme_logits"):
             streamed = torch.cat([getattr(part, name) for part in parts], 1)
             torch.testing.assert_close(streamed, getattr(whole, name), rtol=0, atol=2e-5)
+
+
+@torch.inference_mode()
+def test_phonemes_are_told_by_a_net_of_their_own(config):
+    """It changes the visemes and no lip that they do not close; without it the Base's hidden units tell them."""
+    model, features = network(config), sound(80)
+    before, raw = model(features), model.base(model.audio_net(features))[0]
+    for parameter in model.audio_net.phones.parameters():
+        parameter.mul_(-1)
+    after = model(features)
+    assert not torch.allclose(before.viseme_logits, after.viseme_logits, atol=1e-2)
+    assert torch.equal(raw, model.base(model.audio_net(features))[0])
+    without = network(config | {"phone_dim": 0})
+    assert without.audio_net.phones is None and without.viseme_head.in_features == 32
+    assert without(features).viseme_logits.shape == after.viseme_logits.shape
 
 
 @torch.inference_mode()

@@ -17,6 +17,8 @@ from two_processes import first_gradient
 
 from emotag_hf import ParametricHead
 from emotag_hf.cli import main
+from emotag_hf.models.lip_closures import VISEMES
+from emotag_hf.models.modeling_motion import GatedResidualMotionNetwork
 from emotag_hf.training.pretraining.lip_space import LipSpace
 from emotag_hf.training.pretraining.motion_data import (
     MotionBatches,
@@ -26,7 +28,8 @@ from emotag_hf.training.pretraining.motion_data import (
     read_persons,
     shifted,
 )
-from emotag_hf.training.pretraining.motion_scores import find_lag, score_clips
+from emotag_hf.training.pretraining.motion_losses import MotionWeights, motion_terms
+from emotag_hf.training.pretraining.motion_scores import closure_rows, find_lag, score_clips
 from emotag_hf.training.pretraining.pretrain import Pretrainer, load_motion
 from emotag_hf.training.pretraining.pretrain_arguments import PretrainArguments
 
@@ -176,6 +179,40 @@ def test_lips_near_rest_are_those_of_the_head():
         rest = head.landmarks(head(expression=torch.zeros(1, 50)).vertices)
     gap = lambda x: (x[:, [82, 13, 312], 1].mean(1) - x[:, [87, 14, 317], 1].mean(1)) * 1000  # noqa: E731
     torch.testing.assert_close(found, gap(posed) - gap(rest), atol=0.4, rtol=0.05)
+
+
+def test_closures_are_counted_where_they_should_be():
+    """A gap that is low a frame beside a closure is one; low within two frames is no false one, farther it is, unless
+    it is silent."""
+    clip = replace(
+        toy_clip(0), closed=torch.arange(60) == 20, visemes=torch.where(torch.arange(60) < 50, 13, 0)
+    )  # frames 50 to 59 are silent
+    gap = np.full(60, 10.0)
+    gap[[18, 21, 30, 55]] = 0.5
+    rows = closure_rows([gap], [clip])
+    assert rows["shut"].tolist() == [True] and len(rows["elsewhere"]) == 45 and rows["elsewhere"].sum() == 1
+    assert len(rows["silence"]) == 10 and rows["silence"].sum() == pytest.approx(9.05)
+    gap[21] = 10.0
+    assert closure_rows([gap], [clip])["shut"].tolist() == [False]
+
+
+def test_lips_that_are_seen_or_known_to_be_open_are_not_shut():
+    """The term acts on people's open frames, and in speech on sounds away from p, b, m; not in silence."""
+    lips, network = LipSpace(ParametricHead.from_asset()), GatedResidualMotionNetwork(small_config())
+    with torch.no_grad():
+        network.base_motion.weight.zero_()  # shut throughout
+        network.base_motion.bias.zero_()
+    clips = [replace(toy_clip(i), real=real) for i, real in ((0, True), (1, False))]
+    speech = replace(clips[1], visemes=torch.full((len(clips[1]),), VISEMES.index("aa")))
+    silent = replace(speech, visemes=torch.zeros_like(speech.visemes))
+    found = {}
+    for name, real, synthetic in (("seen", [clips[0]], []), ("known", [], [speech]), ("silent", [], [silent])):
+        share = 1.0 if synthetic else 0.0
+        batch = MotionBatches(real, synthetic, 2, 40, share, 0, 0.0).batch(0, 0, 2)
+        known, generator = torch.zeros(2, dtype=torch.bool), torch.Generator().manual_seed(0)
+        terms = motion_terms(network, batch, lips, MotionWeights(parted=1.0), 1.0, known, generator)
+        found[name] = terms["parted"].item()
+    assert found["seen"] > 0.3 and found["known"] == pytest.approx(2.2, abs=0.05) and found["silent"] == 0
 
 
 def test_bad_data_is_named(tmp_path):

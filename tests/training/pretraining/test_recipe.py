@@ -101,6 +101,14 @@ def test_one_command_teaches(folder, capsys):
     assert not (out / "fold_0").exists()  # it would be taught by the people of the network for everybody
     assert json.loads((out / "fold_1" / "report.json").read_text())["persons"] == ["bob", "dee"]
     assert load_motion(out).config.audio_encoder == str(folder / "ear.safetensors")
+    untaught = follow_recipe.new_network(read_recipe(folder / "recipe.toml")).state_dict()
+    phonemes, last = weights(out / "speech"), weights(out)
+    for name, value in last.items():
+        if name.startswith(("audio_net.phones.", "viseme_head.")):  # only the first part teaches these, and only these
+            assert torch.equal(value, phonemes[name]) and not torch.equal(value, untaught[name])
+        else:
+            assert torch.equal(phonemes[name], untaught[name])
+    assert not torch.equal(last["base_motion.weight"], phonemes["base_motion.weight"])
 
 
 def test_interrupted_it_goes_on_where_it_was(folder, monkeypatch):

@@ -135,7 +135,7 @@ class _Following:
         report = json.loads((self.output / REPORT).read_text(encoding="utf-8"))
         report["left_out"] = sorted(recipe.leave_out)
         if recipe.heldout:
-            report["shut_on_p_b_m"] = closures(last, load_synthetic(recipe.heldout, 80), self.lips)
+            report["shut_on_p_b_m"] = closures(last, load_synthetic(recipe.heldout), self.lips)
         report["unheard_people"] = {str(ahead): _summary(scores) for ahead, scores in found.items() if scores}
         (self.output / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         return report
@@ -159,8 +159,8 @@ class _Following:
 
         def restore(network: GatedResidualMotionNetwork) -> None:
             # Closures and silence, which only synthetic speech teaches, bias the mean opening downwards.
-            restore_opening(network, usual, self.lips)
             restore_spread(network, usual, self.lips)
+            restore_opening(network, usual, self.lips)
 
         network = copy.deepcopy(start)
         if network.audio_net.phones is not None:

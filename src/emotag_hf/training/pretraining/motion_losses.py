@@ -30,6 +30,8 @@ _NEUTRAL = EMOTIONS.index("neutral")
 _SILENCE, _CLOSING = VISEMES.index("sil"), VISEMES.index("pp")
 _PAUSE = 8  # frames of silence to either side
 _PARTED, _APART = 0.15, 0.3  # relative to a window's widest opening: not shut, open
+_LEAST_GAP = 2.2  # mm, of lips that are seen to be open
+_AROUND = 2  # frames around p, b, m in which lips may be shut
 _FEW = 25  # minimum number of frames for a correlation
 _BEND = 2.0  # mm from which the lip error is linear (Huber)
 _USUAL, _LEAST = 4.0, 1.5  # mm, spread of the lip opening: typical of speech; lower bound
@@ -52,7 +54,7 @@ class MotionWeights:
     motion: float = 0.1  # MSE of expression and jaw, METHOD 5
     spoken: float = 2.0  # the same for the Base and the directions that speech moves
     quiet: float = 1.0  # penalty on the Base in directions that speech does not move
-    parted: float = 0.0  # mm by which lips are nearly shut where the tracked ones are not
+    parted: float = 0.0  # mm by which lips are nearly shut where tracked ones are not, or in sounds other than p, b, m
     silence: float = 0.2  # mm of lip gap in silence of synthetic speech
     table: float = 1.0  # factor on these terms for synthetic speech (lips of a viseme table); 0 with people
     visemes: float = 0.15
@@ -160,19 +162,18 @@ def motion_terms(
     unspoken = [i for i in range(_EXPRESSION) if i not in _TRACKED]
     terms["quiet"] = weights.quiet * _mean(expression[..., unspoken].square().mean(-1), valid)
 
-    synthetic = (~batch.real).float()
     pause = _inside(batch.visemes == _SILENCE) & batch.valid
-    terms["silence"] = weights.silence * _mean(F.relu(lips.opening(drawn)), pause.float())
-    heard = batch.visemes.clamp_min(0)
-    cross = F.cross_entropy(logits.flatten(0, 1), heard.flatten(), label_smoothing=0.05, reduction="none")
-    terms["visemes"] = weights.visemes * _mean(cross.view_as(valid), valid * (batch.visemes >= 0) * synthetic[:, None])
+    gap = lips.opening(drawn)
+    terms["silence"] = weights.silence * _mean(F.relu(gap), pause.float())
+    terms["visemes"] = weights.visemes * _visemes(logits, batch)
 
     real = valid * batch.real[:, None]
     share, reach = _share(batch, lips)
     other = -torch.log1p(-logits.softmax(-1)[..., _CLOSING].clamp(max=0.999))
     terms["seen"] = weights.seen * _mean(other * (share > _APART), real)
-    missing = F.relu(_PARTED * reach - lips.opening(drawn)) * (share > _PARTED)
-    terms["parted"] = weights.parted * _mean(missing, real)
+    missing = torch.where(batch.real[:, None], _PARTED * reach, _LEAST_GAP) - gap
+    parted = torch.where(batch.real[:, None], share > _PARTED, _speaking(batch))
+    terms["parted"] = weights.parted * _mean(F.relu(missing), valid * parted)
     whole = network._decode(audio, 0, batch.units, identity, None, None)
     face, jaw = batch.face.split((_EXPRESSION, batch.face.shape[-1] - _EXPRESSION), -1)
     terms["motion"] = driven * weights.motion * _mean(motion_errors(whole.expression, whole.jaw_pose, face, jaw), real)
@@ -180,6 +181,31 @@ def motion_terms(
     terms["guidance"] = driven * _mean(weights.kl * kl + weights.score * score, real)
     terms["made_up"] = weights.made_up * _made_up(network, audio.detach(), generator)
     return terms
+
+
+def phoneme_terms(
+    network: GatedResidualMotionNetwork,
+    batch: MotionBatch,
+    weights: MotionWeights,
+    look_ahead: float | str | None = None,
+) -> dict[str, Tensor]:
+    """The one term of `motion_terms` that speech without lips has."""
+    audio = network.audio_net(batch.sound, look_ahead)[:, : batch.face.shape[1]]
+    return {"visemes": weights.visemes * _visemes(network.base(audio)[1], batch)}
+
+
+def _visemes(logits: Tensor, batch: MotionBatch) -> Tensor:
+    """Cross-entropy of the visemes where they are known."""
+    known = batch.valid & (batch.visemes >= 0) & ~batch.real[:, None]
+    heard = batch.visemes.clamp_min(0)
+    cross = F.cross_entropy(logits.flatten(0, 1), heard.flatten(), label_smoothing=0.05, reduction="none")
+    return _mean(cross.view_as(heard), known.float())
+
+
+def _speaking(batch: MotionBatch) -> Tensor:
+    """`[B, T]` bool: frames in whose sound lips are open, away from p, b and m."""
+    near = F.max_pool1d((batch.closed | (batch.visemes == _CLOSING)).float()[:, None], 2 * _AROUND + 1, 1, _AROUND)
+    return (batch.visemes > _SILENCE) & (near[:, 0] < 0.5)
 
 
 def _inside(silent: Tensor) -> Tensor:
@@ -266,5 +292,5 @@ def _mean(values: Tensor, weight: Tensor, share: Tensor | float = 1.0) -> Tensor
 
 __all__ = [
     "KL_WEIGHT", "SCORE_WEIGHT", "SPOKEN", "MotionWeights", "guidance_errors", "motion_errors", "motion_loss",
-    "motion_terms", "semantic_guidance",
+    "motion_terms", "phoneme_terms", "semantic_guidance",
 ]  # fmt: skip

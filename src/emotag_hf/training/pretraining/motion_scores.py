@@ -153,12 +153,14 @@ def lag_evidence(r: float, frames: int, lag: float, usual: float) -> float:
 
 @torch.no_grad()
 def restore_spread(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], lips: LipSpace) -> float:
-    """Corrects under-articulation, because uncertain predictions regress to the mean. Returns the factor on the motion
-    of speech.
+    """Makes the spread of the opening that of people, in the median over clips. Uncertain predictions regress to the
+    mean, and a loss that rewards correlation alone may open the mouth too far. Returns the factor on the motion of
+    speech.
 
     Scaled about zero, so that a closed mouth stays closed.
     """
-    gain = float(np.clip(1 / np.mean(score_clips(network, clips, lips).spread["opening"]), 1.0, _MOST_GAIN))
+    gain = 1 / np.median(score_clips(network, clips, lips).spread["opening"])
+    gain = float(np.clip(gain, 1 / _MOST_GAIN, _MOST_GAIN))
     rows = [*SPOKEN, *range(_EXPRESSION, _EXPRESSION + 3)]
     network.base_motion.weight[rows] *= gain
     network.base_motion.bias[rows] *= gain
@@ -193,18 +195,22 @@ def closures(network: GatedResidualMotionNetwork, clips: Sequence[MotionClip], l
         share of the frames that are closed although they are neither silent nor within two frames of a closure;
         `silence`: mean gap in pauses, relative to that range.
     """
-    shut, elsewhere, silence = [], [], []
-    for clip in clips:
-        gap = lip_curves(network, clip, lips)["opening"]
-        closed, quiet = clip.closed.numpy(), clip.visemes.numpy() == 0
+    found = closure_rows([lip_curves(network, clip, lips)["opening"] for clip in clips], clips)
+    return {name: float(np.mean(values)) for name, values in found.items() if len(values)}
+
+
+def closure_rows(gaps: Sequence[np.ndarray], clips: Sequence[MotionClip]) -> dict[str, np.ndarray]:
+    """What `closures` averages, of openings `[T]` in mm: a row for each closure (`shut`, bool), for each frame away
+    from closures (`elsewhere`, bool), for each silent frame (`silence`, relative to the speaker's range)."""
+    rows: dict[str, list] = {"shut": [], "elsewhere": [], "silence": []}
+    for gap, clip in zip(gaps, clips, strict=True):
+        closed, quiet = clip.closed.numpy()[: len(gap)], clip.visemes.numpy()[: len(gap)] == 0
         reach = max(float(np.quantile(gap, 0.98)), _LEAST_REACH)
         low = gap < 0.1 * reach
-        shut += _widened(low, 1)[closed].tolist()
-        elsewhere += low[~_widened(closed, _AROUND) & ~quiet].tolist()
-        silence += (gap[quiet] / reach).tolist()
-    return {
-        name: float(np.mean(v)) for name, v in (("shut", shut), ("elsewhere", elsewhere), ("silence", silence)) if v
-    }
+        rows["shut"] += _widened(low, 1)[closed].tolist()
+        rows["elsewhere"] += low[~_widened(closed, _AROUND) & ~quiet].tolist()
+        rows["silence"] += (gap[quiet] / reach).tolist()
+    return {name: np.array(values) for name, values in rows.items()}
 
 
 def _widened(frames: np.ndarray, count: int) -> np.ndarray:
@@ -237,6 +243,6 @@ def _compare(found: dict[str, np.ndarray], true: dict[str, np.ndarray], clip: Mo
 
 
 __all__ = [
-    "MEASURES", "MotionScores", "closures", "find_lag", "lag_evidence", "lip_curves", "restore_opening",
+    "MEASURES", "MotionScores", "closure_rows", "closures", "find_lag", "lag_evidence", "lip_curves", "restore_opening",
     "restore_spread", "score_clips", "score_curves", "true_curves",
 ]  # fmt: skip

@@ -35,7 +35,7 @@ from ..checkpoint import load_state, save_state
 from .augmentation import augment
 from .lip_space import LipSpace
 from .motion_data import AHEAD_S, MotionBatch, MotionBatches, MotionClip, played
-from .motion_losses import MotionWeights, motion_terms
+from .motion_losses import MotionWeights, motion_terms, phoneme_terms
 from .motion_scores import score_clips
 from .pretrain_arguments import PretrainArguments
 
@@ -328,6 +328,8 @@ class _Step(torch.nn.Module):
     def forward(
         self, batch: MotionBatch, driven: float, known: Tensor, look_ahead: float | str | None = None
     ) -> dict[str, Tensor]:
+        if not self.network.base_motion.weight.requires_grad:  # only phonemes are learned
+            return phoneme_terms(self.network, batch, self.weights, look_ahead)
         generator = torch.Generator().manual_seed(torch.initial_seed() % 2**62)
         return motion_terms(self.network, batch, self.lips, self.weights, driven, known, generator, look_ahead)
 
