@@ -4,7 +4,8 @@
 
 For each recording (default: the package's sample) and modified versions of it: the gap between the lips in millimetres,
 mean and 98th percentile, and chatter, its mean change from frame to frame; for the same speech the correlation with the
-clean recording. Sounds without speech come first and do not depend on a recording.
+clean recording. Sounds without speech come first and do not depend on a recording; of these also the share of frames in
+which the lips are over 0.5 mm apart, in the first second of sound and after it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from emotag_hf.training.pretraining.lip_space import LipSpace
 
 RATE = 16_000
 SECONDS = 6
+FPS = 25
 
 
 def without_speech() -> dict[str, np.ndarray]:
@@ -32,9 +34,16 @@ def without_speech() -> dict[str, np.ndarray]:
         np.sin(2 * np.pi * np.array([c[i] for c in chords])[beat] * t * h) / h for i in range(3) for h in (1, 2, 3)
     )
     clicks = (np.arange(len(t)) % (RATE // 8) < 40) * white
+    hum = sum(np.sin(2 * np.pi * 50 * k * t) / k for k in (1, 2, 3, 5))
+    rooms = {f"a room of {db} dBFS": 10 ** (db / 20) * white for db in (-70, -60, -50, -45)}
+    late = {f"{name}, after 2 s of zeros": x * (t > 2) for name, x in list(rooms.items())[1::2]}
     return {
         "near silence": 1e-5 * white,  # a recording of zeros alone is refused with a sentence
-        "a quiet room": 0.001 * white,
+        **rooms,
+        **late,
+        "gated room": 10 ** (-50 / 20) * white * (t % 1.6 > 0.8),
+        "hum of 50 Hz": 0.02 * hum,
+        "a fan": 0.02 * (brown - brown.mean()) + 0.005 * white,
         "white noise": 0.1 * white,
         "rumble": 0.05 * (brown - brown.mean()),
         "a tone of 440 Hz": 0.3 * np.sin(2 * np.pi * 440 * t),
@@ -82,15 +91,17 @@ def main() -> None:
         motion = pipeline(sound, emotion="neutral", head_motion=0, output_type="motion").motion
         return lips.opening(lips.points(motion.expression, motion.jaw_pose)).clamp_min(0).numpy()
 
-    def row(name: str, found: np.ndarray, r: float | None = None) -> None:
-        more = "" if r is None else f"  r {r:.2f}"
+    def row(name: str, found: np.ndarray, r: float | None = None, begins: int = 0) -> None:
+        apart, first = found > 0.5, slice(begins, begins + FPS)
+        more = f"  apart: first {apart[first].mean():4.0%}, later {apart[begins + FPS :].mean():4.0%}"
+        more = more if r is None else f"  r {r:.2f}"
         chatter = np.abs(np.diff(found)).mean()
         print(
             f"{name:32s} mean {found.mean():4.1f}  widest {np.quantile(found, 0.98):4.1f}  chatter {chatter:4.2f}{more}"
         )
 
     for name, samples in without_speech().items():
-        row(name, gap(samples))
+        row(name, gap(samples), begins=int(np.argmax(samples != 0)) * FPS // RATE)
     for path in args.speech or [sample_path()]:
         print(path)
         clean = None

@@ -83,7 +83,7 @@ def test_speak(speech, tmp_path, capsys):
     """Every option reaches the pipeline, the video is there, and the last line says what and how fast."""
     out = tmp_path / "out.mp4"
     options = "--model avatar --emotion happy --intensity 0.7 --seed 1 --fps 30 --size 64 --background #336699"
-    options += " --look-ahead 0.4"
+    options += " --look-ahead 0.4 --articulation 1.2"
     assert cli.main(["speak", str(speech), "-o", str(out), *options.split()]) == 0
     calls = dict(CALLS)
     assert calls["from_pretrained"] == "avatar"
@@ -95,6 +95,7 @@ def test_speak(speech, tmp_path, capsys):
         "size": 64,
         "background": "#336699",
         "head_motion": 1.0,
+        "articulation": 1.2,
         "look_ahead": 0.4,
         "pose_from": None,
         "expression_from": None,

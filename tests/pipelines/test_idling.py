@@ -232,28 +232,20 @@ def test_a_stream_idles_and_speaks_without_a_jump(pipe, speech):
 
 
 def test_short_pauses_stay_as_they_are():
-    """Half a second without a sound does not shut the lips, four seconds do; they are free before the next."""
-    sound, quiet = torch.ones(200, 2), torch.zeros(400, 2)
-    rest = LipRest(4, 4)
-    rest.hear(torch.cat([sound, quiet[:48], sound, quiet, sound]))
-    rest.end(0)
-    weights = rest.at(0, 262)[:, 0]
-    assert weights[:112].max() == 0  # 2 s of sound, a pause of half a second, 2 s of sound
-    assert weights[112 + 40 : 112 + 96].min() == 1 and weights[112 + 100 :].max() == 0
-    assert 0 < weights[112 + 97] < 1
+    """Before the first speech the lips rest; half a second without it does not shut them, four seconds do."""
+    speech = [False] * 5 + [True] * 50 + [False] * 12 + [True] * 50 + [False] * 100 + [True] * 50
+    weights = LipRest().weights(speech)[:, 0]
+    assert weights[:5].min() == 1 and weights[6 : 6 + 111].max() == 0
+    assert weights[117 + 36 : 217].min() == 1 and weights[218:].max() == 0 and 0 < weights[217] < 1
+    assert LipRest().weights([True, True]).max() == 0  # a recording that begins with speech
 
 
 def test_lip_rest_in_any_chunks():
-    """The weights do not depend on how the rows arrive, nor on what was forgotten."""
-    rows = (torch.rand(900, 1, generator=torch.Generator().manual_seed(0)) > 0.995).float()
-    one, other = LipRest(4, 2), LipRest(4, 2)
-    one.hear(rows)
-    one.end(0)
-    for start in range(0, 900, 7):
-        other.hear(rows[start : start + 7])
-    other.end(0)
-    other.forget(100)
-    assert torch.equal(one.at(100, 125), other.at(100, 125)) and 0 < one.at(0, 225).mean() < 1
+    """The weights do not depend on how the frames arrive."""
+    speech = (torch.rand(900, generator=torch.Generator().manual_seed(0)) > 0.97).tolist()
+    one, other = LipRest(), LipRest()
+    parts = [other.weights(speech[start : start + 7]) for start in range(0, 900, 7)]
+    assert torch.equal(one.weights(speech), torch.cat(parts)) and 0 < torch.cat(parts).mean() < 1
 
 
 def test_command_line(tmp_path, capsys):

@@ -21,8 +21,8 @@ _LIP_OPENING = (
 )  # fmt: skip
 _LIP_PRESS = ("mouthPress_L", "mouthPress_R")
 # Range of the probability of p, b, m over which the Base's part of an opening goes, and the emotional part; the latter
-# is lower, so that p closes in surprise as well.
-_HEARD, _GUESSED = (0.4, 0.6), (0.3, 0.5)
+# is lower, so that p closes in surprise as well. As often as real lips are shut on p, b and m (docs/pretraining.md).
+_HEARD, _GUESSED = (0.15, 0.3), (0.1, 0.2)
 _FIRM = 0.4  # coefficient of lips that are pressed together
 _SPOKEN = ("mouth", "jaw", "tongue")  # directions that speech moves
 _PRESSING = [EXPRESSION_NAMES.index(name) for name in _LIP_PRESS]

@@ -22,11 +22,12 @@ from .audio_net import AudioNetState, FrameGroups, GroupState, build_audio_net
 from .configuration_emotag import EmoTaGMotionConfig
 from .ear import DIM as EAR_DIM
 from .ear import frames_ahead, seconds_ahead
-from .lip_closures import close_lips, rest_lips, spoken
+from .lip_closures import VISEMES, close_lips, rest_lips, spoken
 from .voice_listener import VoiceListener, VoiceState
 
 _CHUNK_FRAMES = 128  # video frames of a recording that are heard at once
 _LISTENER_AHEAD_MS = 120  # at most: an emotion must not begin long before the voice has it
+_SURELY_SILENT = 0.75  # probability of silence: 0.8 and more in rooms, hum and fans, less between words
 _MOUTH_OFFSETS = 9  # mean 3, rotation 3 (axis-angle), log-scale 3 per Gaussian
 
 
@@ -209,10 +210,6 @@ class GatedResidualMotionNetwork(nn.Module):
         if self.config.frontend != "whisper_blocks":
             return self.config.look_ahead_ms / 1000
         return seconds_ahead(frames_ahead("full" if wanted is None else wanted))
-
-    def frames_ahead(self, wanted: float | str | None = None) -> int:
-        """Whole frames of sound after a frame that influence it, for what is asked of `init_state`."""
-        return frames_ahead("full" if wanted is None else wanted)
 
     def certain(self, rows: int, state: GRMNState) -> int:
         """Number of video frames that so many feature rows of a stream determine."""
@@ -432,6 +429,12 @@ class GatedResidualMotionNetwork(nn.Module):
             emotion_logits=z_e,
             viseme_logits=visemes,
         )
+
+    def hears_speech(self, out: GRMNOutput) -> torch.Tensor | None:
+        """`[B, T]` bool: the frames that are not surely without speech; None without a net that tells phonemes."""
+        if not self.config.phone_dim or out.viseme_logits is None:
+            return None
+        return out.viseme_logits.softmax(-1)[..., VISEMES.index("sil")] < _SURELY_SILENT
 
     def close_lips(self, motion: torch.Tensor, base: torch.Tensor, viseme_logits: torch.Tensor) -> torch.Tensor:
         """`motion` with lips closed for p, b and m (`lip_closures`); unchanged for other expression directions."""

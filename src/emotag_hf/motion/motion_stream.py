@@ -68,8 +68,7 @@ class MotionStream:
         self._loudness = 0.0
         self._state = model.motion.init_state(look_ahead=look_ahead) if self._streams else None
         self._pending = torch.zeros(0, config.audio_feature_dim, device=model.device, dtype=model.dtype)
-        rows_per_frame = FRAME_RATE // config.fps if self._streams else None
-        self._rest = LipRest(rows_per_frame, model.motion.frames_ahead(look_ahead))
+        self._rest, self._sound = LipRest(), False
         self._features = self._taken = 0  # feature frames so far, and of them given to the network
         self._rows: dict[str, torch.Tensor] = {}  # [n, D] by field, a row a frame at the network's rate
         self._rows_from = self._rows_to = 0
@@ -80,7 +79,7 @@ class MotionStream:
         """The next feature frames `[k, C]`, and the next values of the loudness `[n]` in [0, 1], 25 a second."""
         self._pending = torch.cat([self._pending, features.to(self._pending)])
         self._features += len(features)
-        self._rest.hear(features)
+        self._sound = self._sound or bool(features.ne(0).any())
         self._generator.hear(loudness)
         if len(loudness):
             self._loudness = float(loudness[-1])
@@ -88,7 +87,6 @@ class MotionStream:
     def end(self, num_frames: int) -> None:
         """Ends the sound, with `num_frames` frames in all; the last loudness is repeated."""
         self._num_frames = num_frames if self._features else 0
-        self._rest.end(self._model.motion.audio_net.num_frames(self._features))
         # One more than the frames: above 25 fps the last frames lie after the last loudness value.
         steps = math.ceil(num_frames * self._rate / self._fps) + 1
         self._generator.hear(np.full(max(0, steps - self._steps_heard), self._loudness))
@@ -155,7 +153,7 @@ class MotionStream:
         named = {name: getattr(out, name) for name in _FIELDS} | {"closure": torch.zeros_like(out.gate)}
         if curves.units.any():
             named |= self._with_units(out, curves.units)
-        rest = self._rest.at(self._rows_to, len(times))
+        rest = self._rest.weights(self._speech(out))
         if rest.any():
             named |= self._at_rest(named, self._base(audio, voice, upper.action_units[None].to(audio)), rest)
         rows = {name: values[0].float().cpu() for name, values in named.items()}
@@ -180,6 +178,13 @@ class MotionStream:
         if curves.heard.eq(1).all():
             return own
         return run(*curves.with_voice(own.emotion_logits[0].float().cpu(), own.gate[0].float().cpu()))
+
+    def _speech(self, out: GRMNOutput) -> list[bool]:
+        """Whether each frame hears speech. Without a net that tells phonemes, only a recording of zeros has none."""
+        heard = self._model.motion.hears_speech(out)
+        if heard is None:
+            return [self._sound or self._num_frames is None] * out.expression.shape[1]
+        return heard[0].tolist()
 
     def _base(self, audio, voice, units) -> GRMNOutput:
         """The network's motion without an emotion."""
@@ -250,7 +255,6 @@ class MotionStream:
         if old > 0:
             self._rows = {name: rows[old:].clone() for name, rows in self._rows.items()}
             self._rows_from += old
-            self._rest.forget(self._rows_from)
         self._generator.forget(min(time, self._rows_to / self._rate))
 
 
