@@ -399,7 +399,7 @@ def test_real_speaker(test_data, tmp_path):
     report = personalise_motion(model, clip, range(75))
     assert report.status == "personalised"
     later, spoken = range(80, len(clip)), [*SPOKEN, 50, 51, 52]
-    assert error(model, clip, later, spoken) < 0.8 * error(old, clip, later, spoken)
-    assert error(model, clip, later) < 0.9 * error(old, clip, later)
+    assert error(model, clip, later, spoken) < 0.9 * error(old, clip, later, spoken)
+    assert error(model, clip, later) < 0.95 * error(old, clip, later)
     silent = [i for i in range(50) if i not in SPOKEN]
     assert torch.equal(model.motion.base_motion.bias[silent], old.motion.base_motion.bias[silent])
