@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from emotag_hf import EmoTaGModel
+from emotag_hf.constants import MOTION_FPS
 from emotag_hf.models.lip_closures import VISEMES
 from emotag_hf.models.modeling_head import ParametricHead
 from emotag_hf.training.pretraining.lip_space import LipSpace
@@ -29,7 +30,6 @@ from emotag_hf.training.pretraining.pretrain import load_motion
 from emotag_hf.training.pretraining.recipe import read_clip_facts
 
 SHAPES = {"f, v": "ff", "w, u": "uu", "s, z": "ss"}  # measured besides p, b, m
-FPS = 25
 
 
 def main() -> None:
@@ -85,10 +85,10 @@ def labelled(clip: MotionClip, phones: list[tuple[str, float, float]]) -> Motion
     classes = {"P": "pp", "B": "pp", "M": "pp", "F": "ff", "V": "ff", "W": "uu", "UW": "uu", "S": "ss", "Z": "ss"}
     for name, start, end in phones:
         # The clip's sound is moved into step with the picture by its lag.
-        first, last = (round(t * FPS - clip.lag) for t in (start, end))
+        first, last = (round(t * MOTION_FPS - clip.lag) for t in (start, end))
         rows = slice(max(0, first), max(0, last))
         clip.visemes[rows] = 0 if name == "SIL" else VISEMES.index(classes.get(name, "schwa"))
-        middle = round((start + end) / 2 * FPS - clip.lag)
+        middle = round((start + end) / 2 * MOTION_FPS - clip.lag)
         if classes.get(name) == "pp" and 0 <= middle < len(clip):
             clip.closed[middle] = True
     clip.visemes[clip.visemes < 0] = 0

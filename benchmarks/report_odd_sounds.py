@@ -16,11 +16,11 @@ import numpy as np
 
 from emotag_hf import EmoTaGPipeline, sample_path
 from emotag_hf.audio.audio_io import load_audio
+from emotag_hf.constants import MOTION_FPS
 from emotag_hf.training.pretraining.lip_space import LipSpace
 
 RATE = 16_000
 SECONDS = 6
-FPS = 25
 
 
 def without_speech() -> dict[str, np.ndarray]:
@@ -38,7 +38,7 @@ def without_speech() -> dict[str, np.ndarray]:
     rooms = {f"a room of {db} dBFS": 10 ** (db / 20) * white for db in (-70, -60, -50, -45)}
     late = {f"{name}, after 2 s of zeros": x * (t > 2) for name, x in list(rooms.items())[1::2]}
     return {
-        "near silence": 1e-5 * white,  # a recording of zeros alone is refused with a sentence
+        "near silence": 1e-5 * white,  # a recording of zeros idles without being heard
         **rooms,
         **late,
         "gated room": 10 ** (-50 / 20) * white * (t % 1.6 > 0.8),
@@ -92,8 +92,8 @@ def main() -> None:
         return lips.opening(lips.points(motion.expression, motion.jaw_pose)).clamp_min(0).numpy()
 
     def row(name: str, found: np.ndarray, r: float | None = None, begins: int = 0) -> None:
-        apart, first = found > 0.5, slice(begins, begins + FPS)
-        more = f"  apart: first {apart[first].mean():4.0%}, later {apart[begins + FPS :].mean():4.0%}"
+        apart, first = found > 0.5, slice(begins, begins + MOTION_FPS)
+        more = f"  apart: first {apart[first].mean():4.0%}, later {apart[begins + MOTION_FPS :].mean():4.0%}"
         more = more if r is None else f"  r {r:.2f}"
         chatter = np.abs(np.diff(found)).mean()
         print(
@@ -101,7 +101,7 @@ def main() -> None:
         )
 
     for name, samples in without_speech().items():
-        row(name, gap(samples), begins=int(np.argmax(samples != 0)) * FPS // RATE)
+        row(name, gap(samples), begins=int(np.argmax(samples != 0)) * MOTION_FPS // RATE)
     for path in args.speech or [sample_path()]:
         print(path)
         clean = None

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .visemes import shapes_of
+from .visemes import sound_parts
 
 # Voice -> mean pitch in Hz, and how often it is drawn.
 VOICES = {"slt": (170, 2), "rms": (100, 2), "awb": (120, 2), "kal16": (100, 1)}
-_CLOSED = 0.09  # longest closure of the lips for p, b or m, s
 IPA = {
     "aa": "a", "ae": "æ", "ah": "ʌ", "ao": "ɔ", "aw": "aʊ", "ax": "ə", "ay": "aɪ", "b": "b", "ch": "tʃ", "d": "d",
     "dh": "ð", "eh": "ɛ", "er": "ɜ", "ey": "eɪ", "f": "f", "g": "g", "hh": "h", "ih": "ɪ", "iy": "i", "jh": "dʒ",
@@ -62,12 +61,6 @@ def parts_of(times: str) -> list[tuple[str, float, float]]:
     parts, start = [], 0.0
     for item in times.split():
         name, end = item.rsplit(":", 1)
-        end = float(end)
-        if name in ("p", "b", "m") and end - start > _CLOSED:  # then the lips open into what follows
-            parts += [("p", start, start + _CLOSED), ("ə", start + _CLOSED, end)]
-        else:
-            shapes = ["sil"] if name == "pau" else shapes_of(IPA[name])
-            step = (end - start) / len(shapes)
-            parts += [(shape, start + i * step, start + (i + 1) * step) for i, shape in enumerate(shapes)]
-        start = end
+        parts += sound_parts(IPA[name], start, float(end), "pbm")  # a long m opens into what follows
+        start = float(end)
     return parts

@@ -116,7 +116,7 @@ class Kokoro:
 
         def say():
             one = rng.choice(sentences)
-            return one.samples, kokoro.RATE, one.parts
+            return one.samples, RATE, one.parts
 
         return say
 

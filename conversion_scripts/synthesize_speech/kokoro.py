@@ -29,11 +29,11 @@ if __package__ in (None, ""):  # run as a script
     import sys
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from synthesize_speech.augment import RATE
 from synthesize_speech.sentences import read_sentences
 from synthesize_speech.texts import sentence
 from synthesize_speech.visemes import sound_parts
 
-RATE = 16_000  # of the pieces; Kokoro's own is 24,000 Hz
 # First letter of a voice's name -> espeak-ng's voice that gives its phonemes, the language of its sentences.
 LANGUAGES = {
     "a": ("en-us", "en-us"), "b": ("en-gb", "en"), "e": ("es", "es"), "f": ("fr-fr", "fr"), "i": ("it", "it"),
@@ -41,6 +41,7 @@ LANGUAGES = {
 }  # fmt: skip
 # Never in training, nor in a mixture: what lips do is measured with them.
 HELD_OUT = ("af_sarah", "am_puck", "bf_lily", "bm_fable", "em_alex", "if_sara", "pm_alex", "zf_xiaoyi")
+_OWN_RATE = 24_000  # Hz, of what Kokoro says
 _PIECE = 20  # sentences
 _STEP = 0.025  # s
 _LATE = 0.06  # s by which Kokoro's times are late, by forced alignment (pocketsphinx, 1,300 phonemes of nine voices)
@@ -148,7 +149,7 @@ class Kokoro:
         sound, steps = self._session.run(
             None, {"tokens": tokens, "style": style[len(symbols) - 1][None], "speed": np.array([speed], np.float32)}
         )
-        sound = resample_poly(sound.ravel(), 2, 3).astype(np.float32)
+        sound = resample_poly(sound.ravel(), RATE, _OWN_RATE).astype(np.float32)
         return Said(sound, text, symbols, np.round(steps.ravel()).astype(np.int16))
 
     def draw(self, rng: random.Random, held_out: bool) -> tuple[str, np.ndarray, str]:

@@ -75,7 +75,7 @@ _ALIASES = {
     "k": "kɡgŋxɣqɢχcç", "h": "hɦʔħ",
 }  # fmt: skip
 SHAPE_OF = {symbol: shape for shape, symbols in _ALIASES.items() for symbol in symbols}
-_CLOSED = 0.09  # longest closure of the lips for p or b, s
+_CLOSED = 0.09  # longest closure of the lips for a sound behind which they open, s
 _VOICELESS_STOPS = set("ptkqcʈ")
 _ROUND = {"ɔ", "o", "u", "ʊ", "y", "ø", "w", "ʃ"}
 _VOWEL_SHAPES = {"a", "æ", "ʌ", "e", "ə", "i", "ɪ", "ɨ", "ɔ", "o", "u", "ʊ", "y", "ø", "ɜ"}
@@ -94,11 +94,11 @@ def shapes_of(symbol: str) -> list[str]:
     return found[:2]
 
 
-def sound_parts(sound: str, start: float, end: float) -> list[tuple[str, float, float]]:
-    """`(shape, start, end)` of one IPA sound in natural speech. Behind a long p or b the lips are open again, and in m
-    they stay closed."""
+def sound_parts(sound: str, start: float, end: float, opening: str = "pb") -> list[tuple[str, float, float]]:
+    """`(shape, start, end)` of one IPA sound, "" for silence. Behind a long one of `opening` the lips are open again;
+    in the m of natural speech they stay closed."""
     shapes = shapes_of(sound)
-    if shapes == ["p"] and sound[0] in "pb" and end - start > _CLOSED:
+    if shapes == ["p"] and sound[0] in opening and end - start > _CLOSED:
         return [("p", start, start + _CLOSED), ("ə", start + _CLOSED, end)]
     step = (end - start) / max(1, len(shapes))
     parts = [(shape, start + i * step, start + (i + 1) * step) for i, shape in enumerate(shapes)]

@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from emotag_hf import EXPRESSION_NAMES, EmoTaGPipeline, FlameMotion, sample_path
+from emotag_hf import EXPRESSION_NAMES, FlameMotion, sample_path
 from emotag_hf.utils.import_utils import is_available
 
 pytestmark = pytest.mark.skipif(
     not is_available("mediapipe"), reason="MediaPipe is not installed: emotag setup tracking"
 )
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    pipe = EmoTaGPipeline.from_pretrained()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @pytest.fixture

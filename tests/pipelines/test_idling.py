@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import emotag_hf
-from emotag_hf import EmoTaGPipeline, FlameMotion, cli, sample_path
+from emotag_hf import FlameMotion, cli, sample_path
 from emotag_hf.audio.audio_io import AudioClip, AudioError, load_audio
 from emotag_hf.constants import EMOTIONS
 from emotag_hf.motion.emotion_direction import EmotionDirection
@@ -26,13 +26,6 @@ from emotag_hf.video.video_reader import read_video
 RATE = 16_000
 SILENCE = np.zeros(2 * RATE, np.float32)
 MOTION = dict(output_type="motion")
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    pipe = EmoTaGPipeline.from_pretrained()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 @pytest.fixture(scope="module")

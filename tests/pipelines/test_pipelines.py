@@ -22,13 +22,6 @@ from emotag_hf.video.video_reader import read_video
 
 
 @pytest.fixture(scope="module")
-def pipe():
-    pipe = EmoTaGPipeline.from_pretrained()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-@pytest.fixture(scope="module")
 def speech():
     """1.3 seconds of the embedded sample, 16 kHz."""
     from emotag_hf.audio.audio_io import load_audio

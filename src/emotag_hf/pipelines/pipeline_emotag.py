@@ -189,8 +189,8 @@ class EmoTaGPipeline(DiffusionPipeline):
         Args:
             chunks: generator, or async generator, of samples: arrays or tensors `[n]` or `[n, channels]` of any length,
                 floats in [-1, 1] or integers at full scale. An empty array has no effect. None stands for one frame of
-                silence, in which the head still blinks and breathes, with its lips shut before the first sound and
-                after a second without any.
+                silence, in which the head still blinks and breathes, with its lips shut before the first speech
+                and after a second without any.
             sampling_rate: Hz, of all chunks.
             background, options: as for a whole recording (`emotion`, `intensity`, `seed`, `fps`, `size`, ...);
                 `look_ahead` is 0.16 s if it is not given.
